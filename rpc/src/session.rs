@@ -1,0 +1,188 @@
+//! Calls about terminal sessions. What is typed and printed goes over a terminal channel (`docs/PROTOCOL.md` §10.1).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Asks for the sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionList {}
+
+/// Starts a program in a new terminal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionCreate {
+    /// Program and arguments; empty for the login shell.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Where it starts; the home directory when missing.
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional, type = "string"))]
+    pub cwd: Option<PathBuf>,
+    /// The environment; the daemon's own when missing. Only the local command line sends one.
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub env: Option<BTreeMap<String, String>>,
+    /// A name for people.
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub name: Option<String>,
+    /// Columns of the screen; 80 when 0.
+    #[serde(default)]
+    pub cols: u16,
+    /// Rows of the screen; 24 when 0.
+    #[serde(default)]
+    pub rows: u16,
+}
+
+/// Shows a session on a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionAttach {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+    /// A channel that the caller has opened with the label `terminal`.
+    pub channel: u32,
+    /// Whose input offsets these are: chosen by the viewer, kept across reconnects.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub writer: Uuid,
+    /// The viewer's name for people.
+    pub name: String,
+    /// The output offset to go on from; a snapshot when missing or no longer kept.
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub from: Option<u64>,
+    /// How many scrolled-off rows a snapshot shall carry.
+    #[serde(default)]
+    pub scrollback: u32,
+    /// Never skip output; the program waits for this viewer. Only between machines.
+    #[serde(default)]
+    pub lossless: bool,
+    /// The viewer's own size.
+    pub cols: u16,
+    /// The viewer's own size.
+    pub rows: u16,
+    /// Decide the size from the start.
+    #[serde(default)]
+    pub take_control: bool,
+}
+
+/// The beginning of an attachment; output follows on the channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Attached {
+    /// Names this attachment in other calls.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub attachment: Uuid,
+    /// The input offset that is expected next from this writer.
+    pub input_offset: u64,
+    /// The session as it is now.
+    pub session: Session,
+    /// Whether this attachment decides the size.
+    pub you_control: bool,
+}
+
+/// Ends an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionDetach {
+    /// Which, from [`Attached`].
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub attachment: Uuid,
+}
+
+/// Ends the program: a hang-up for its whole process group, after five seconds without mercy. A session that has already
+/// ended is taken off the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionKill {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+}
+
+/// Makes an attachment the one that decides the size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionTakeControl {
+    /// Which, from [`Attached`].
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub attachment: Uuid,
+    /// The size it wants.
+    pub cols: u16,
+    /// The size it wants.
+    pub rows: u16,
+}
+
+/// Changes the size of the screen; refused unless the attachment is in control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct TerminalResize {
+    /// Which, from [`Attached`].
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub attachment: Uuid,
+    /// Columns, at most 1,000.
+    pub cols: u16,
+    /// Rows, at most 1,000.
+    pub rows: u16,
+}
+
+/// What a session's program is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub enum SessionState {
+    /// It runs.
+    Running,
+    /// It returned a code.
+    Exited {
+        /// 0 by convention when all went well.
+        code: u32,
+    },
+    /// A signal ended it.
+    Killed {
+        /// The number of the signal.
+        signal: u32,
+    },
+    /// Its holder is gone and left no word of how it ended.
+    Lost,
+}
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Session {
+    /// Its id.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub id: Uuid,
+    /// The name it was given, or its command.
+    pub name: String,
+    /// What the program calls itself on its terminal; empty when it does not.
+    pub title: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Where it started.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub cwd: PathBuf,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: SessionState,
+    /// The process, while it runs.
+    pub pid: Option<u32>,
+    /// Columns of the screen.
+    pub cols: u16,
+    /// Rows of the screen.
+    pub rows: u16,
+    /// How many bytes the program has printed in all.
+    pub output_offset: u64,
+    /// How many are looking.
+    pub viewers: u32,
+    /// Who decides the size, by name.
+    pub controller: Option<String>,
+    /// Unix milliseconds.
+    pub created_at: u64,
+}

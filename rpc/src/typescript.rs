@@ -1,0 +1,44 @@
+//! The types of this crate as TypeScript, for the phone app.
+
+use std::fmt::Write;
+
+use ts_rs::{Config, TS};
+
+use crate::{
+    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Event, Machine, MachineInfo, Presence,
+    Role, Session, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionState,
+    SessionTakeControl, TerminalResize, typescript_calls,
+};
+
+/// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
+///
+/// Offsets and times are `number`: they stay below 2⁵³.
+pub fn typescript() -> String {
+    let config = Config::new().with_large_int("number");
+    let mut out = String::from("// Generated from the crate `happy-rpc` by `cargo xtask web`; do not edit.\n\n");
+    macro_rules! declare {
+        ($($type:ident)*) => { $( let _ = writeln!(out, "export {}\n", <$type as TS>::decl(&config)); )* };
+    }
+    declare! {
+        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionList
+        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionTakeControl TerminalResize Event
+    }
+    out.push_str("export interface Calls {\n");
+    for (method, params, result) in typescript_calls(&config) {
+        let _ = writeln!(out, "  \"{method}\": {{ params: {params}; result: {result} }};");
+    }
+    out.push_str("}\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_method_has_its_types() {
+        let module = super::typescript();
+        for method in crate::Request::METHODS {
+            assert!(module.contains(&format!("\"{method}\": {{ params: ")), "{method} is missing in\n{module}");
+        }
+        assert!(!module.contains("bigint"), "an integer type that JSON.parse does not give");
+    }
+}

@@ -1,1 +1,54 @@
-fn main() {}
+//! Every task a contributor runs: `cargo xtask TASK`.
+
+mod bench;
+mod report;
+mod test;
+mod tools;
+mod up;
+mod web;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+/// Every task a contributor runs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds everything and starts `happy up`; what follows is passed on to it.
+    Up(up::Arguments),
+    /// Installs what the tests need, where it may, and runs all of them.
+    Test(test::Arguments),
+    /// Builds the phone app into phone/dist.
+    Web(web::Arguments),
+    /// Measures, beside a baseline in the same run.
+    Bench(bench::Arguments),
+}
+
+fn main() -> std::process::ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Up(arguments) => up::run(arguments),
+        Task::Test(arguments) => test::run(arguments),
+        Task::Web(arguments) => web::run(arguments),
+        Task::Bench(arguments) => bench::run(arguments),
+    };
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            report::problem(&format!("{error:#}"));
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace.
+fn root() -> PathBuf {
+    // The manifest of this package lies one folder below the root.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask test`: what CI runs, and what a contributor runs before sending a change.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools::{self, CHROMIUM, NODE, NPM, TMUX, VIM};
+use crate::{report, root};
+
+/// Which suites to run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only these suites, by name; all of them without it.
+    suites: Vec<String>,
+    /// Lists the suites and their shares of time.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A suite and its share of the 45 minutes.
+struct Suite {
+    name: &'static str,
+    minutes: u64,
+    what: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "format",
+        minutes: 1,
+        what: "the sources are formatted",
+        program: "cargo",
+        arguments: &["fmt", "--all", "--check"],
+    },
+    Suite {
+        name: "lint",
+        minutes: 8,
+        what: "clippy has nothing to say",
+        program: "cargo",
+        arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    },
+    Suite {
+        name: "rust",
+        minutes: 20,
+        what: "every test in Rust",
+        program: "cargo",
+        arguments: &["test", "--workspace", "--no-fail-fast"],
+    },
+    Suite {
+        name: "web",
+        minutes: 8,
+        what: "phone/dist is what its sources give",
+        program: "cargo",
+        arguments: &["run", "--quiet", "--package", "xtask", "--", "web", "--check"],
+    },
+    Suite {
+        name: "browser",
+        minutes: 8,
+        what: "from the QR code to the shell in a real browser",
+        program: "node",
+        arguments: &["--test", "--test-reporter=spec", "tests/browser/"],
+    },
+];
+
+/// Runs the suites, each within its share of time, and prints what each took.
+///
+/// # Errors
+/// When a tool is missing, or when any suite failed or took too long.
+pub fn run(arguments: Arguments) -> Result<()> {
+    if let Some(unknown) = arguments.suites.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
+        let names = SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
+        bail!("there is no suite `{unknown}`; there are: {names}");
+    }
+    if arguments.list {
+        SUITES.iter().for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
+        return Ok(());
+    }
+    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM])?;
+    tools::require_rust_parts()?;
+    tools::npm_ci(&root().join("phone"))?;
+    tools::npm_ci(&root().join("tests/browser"))?;
+
+    let mut failed = Vec::new();
+    let mut times = Vec::new();
+    let chosen = SUITES.iter().filter(|suite| arguments.suites.is_empty() || arguments.suites.iter().any(|n| n == suite.name));
+    for suite in chosen {
+        report::step(&format!("{}: {}", suite.name, suite.what));
+        let began = Instant::now();
+        let outcome = suite.run();
+        times.push((suite, began.elapsed(), outcome.is_ok()));
+        match outcome {
+            Ok(()) => report::done(suite.name, began.elapsed()),
+            Err(error) => {
+                report::problem(&format!("{}: {error:#}", suite.name));
+                failed.push(suite.name);
+            }
+        }
+    }
+    for (suite, took, ok) in &times {
+        let mark = if *ok { "ok" } else { "FAILED" };
+        anstream::println!("suite {:<8} {:>5.0} s of {:>4} s  {mark}", suite.name, took.as_secs_f64(), suite.minutes * 60);
+    }
+    anstream::println!("suites: {} passed, {} failed", times.len() - failed.len(), failed.len());
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+impl Suite {
+    fn run(&self) -> Result<()> {
+        let mut command = Command::new(self.program);
+        command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
+        if self.name == "browser" {
+            build_binaries()?;
+        }
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program))?;
+        let deadline = Instant::now() + Duration::from_secs(self.minutes * 60);
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!("it took more than its {} minutes and was ended", self.minutes);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        if status.success() { Ok(()) } else { bail!("it ended with {status}") }
+    }
+}
+
+/// The browser test starts these as processes.
+fn build_binaries() -> Result<()> {
+    tools::quiet(Command::new("cargo").args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))
+}

@@ -1,0 +1,1 @@
+//! `cargo xtask web`: builds the phone app.

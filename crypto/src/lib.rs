@@ -1,1 +1,67 @@
-//! Under construction.
+//! The cryptography of Happy Remote: who a device is, how two of them agree on a key, and how they talk.
+//!
+//! A library on its own. It knows no sockets, no storage and no clock: bytes and randomness go in, bytes come out. The bytes
+//! are those of `docs/PROTOCOL.md`, sections 1 to 6 and 14, and each module names the section that it fulfils.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`Identity`], [`IdentityRecord`], [`DeviceId`] | a device is an Ed25519 key that certifies an X25519 key |
+//! | [`SignedPrekey`], [`OneTimePrekey`], [`Bundle`] | what a device publishes so that others can reach it |
+//! | [`handshake`] | X3DH with a fresh ephemeral of the responder and confirmation by both sides |
+//! | [`Ratchet`] | the double ratchet with header encryption |
+//! | [`safety_number()`] | sixty digits that two people compare |
+//! | [`seal`] | records at rest |
+//!
+//! ```
+//! use happy_crypto::{Bundle, Identity, SignedPrekey, handshake::{Initiator, Purpose, Responder}};
+//! # use rand_core::SeedableRng;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let rng = &mut rand_chacha::ChaCha20Rng::seed_from_u64(1);
+//! let (phone, machine) = (Identity::generate(rng), Identity::generate(rng));
+//! let prekey = SignedPrekey::generate(rng, &machine, 1, 1_700_000_000);
+//! let bundle = Bundle::new(&machine, &prekey, None);
+//!
+//! let (initiator, hello) = Initiator::start(rng, &phone, &bundle, Purpose::Link, [1; 16], b"", None)?;
+//! let (responder, welcome) = Responder::answer(rng, &machine, &prekey, None, &hello, [2; 16], None)?;
+//! let (mut at_phone, confirm) = initiator.welcome(rng, &welcome)?;
+//! let mut at_machine = responder.confirm(&confirm)?;
+//!
+//! let (mut message, mut opened) = (Vec::new(), Vec::new());
+//! at_phone.ratchet.encrypt(rng, b"hello", &mut message)?;
+//! at_machine.ratchet.decrypt(rng, &message, &mut opened)?;
+//! assert_eq!(opened, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it refuses to do: negotiate, use a key that is weak or not canonical, accept a structure with bytes left over, say why
+//! a message could not be opened, or take randomness from anywhere but its caller.
+
+mod agreement;
+mod base64url;
+mod bundle;
+mod error;
+pub mod handshake;
+mod identity;
+mod prekey;
+mod ratchet;
+mod reader;
+mod safety_number;
+pub mod seal;
+mod secret;
+mod suite;
+#[cfg(test)]
+mod testing;
+
+pub use bundle::Bundle;
+pub use error::{DecodeError, EncryptError, HandshakeError, OpenError, ParseDeviceIdError, SignatureError};
+pub use identity::{DeviceId, Identity, IdentityRecord};
+pub use prekey::{OneTimePrekey, SignedPrekey};
+pub use ratchet::Ratchet;
+pub use safety_number::safety_number;
+pub use suite::{labelled_hash, labelled_key};
+
+/// The protocol version that this crate speaks (PROTOCOL 1).
+pub const VERSION: u8 = 1;
+/// Its only suite: X25519, Ed25519, ChaCha20-Poly1305, SHA-256 (PROTOCOL 1).
+pub const SUITE: u8 = 1;

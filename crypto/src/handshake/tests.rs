@@ -1,0 +1,407 @@
+use super::*;
+use crate::{
+    Bundle, DecodeError, Identity, IdentityRecord, OneTimePrekey, SignedPrekey,
+    testing::{LOW_ORDER, rng},
+};
+use rand_chacha::ChaCha20Rng;
+
+const PSK: [u8; 32] = [42; 32];
+const CONTEXT: &[u8] = b"https://relay.example";
+
+/// A phone and a machine that are about to shake hands.
+struct Two {
+    rng: ChaCha20Rng,
+    phone: Identity,
+    machine: Identity,
+    signed: SignedPrekey,
+    one_time: OneTimePrekey,
+}
+
+impl Two {
+    fn new(seed: u64) -> Self {
+        let mut rng = rng(seed);
+        let phone = Identity::generate(&mut rng);
+        let machine = Identity::generate(&mut rng);
+        let signed = SignedPrekey::generate(&mut rng, &machine, 1, 1_000);
+        let one_time = OneTimePrekey::generate(&mut rng, 2);
+        Self { rng, phone, machine, signed, one_time }
+    }
+
+    fn bundle(&self) -> Bundle {
+        Bundle::new(&self.machine, &self.signed, Some(&self.one_time))
+    }
+
+    fn start(&mut self) -> (Initiator, Vec<u8>) {
+        let bundle = self.bundle();
+        Initiator::start(&mut self.rng, &self.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, Some(&PSK)).unwrap()
+    }
+
+    fn answer(&mut self, hello: &[u8]) -> Result<(Responder, Vec<u8>), HandshakeError> {
+        Responder::answer(&mut self.rng, &self.machine, &self.signed, Some(&self.one_time), hello, [2; 16], Some(&PSK))
+    }
+}
+
+/// Both sides of a finished session can talk, both ways.
+fn assert_they_talk(rng: &mut ChaCha20Rng, a: &mut Established, b: &mut Established) {
+    for text in [&b"one"[..], b"", b"three"] {
+        for reversed in [false, true] {
+            let (from, to) = if reversed { (&mut *b, &mut *a) } else { (&mut *a, &mut *b) };
+            let (mut message, mut opened) = (Vec::new(), Vec::new());
+            from.ratchet.encrypt(rng, text, &mut message).unwrap();
+            to.ratchet.decrypt(rng, &message, &mut opened).unwrap();
+            assert_eq!(opened, text);
+        }
+    }
+}
+
+fn flips(message: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+    (0..message.len()).map(|at| {
+        let mut damaged = message.to_vec();
+        damaged[at] ^= 1 << (at % 8);
+        (at, damaged)
+    })
+}
+
+#[test]
+fn both_sides_agree() {
+    let mut two = Two::new(1);
+    let (initiator, hello) = two.start();
+    let view = HelloView::parse(&hello).unwrap();
+    assert_eq!((view.purpose(), view.context(), view.life()), (Purpose::Pairing, CONTEXT, [1; 16]));
+    assert_eq!((view.signed_prekey_id(), view.one_time_prekey_id()), (1, 2));
+    assert_eq!((view.initiator(), view.responder()), (two.phone.record(), two.machine.device_id()));
+
+    let (responder, welcome) = two.answer(&hello).unwrap();
+    assert_eq!((hello.len(), welcome.len()), (256 + CONTEXT.len(), WELCOME_LEN));
+    assert!(initiator.matches_welcome(&welcome));
+    let (mut at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    assert_eq!(confirm.len(), CONFIRM_LEN);
+    assert!(responder.matches_confirm(&confirm));
+    let mut at_machine = responder.confirm(&confirm).unwrap();
+
+    assert_eq!(at_phone.session_id, at_machine.session_id);
+    assert_eq!(at_phone.confirmation_code(), at_machine.confirmation_code());
+    assert!(at_phone.confirmation_code() < 1_000_000);
+    assert_eq!((&at_phone.peer, at_phone.peer_life), (two.machine.record(), [2; 16]));
+    assert_eq!((&at_machine.peer, at_machine.peer_life), (two.phone.record(), [1; 16]));
+    assert!(at_phone.ratchet.can_send() && !at_machine.ratchet.can_send());
+    assert_they_talk(&mut two.rng, &mut at_phone, &mut at_machine);
+}
+
+#[test]
+fn a_link_needs_no_invitation_and_no_one_time_prekey() {
+    let mut two = Two::new(1);
+    let bundle = two.bundle().without_one_time();
+    let (initiator, hello) =
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Link, [1; 16], b"", None).unwrap();
+    let (responder, welcome) =
+        Responder::answer(&mut two.rng, &two.machine, &two.signed, None, &hello, [2; 16], None).unwrap();
+    let (mut at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    let mut at_machine = responder.confirm(&confirm).unwrap();
+    assert_they_talk(&mut two.rng, &mut at_phone, &mut at_machine);
+}
+
+#[test]
+fn a_hello_with_any_byte_changed_is_refused() {
+    let mut two = Two::new(2);
+    let (_, hello) = two.start();
+    for (at, damaged) in flips(&hello) {
+        assert!(two.answer(&damaged).is_err(), "byte {at}");
+    }
+    assert!(two.answer(&hello).is_ok());
+}
+
+#[test]
+fn a_welcome_with_any_byte_changed_is_refused_and_the_genuine_one_still_works() {
+    let mut two = Two::new(3);
+    let (initiator, hello) = two.start();
+    let (responder, welcome) = two.answer(&hello).unwrap();
+    for (at, damaged) in flips(&welcome) {
+        assert!(initiator.welcome(&mut two.rng, &damaged).is_err(), "byte {at}");
+    }
+    let (_, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    for (at, damaged) in flips(&confirm) {
+        assert!(responder.confirm(&damaged).is_err(), "byte {at}");
+    }
+    assert!(responder.confirm(&confirm).is_ok());
+}
+
+#[test]
+fn a_message_of_another_length_is_refused() {
+    let mut two = Two::new(4);
+    let (initiator, hello) = two.start();
+    let (responder, welcome) = two.answer(&hello).unwrap();
+    let (_, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    for length in 0..hello.len() {
+        assert!(two.answer(&hello[..length]).is_err());
+    }
+    for length in 0..welcome.len() {
+        assert!(initiator.welcome(&mut two.rng, &welcome[..length]).is_err());
+    }
+    for length in 0..confirm.len() {
+        assert!(responder.confirm(&confirm[..length]).is_err());
+    }
+    let trailing = Some(HandshakeError::Malformed(DecodeError::TrailingBytes));
+    assert_eq!(two.answer(&[&hello[..], &[0]].concat()).err(), trailing);
+    assert_eq!(initiator.welcome(&mut two.rng, &[&welcome[..], &[0]].concat()).err(), trailing);
+    assert_eq!(responder.confirm(&[&confirm[..], &[0]].concat()).err(), trailing);
+}
+
+/// X3DH 4.2: who plays a Hello again gets a Welcome, and can do nothing with it.
+#[test]
+fn a_replayed_hello_leads_to_no_session() {
+    let mut two = Two::new(5);
+    let (initiator, hello) = two.start();
+    let (first, welcome) = two.answer(&hello).unwrap();
+    let (_, old_confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    first.confirm(&old_confirm).unwrap();
+
+    let (second, new_welcome) = two.answer(&hello).unwrap();
+    assert!(!second.matches_confirm(&old_confirm));
+    assert_eq!(second.confirm(&old_confirm).err(), Some(HandshakeError::NotMine));
+    // The prefix is public; with it the attacker still lacks the key.
+    let (_, for_other) = initiator.welcome(&mut two.rng, &new_welcome).unwrap();
+    let spliced = [&for_other[..16], &old_confirm[16..]].concat();
+    assert_eq!(second.confirm(&spliced).err(), Some(HandshakeError::NotAuthentic));
+}
+
+#[test]
+fn a_replayed_hello_is_refused_once_its_one_time_prekey_is_gone() {
+    let mut two = Two::new(5);
+    let (_, hello) = two.start();
+    two.one_time = OneTimePrekey::generate(&mut two.rng, 3);
+    assert_eq!(two.answer(&hello).err(), Some(HandshakeError::UnknownPrekey));
+    // The same id with another key is not the same prekey.
+    two.one_time = OneTimePrekey::generate(&mut two.rng, 2);
+    assert_eq!(two.answer(&hello).err(), Some(HandshakeError::NotAuthentic));
+}
+
+#[test]
+fn messages_of_two_handshakes_do_not_mix() {
+    let mut two = Two::new(6);
+    let ((one, hello_one), (other, hello_other)) = (two.start(), two.start());
+    let (responder_one, welcome_one) = two.answer(&hello_one).unwrap();
+    let (responder_other, welcome_other) = two.answer(&hello_other).unwrap();
+    assert_eq!(one.welcome(&mut two.rng, &welcome_other).err(), Some(HandshakeError::NotMine));
+    assert_eq!(other.welcome(&mut two.rng, &welcome_one).err(), Some(HandshakeError::NotMine));
+    let spliced = [&welcome_one[..18], &welcome_other[18..]].concat();
+    assert_eq!(one.welcome(&mut two.rng, &spliced).err(), Some(HandshakeError::NotAuthentic));
+    let (at_one, confirm_one) = one.welcome(&mut two.rng, &welcome_one).unwrap();
+    let (at_other, _) = other.welcome(&mut two.rng, &welcome_other).unwrap();
+    assert_eq!(responder_other.confirm(&confirm_one).err(), Some(HandshakeError::NotMine));
+    assert!(responder_one.confirm(&confirm_one).is_ok());
+    assert_ne!(at_one.session_id, at_other.session_id);
+}
+
+/// An unknown key share would let the machine believe that it talks to Mallory while it talks to the phone.
+#[test]
+fn another_initiator_in_the_hello_is_refused() {
+    let mut two = Two::new(7);
+    let (_, hello) = two.start();
+    let mallory = Identity::generate(&mut two.rng);
+    let mut swapped = hello.clone();
+    swapped[3..3 + IdentityRecord::LEN].copy_from_slice(mallory.record().as_bytes());
+    assert_eq!(two.answer(&swapped).err(), Some(HandshakeError::NotAuthentic));
+}
+
+#[test]
+fn another_responder_in_the_hello_is_refused() {
+    let mut two = Two::new(8);
+    let (_, hello) = two.start();
+    let other = Identity::generate(&mut two.rng);
+    let mut redirected = hello.clone();
+    let at = 3 + IdentityRecord::LEN;
+    redirected[at..at + 32].copy_from_slice(other.device_id().as_bytes());
+    assert_eq!(two.answer(&redirected).err(), Some(HandshakeError::NotMine));
+    // Another machine with the same prekeys cannot answer it either.
+    let signed = SignedPrekey::from_bytes(&other, &*two.signed.to_bytes()).unwrap();
+    for hello in [&hello, &redirected] {
+        let one_time = Some(&two.one_time);
+        let answer = Responder::answer(&mut two.rng, &other, &signed, one_time, hello, [2; 16], Some(&PSK));
+        assert!(answer.is_err());
+    }
+}
+
+#[test]
+fn a_device_does_not_shake_hands_with_itself() {
+    let mut two = Two::new(9);
+    let bundle = two.bundle();
+    let start = Initiator::start(&mut two.rng, &two.machine, &bundle, Purpose::Link, [1; 16], b"", None);
+    assert_eq!(start.err(), Some(HandshakeError::Reflected));
+}
+
+/// Roles are part of the keys: what the initiator proves cannot be sent back to it as the responder's proof.
+#[test]
+fn the_two_confirmations_differ() {
+    let mut two = Two::new(10);
+    let (initiator, hello) = two.start();
+    let (_, welcome) = two.answer(&hello).unwrap();
+    let (_, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    assert_ne!(welcome[WELCOME_LEN - 32..], confirm[16..]);
+}
+
+#[test]
+fn a_wrong_invitation_key_is_refused() {
+    let mut two = Two::new(11);
+    let bundle = two.bundle();
+    let wrong = Some(&[43; 32]);
+    let (_, hello) =
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, wrong).unwrap();
+    assert_eq!(two.answer(&hello).err(), Some(HandshakeError::NotAuthentic));
+}
+
+#[test]
+fn a_purpose_without_its_key_is_refused() {
+    let mut two = Two::new(12);
+    let bundle = two.bundle();
+    for (purpose, psk) in [(Purpose::Pairing, None), (Purpose::Link, Some(&PSK))] {
+        let start = Initiator::start(&mut two.rng, &two.phone, &bundle, purpose, [1; 16], b"", psk);
+        assert_eq!(start.err(), Some(HandshakeError::WrongPurpose));
+    }
+    let (_, hello) = two.start();
+    let one_time = Some(&two.one_time);
+    let answer = Responder::answer(&mut two.rng, &two.machine, &two.signed, one_time, &hello, [2; 16], None);
+    assert_eq!(answer.err(), Some(HandshakeError::WrongPurpose));
+}
+
+#[test]
+fn a_context_is_at_most_255_bytes() {
+    let mut two = Two::new(13);
+    let bundle = two.bundle();
+    let mut start = |context: &[u8]| {
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], context, Some(&PSK))
+    };
+    assert_eq!(start(&[b'x'; 256]).err(), Some(HandshakeError::ContextTooLong));
+    let (_, hello) = start(&[b'x'; 255]).unwrap();
+    assert_eq!(hello.len(), MAX_HELLO_LEN);
+    assert!(HelloView::parse(&hello).is_ok());
+}
+
+#[test]
+fn other_versions_and_suites_say_so() {
+    let mut two = Two::new(14);
+    let (_, mut hello) = two.start();
+    hello[1] = 2;
+    assert_eq!(HelloView::parse(&hello).err(), Some(DecodeError::UnsupportedSuite(2)));
+    hello[0] = 2;
+    assert_eq!(HelloView::parse(&hello).err(), Some(DecodeError::UnsupportedVersion(2)));
+}
+
+// Low-order points in each position of a message that can be reached without a signature of the victim.
+
+#[test]
+fn a_low_order_ephemeral_in_hello_is_refused() {
+    let mut two = Two::new(15);
+    let (_, hello) = two.start();
+    let at = 3 + IdentityRecord::LEN + 32;
+    for point in LOW_ORDER {
+        let mut weak = hello.clone();
+        weak[at..at + 32].copy_from_slice(&point);
+        let error = two.answer(&weak).unwrap_err();
+        assert!(matches!(error, HandshakeError::WeakKey | HandshakeError::Malformed(DecodeError::Key)), "{error:?}");
+    }
+}
+
+#[test]
+fn a_low_order_ephemeral_or_ratchet_key_in_welcome_is_refused() {
+    let mut two = Two::new(16);
+    let (initiator, hello) = two.start();
+    let (_, welcome) = two.answer(&hello).unwrap();
+    for at in [18, 50] {
+        for point in LOW_ORDER {
+            let mut weak = welcome.clone();
+            weak[at..at + 32].copy_from_slice(&point);
+            assert!(initiator.welcome(&mut two.rng, &weak).is_err());
+        }
+    }
+}
+
+/// The owner of an identity can sign anything, also a record or a prekey that is weak.
+#[test]
+fn weak_keys_that_are_properly_signed_are_refused() {
+    let mut two = Two::new(17);
+    let device = two.machine.device_id();
+    for point in LOW_ORDER {
+        let mut record = *two.machine.record().as_bytes();
+        record[33..65].copy_from_slice(&point);
+        let signature = two.machine.sign("happy/1 identity", &record[..65]);
+        record[65..].copy_from_slice(&signature);
+
+        // As the identity of the responder.
+        let mut bundle = two.bundle().as_bytes().to_vec();
+        bundle[2..2 + IdentityRecord::LEN].copy_from_slice(&record);
+        assert!(start_with(&mut two, &bundle).is_err());
+
+        // As its signed prekey.
+        let mut bundle = two.bundle().as_bytes().to_vec();
+        bundle[135..167].copy_from_slice(&point);
+        let signed = [device.as_bytes(), &[1, 1][..], &1_u32.to_be_bytes(), &point, &1_000_u64.to_be_bytes(), &[0, 0]];
+        let signature = two.machine.sign("happy/1 signed prekey", &signed.concat());
+        bundle[177..241].copy_from_slice(&signature);
+        assert!(start_with(&mut two, &bundle).is_err());
+
+        // As its one-time prekey.
+        let mut bundle = two.bundle().as_bytes().to_vec();
+        bundle[245..].copy_from_slice(&point);
+        assert!(start_with(&mut two, &bundle).is_err());
+
+        // As the identity of the initiator.
+        let mut weak = *two.phone.record().as_bytes();
+        weak[33..65].copy_from_slice(&point);
+        let signature = two.phone.sign("happy/1 identity", &weak[..65]);
+        weak[65..].copy_from_slice(&signature);
+        let (_, mut hello) = two.start();
+        hello[3..3 + IdentityRecord::LEN].copy_from_slice(&weak);
+        let error = two.answer(&hello).unwrap_err();
+        assert!(matches!(error, HandshakeError::WeakKey | HandshakeError::Malformed(DecodeError::Key)), "{error:?}");
+    }
+}
+
+fn start_with(two: &mut Two, bundle: &[u8]) -> Result<(), HandshakeError> {
+    let bundle = Bundle::decode(bundle)?;
+    Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, Some(&PSK)).map(drop)
+}
+
+#[test]
+fn a_refusal_is_signed_and_about_one_hello() {
+    let mut two = Two::new(18);
+    let (initiator, hello) = two.start();
+    let machine = two.machine.device_id();
+    let refused = Refused::sign(&two.machine, Refused::REVOKED, &hello);
+    assert_eq!(refused.len(), Refused::LEN);
+    assert_eq!(Refused::verify(&machine, &initiator.hello_hash(), &refused), Ok(Refused::REVOKED));
+
+    let (other, _) = two.start();
+    assert_eq!(Refused::verify(&machine, &other.hello_hash(), &refused), Err(RefusedError::AnotherHello));
+    let forged = Refused::sign(&two.phone, Refused::REVOKED, &hello);
+    assert!(matches!(Refused::verify(&machine, &initiator.hello_hash(), &forged), Err(RefusedError::Signature(_))));
+    for (at, damaged) in flips(&refused) {
+        assert!(Refused::verify(&machine, &initiator.hello_hash(), &damaged).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn secrets_do_not_print() {
+    let mut two = Two::new(19);
+    let (initiator, hello) = two.start();
+    let (responder, welcome) = two.answer(&hello).unwrap();
+    let (established, _) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    let machine = two.machine.device_id().short();
+    assert_eq!(format!("{initiator:?}"), format!("Initiator {{ peer: {machine}, .. }}"));
+    assert_eq!(format!("{responder:?}"), format!("Responder {{ peer: {}, .. }}", two.phone.device_id().short()));
+    assert_eq!(format!("{established:?}"), format!("Established {{ peer: {machine}, .. }}"));
+    assert_eq!(format!("{:?}", established.ratchet), "Ratchet { can_send: true, .. }");
+}
+
+proptest::proptest! {
+    #[test]
+    fn garbage_is_refused_without_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
+        let mut two = Two::new(20);
+        let (initiator, hello) = two.start();
+        let (responder, _) = two.answer(&hello).unwrap();
+        proptest::prop_assert!(two.answer(&bytes).is_err());
+        proptest::prop_assert!(initiator.welcome(&mut two.rng, &bytes).is_err());
+        proptest::prop_assert!(responder.confirm(&bytes).is_err());
+        proptest::prop_assert!(Bundle::decode(&bytes).is_err());
+    }
+}

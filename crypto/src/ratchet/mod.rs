@@ -1,0 +1,287 @@
+//! The double ratchet with header encryption (PROTOCOL 6; Signal's specification, revision 3, section 4).
+//!
+//! Each message has a key of its own, and each round trip mixes in new agreement keys: a stolen state opens neither what came
+//! before it nor, after one round trip, what comes later. Headers are encrypted too, so that whoever carries the messages sees
+//! no counters, and a forged message is refused after a few attempts at 40 bytes, before any agreement.
+//!
+//! # Stage, then commit
+//!
+//! Decryption derives everything it needs beside the state and touches the state only after the tag of the body held. A damaged
+//! or forged message therefore leaves no trace: not a counter, not a key.
+//!
+//! # What is bounded
+//!
+//! One message can make us compute [`MAX_SKIP`] keys, the keys of missing messages that we keep are at most
+//! [`MAX_MISSING`], and a message is tried with at most two header keys and those of [`MAX_OLDER_CHAINS`].
+
+mod chain;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, fmt};
+
+use rand_core::CryptoRng;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use crate::{
+    EncryptError, OpenError,
+    agreement::{self, AgreementKey, WeakKey, agree},
+    secret::{ChainKey, HeaderKey, RootKey, Secret32},
+    suite::{expand, extract},
+};
+
+use chain::{OlderChain, ReceivingChain, SendingChain};
+use message::{Header, Sealed};
+
+/// Keys that one message may skip. A sender has at most 256 messages on the way (PROTOCOL 9), and some that are not numbered.
+const MAX_SKIP: u32 = 512;
+/// Keys of missing messages that are kept in all, 40 bytes each.
+const MAX_MISSING: usize = 1_024;
+/// Chains before the current one whose messages can still be opened.
+const MAX_OLDER_CHAINS: usize = 5;
+
+/// One side of a session: encrypts what the other side decrypts.
+///
+/// Lives in memory only. It cannot be stored, so it can never be rolled back.
+pub struct Ratchet {
+    session_id: [u8; 16],
+    root: RootKey,
+    my_key: StaticSecret,
+    /// `None` at the responder until it has received.
+    sending: Option<SendingChain>,
+    next_sending_header: HeaderKey,
+    /// How many messages the previous sending chain had.
+    previous_length: u32,
+    /// `None` until something was received.
+    receiving: Option<ReceivingChain>,
+    next_receiving_header: HeaderKey,
+    // INVARIANT: at most MAX_OLDER_CHAINS, oldest first.
+    older: VecDeque<OlderChain>,
+}
+
+impl Ratchet {
+    /// Bytes that encryption adds: version, salt, sealed header, tag of the body.
+    pub const OVERHEAD: usize = message::BODY + crate::suite::TAG;
+
+    /// "Alice" of the specification: knows the first ratchet key of the responder and can send at once.
+    pub(crate) fn initiator(
+        rng: &mut impl CryptoRng,
+        session_id: [u8; 16],
+        root: &RootKey,
+        their_key: &AgreementKey,
+        header: HeaderKey,
+        next_receiving_header: HeaderKey,
+    ) -> Result<Self, WeakKey> {
+        let my_key = agreement::generate(rng);
+        let step = RootStep::take(root, &my_key, their_key)?;
+        Ok(Self {
+            session_id,
+            root: step.root,
+            sending: Some(SendingChain::new(header, step.chain, &my_key)),
+            my_key,
+            next_sending_header: step.next_header,
+            previous_length: 0,
+            receiving: None,
+            next_receiving_header,
+            older: VecDeque::new(),
+        })
+    }
+
+    /// "Bob" of the specification: cannot send before it has received.
+    pub(crate) fn responder(
+        session_id: [u8; 16],
+        root: RootKey,
+        my_key: StaticSecret,
+        next_receiving_header: HeaderKey,
+        next_sending_header: HeaderKey,
+    ) -> Self {
+        Self {
+            session_id,
+            root,
+            my_key,
+            sending: None,
+            next_sending_header,
+            previous_length: 0,
+            receiving: None,
+            next_receiving_header,
+            older: VecDeque::new(),
+        }
+    }
+
+    /// Whether [`Ratchet::encrypt`] would find a key: false at a responder that has not received yet, and after 2³²−1 messages
+    /// without a reply.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        self.sending.as_ref().is_some_and(SendingChain::has_keys)
+    }
+
+    /// Encrypts a message and appends it to `out`, which grows by the plaintext and [`Ratchet::OVERHEAD`].
+    ///
+    /// # Errors
+    /// When there is no key to send with; then nothing is written.
+    pub fn encrypt(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncryptError> {
+        let chain = self.sending.as_mut().ok_or(EncryptError::NotYet)?;
+        let (number, key) = chain.advance().ok_or(EncryptError::Exhausted)?;
+        let header = Header { ratchet_key: *chain.ratchet_key(), previous_length: self.previous_length, number };
+        let mut salt = [0; message::SALT];
+        rng.fill_bytes(&mut salt);
+        // From here on the key is used up, whatever happens.
+        message::seal(&self.session_id, &salt, chain.header_key(), &header, &key, plaintext, out)
+    }
+
+    /// Decrypts a message and appends the plaintext to `out`.
+    ///
+    /// # Errors
+    /// When the message does not open; then nothing is written and nothing has changed.
+    pub fn decrypt(&mut self, rng: &mut impl CryptoRng, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
+        let sealed = Sealed::parse(&self.session_id, message).ok_or(OpenError::CannotBeOpened)?;
+        if let Some(chain) = &mut self.receiving
+            && let Some(header) = sealed.open_header(chain.header_key())
+        {
+            return decrypt_current(chain, &mut self.older, &sealed, &header, out);
+        }
+        if let Some(header) = sealed.open_header(&self.next_receiving_header) {
+            return self.decrypt_next(rng, &sealed, &header, out);
+        }
+        // The younger the likelier.
+        for chain in self.older.iter_mut().rev() {
+            if let Some(header) = sealed.open_header(chain.header_key()) {
+                return decrypt_older(chain, &sealed, &header, out);
+            }
+        }
+        Err(OpenError::CannotBeOpened)
+    }
+
+    /// The first message of the other side's next chain: the ratchet turns.
+    fn decrypt_next(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        sealed: &Sealed<'_>,
+        header: &Header,
+        out: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        // Stage: the end of the old chain, the new root, the new chain up to this message.
+        let rest = match &self.receiving {
+            Some(chain) => chain.rest(header.previous_length).ok_or(OpenError::CannotBeOpened)?,
+            None if header.previous_length == 0 => 0,
+            None => return Err(OpenError::CannotBeOpened),
+        };
+        if header.number > MAX_SKIP.checked_sub(rest).ok_or(OpenError::CannotBeOpened)? {
+            return Err(OpenError::CannotBeOpened);
+        }
+        let theirs = AgreementKey::decode(&header.ratchet_key).map_err(|_| OpenError::CannotBeOpened)?;
+        let step = RootStep::take(&self.root, &self.my_key, &theirs).map_err(|_| OpenError::CannotBeOpened)?;
+        let mut next = ReceivingChain::new(self.next_receiving_header.clone(), step.chain);
+        let staged = next.stage(header.number).ok_or(OpenError::CannotBeOpened)?;
+        let my_key = agreement::generate(rng);
+        let turn = RootStep::take(&step.root, &my_key, &theirs).map_err(|_| OpenError::CannotBeOpened)?;
+        if !sealed.open_body(staged.key(), out) {
+            return Err(OpenError::CannotBeOpened);
+        }
+
+        // Commit.
+        next.commit(staged);
+        if let Some(finished) = self.receiving.replace(next) {
+            keep_older(&mut self.older, finished.finish(header.previous_length));
+        }
+        self.next_receiving_header = step.next_header;
+        self.root = turn.root;
+        self.previous_length = self.sending.as_ref().map_or(0, SendingChain::length);
+        let sending_header = std::mem::replace(&mut self.next_sending_header, turn.next_header);
+        self.sending = Some(SendingChain::new(sending_header, turn.chain, &my_key));
+        self.my_key = my_key;
+        drop_oldest_keys(self.receiving.as_mut(), &mut self.older);
+        Ok(())
+    }
+}
+
+/// A message of the other side's current chain: a new one, or one that was missing.
+fn decrypt_current(
+    chain: &mut ReceivingChain,
+    older: &mut VecDeque<OlderChain>,
+    sealed: &Sealed<'_>,
+    header: &Header,
+    out: &mut Vec<u8>,
+) -> Result<(), OpenError> {
+    if chain.has_passed(header.number) {
+        return chain.missing_mut().open(sealed, header.number, out);
+    }
+    let staged = chain.stage(header.number).ok_or(OpenError::CannotBeOpened)?;
+    if !sealed.open_body(staged.key(), out) {
+        return Err(OpenError::CannotBeOpened);
+    }
+    chain.commit(staged);
+    drop_oldest_keys(Some(chain), older);
+    Ok(())
+}
+
+/// A message of a chain that the other side has finished.
+fn decrypt_older(
+    chain: &mut OlderChain,
+    sealed: &Sealed<'_>,
+    header: &Header,
+    out: &mut Vec<u8>,
+) -> Result<(), OpenError> {
+    if header.number >= chain.length() {
+        // Its own PN said that there is no such message.
+        return Err(OpenError::CannotBeOpened);
+    }
+    chain.missing_mut().open(sealed, header.number, out)
+}
+
+/// Adds a finished chain. When there are too many, one that misses nothing goes first: a message that is sent again may come long
+/// after the chains that followed it, and its key is worth more than telling repetitions from garbage.
+fn keep_older(older: &mut VecDeque<OlderChain>, finished: OlderChain) {
+    if older.len() == MAX_OLDER_CHAINS {
+        let complete = older.iter().position(|chain| chain.missing().is_empty());
+        older.remove(complete.unwrap_or(0));
+    }
+    older.push_back(finished);
+}
+
+/// PROTOCOL 6: at most 1,024 message keys are kept, oldest dropped first.
+fn drop_oldest_keys(current: Option<&mut ReceivingChain>, older: &mut VecDeque<OlderChain>) {
+    let kept: usize = older.iter().map(|chain| chain.missing().len()).sum::<usize>();
+    let in_current = current.as_ref().map_or(0, |chain| chain.missing().len());
+    let mut surplus = (kept + in_current).saturating_sub(MAX_MISSING);
+    for chain in older {
+        surplus -= chain.missing_mut().drop_oldest(surplus);
+    }
+    if let Some(chain) = current {
+        chain.missing_mut().drop_oldest(surplus);
+    }
+}
+
+/// `RK' ‖ CK ‖ NHK = Expand(Extract(salt = RK, ikm = DH), "happy/1 ratchet root", 96)`.
+struct RootStep {
+    root: RootKey,
+    chain: ChainKey,
+    next_header: HeaderKey,
+}
+
+impl RootStep {
+    fn take(root: &RootKey, mine: &StaticSecret, theirs: &AgreementKey) -> Result<Self, WeakKey> {
+        let shared = agree(mine, theirs)?;
+        let mut okm = Zeroizing::new([0; 96]);
+        expand(&extract(root.as_bytes(), &[shared.as_bytes()]), &[b"happy/1 ratchet root"], &mut *okm);
+        let mut part = |index: usize| std::array::from_fn(|i| std::mem::take(&mut okm[32 * index + i]));
+        Ok(Self {
+            root: RootKey::take(&mut part(0)),
+            chain: ChainKey::take(&mut part(1)),
+            next_header: HeaderKey::take(&mut part(2)),
+        })
+    }
+}
+
+impl fmt::Debug for Ratchet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ratchet").field("can_send", &self.can_send()).finish_non_exhaustive()
+    }
+}

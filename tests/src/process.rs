@@ -1,0 +1,274 @@
+//! The real programs, started, spoken to and killed.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// The path of one of our programs, built before the first use.
+///
+/// # Errors
+/// When the programs cannot be built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    static FOLDER: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    match folder {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+/// Builds the programs into the folder that this very test was built into, and gives that folder.
+fn build() -> Result<PathBuf> {
+    let mut folder = std::env::current_exe()?;
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "happy", "--package", "happy-relay"]);
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().context("cannot start cargo")?;
+    ensure!(built.status.success(), "the programs cannot be built:\n{}", String::from_utf8_lossy(&built.stderr));
+    Ok(folder)
+}
+
+/// A port on 127.0.0.1 that nothing listens on at the moment of asking.
+///
+/// # Errors
+/// When the machine has none left.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A child whose output arrives line by line, and which does not outlive this value.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    /// Starts a program; its standard output and error are both listened to.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command) -> Result<Process> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let (sender, lines) = channel();
+        let streams: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+            child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        ];
+        for stream in streams.into_iter().flatten() {
+            let sender = sender.clone();
+            // Ends with the child's end of the pipe, or when nobody listens any more.
+            std::thread::spawn(move || {
+                BufReader::new(stream).lines().map_while(std::result::Result::ok).try_for_each(|line| sender.send(line))
+            });
+        }
+        Ok(Process { child, lines, seen: Vec::new() })
+    }
+
+    /// Waits for a line that contains the text, and gives it.
+    ///
+    /// # Errors
+    /// With everything seen so far, when the program ends or [`PATIENCE`] does.
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return Ok(line);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => bail!("no line with `{text}` came in time; seen:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Disconnected) => bail!("it ended before a line with `{text}`; seen:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Everything that has been printed so far.
+    pub fn output(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does, and waits for its end.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.kill();
+    }
+}
+
+/// A relay process that can be killed and started again on the same port.
+pub struct Relay {
+    port: u16,
+    process: Process,
+}
+
+impl Relay {
+    /// Starts one on a free port of 127.0.0.1, without TLS.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start() -> Result<Relay> {
+        let port = free_port()?;
+        Ok(Relay { port, process: Self::spawn(port)? })
+    }
+
+    fn spawn(port: u16) -> Result<Process> {
+        let mut command = Command::new(program("happy-relay")?);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        let mut process = Process::start(command)?;
+        process.wait_for(&port.to_string())?;
+        Ok(process)
+    }
+
+    /// Its origin, for `--relay`.
+    pub fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it with -9 and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn kill_and_restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process = Self::spawn(self.port)?;
+        Ok(())
+    }
+
+    /// Everything that it has printed since it was last started.
+    pub fn output(&mut self) -> String {
+        self.process.output()
+    }
+}
+
+/// A home of the agent, with its daemon.
+pub struct Home {
+    folder: TempDir,
+    daemon: Option<Process>,
+    relay: String,
+}
+
+impl Home {
+    /// A fresh home whose daemon uses the relay at this origin.
+    ///
+    /// # Errors
+    /// When the daemon does not come up.
+    pub fn start(relay: &str) -> Result<Home> {
+        let folder = tempfile::Builder::new().prefix("happy").tempdir()?;
+        let mut home = Home { folder, daemon: None, relay: relay.to_owned() };
+        home.start_daemon()?;
+        Ok(home)
+    }
+
+    /// The folder, `HAPPY_HOME_DIR`.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command of the agent in this home.
+    ///
+    /// # Errors
+    /// When the program cannot be built.
+    pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
+        let mut command = Command::new(program("happy")?);
+        command.args(words).env("HAPPY_HOME_DIR", self.path()).env_remove("HAPPY_SERVER_URL").env("NO_COLOR", "1");
+        Ok(command)
+    }
+
+    /// Runs a command with `--json` and gives what it printed.
+    ///
+    /// # Errors
+    /// With its words, when it ends with another code than 0 or prints something else than JSON.
+    pub fn json<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Value> {
+        let output = self.command(words)?.arg("--json").stdin(Stdio::null()).output()?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "it ended with {}:\n{out}\n{err}", output.status);
+        serde_json::from_str(&out).with_context(|| format!("not JSON:\n{out}\n{err}"))
+    }
+
+    /// Starts the daemon, in the foreground of a child of ours.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let command = self.command(["daemon", "start-sync", "--api-port", "0", "--relay", &self.relay])?;
+        let daemon = Process::start(command)?;
+        self.daemon = Some(daemon);
+        wait_until("the daemon to answer", || Ok(self.json(["daemon", "status"]).is_ok()))
+    }
+
+    /// Kills the daemon with -9; holders and sessions stay.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon.take().map_or(Ok(()), |mut daemon| daemon.kill())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Sessions outlive the daemon by design, so a test has to end them itself.
+        if let Ok(sessions) = self.json(["ls"]) {
+            for session in sessions.as_array().into_iter().flatten() {
+                if let Some(id) = session["id"].as_str() {
+                    let _ = self.json(["kill", id]);
+                }
+            }
+        }
+    }
+}
+
+/// Asks until the answer is yes.
+///
+/// # Errors
+/// When asking fails, or [`PATIENCE`] ends.
+pub fn wait_until(what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !ask()? {
+        ensure!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,10 +1,10 @@
 //! The real programs, started, spoken to and killed.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::phone::{Guest, Paired, Phone};
 
 /// The path of one of our programs, built before the first use.
 ///
@@ -56,18 +57,20 @@ pub fn free_port() -> Result<u16> {
 /// A child whose output arrives line by line, and which does not outlive this value.
 pub struct Process {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
 
 impl Process {
-    /// Starts a program; its standard output and error are both listened to.
+    /// Starts a program; its standard output and error are both listened to, and it can be spoken to.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(mut command: Command) -> Result<Process> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let input = child.stdin.take();
         let (sender, lines) = channel();
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
@@ -80,7 +83,7 @@ impl Process {
                 BufReader::new(stream).lines().map_while(std::result::Result::ok).try_for_each(|line| sender.send(line))
             });
         }
-        Ok(Process { child, lines, seen: Vec::new() })
+        Ok(Process { child, input, lines, seen: Vec::new() })
     }
 
     /// Waits for a line that contains the text, and gives it.
@@ -100,6 +103,41 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => bail!("no line with `{text}` came in time; seen:\n{}", self.seen.join("\n")),
                 Err(RecvTimeoutError::Disconnected) => bail!("it ended before a line with `{text}`; seen:\n{}", self.seen.join("\n")),
             }
+        }
+    }
+
+    /// Waits for a line that contains the text, and reads it as JSON.
+    ///
+    /// # Errors
+    /// As [`Process::wait_for`], or when the line is something else.
+    pub fn wait_for_json(&mut self, text: &str) -> Result<Value> {
+        let line = self.wait_for(text)?;
+        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
+    }
+
+    /// Types a line.
+    ///
+    /// # Errors
+    /// When it does not listen any more.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("it is not listening")?;
+        writeln!(input, "{line}")?;
+        Ok(input.flush()?)
+    }
+
+    /// Waits for its end, and gives the code it ended with.
+    ///
+    /// # Errors
+    /// When it does not end in time, or a signal ended it.
+    pub fn end(&mut self) -> Result<i32> {
+        self.input = None;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return status.code().context("a signal ended it");
+            }
+            ensure!(Instant::now() < deadline, "it did not end in time; seen:\n{}", self.output());
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -236,6 +274,48 @@ impl Home {
         let daemon = Process::start(command)?;
         self.daemon = Some(daemon);
         wait_until("the daemon to answer", || Ok(self.json(["daemon", "status"]).is_ok()))
+    }
+
+    /// Starts `happy pair`, and gives it with the link that it printed.
+    ///
+    /// # Errors
+    /// When there is no invitation.
+    pub fn invite(&self, role: &str) -> Result<(Process, String)> {
+        let mut pair = Process::start(self.command(["pair", "--role", role, "--json"])?)?;
+        let invited = pair.wait_for_json("\"links\"")?;
+        let link = invited["links"][0]["link"].as_str().context("no link")?.to_owned();
+        Ok((pair, link))
+    }
+
+    /// Lets another home join this one.
+    ///
+    /// # Errors
+    /// When they do not come together.
+    pub fn let_join(&self, other: &Home) -> Result<()> {
+        let (mut pair, link) = self.invite("machine")?;
+        let mut join = Process::start(other.command(["join", &link, "--json"])?)?;
+        let shown = join.wait_for_json("show_code")?;
+        pair.wait_for("code_wanted")?;
+        pair.say(shown["code"].as_str().context("no code")?)?;
+        pair.wait_for("\"paired\"")?;
+        join.wait_for("\"joined\"")?;
+        Ok(())
+    }
+
+    /// Lets a phone without a browser pair.
+    ///
+    /// # Errors
+    /// When they do not come together.
+    pub async fn let_pair(&self, role: &str, name: &str) -> Result<Phone> {
+        let (mut pair, link) = self.invite(role)?;
+        let mut guest = Guest::scan(&link, name)?;
+        let code = guest.code().await?;
+        pair.wait_for("code_wanted")?;
+        pair.say(&code)?;
+        match guest.outcome().await? {
+            Paired::Yes(phone) => Ok(*phone),
+            Paired::No(why) => bail!("{why}"),
+        }
     }
 
     /// Kills the daemon with -9; holders and sessions stay.

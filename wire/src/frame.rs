@@ -214,12 +214,7 @@ impl<'a> Records<'a> {
                 }
                 Record::Padding(1 + zeros.len())
             }
-            0x01 => Record::Open {
-                channel: r.u32()?,
-                class: r.u8()?.try_into()?,
-                limit: r.u64()?,
-                label: r.str8()?,
-            },
+            0x01 => Record::Open { channel: r.u32()?, class: r.u8()?.try_into()?, limit: r.u64()?, label: r.str8()? },
             0x02 => {
                 let channel = r.u32()?;
                 let last = match r.u8()? {

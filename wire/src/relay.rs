@@ -329,7 +329,7 @@ impl<'a> FromRelay<'a> {
                 out.extend_from_slice(&[0x82, VERSION]);
                 out.extend_from_slice(&max_payload.to_be_bytes());
                 out.extend_from_slice(&queue_bytes.to_be_bytes());
-                out.extend_from_slice(host.as_ref().map_or(&[0; 32], DeviceId::as_bytes));
+                out.extend_from_slice(host.as_ref().map_or(&[0; 32], |host| host.as_bytes()));
             }
             FromRelay::Deliver { from, rendezvous, payload } => {
                 out.push(0x83);

@@ -176,7 +176,7 @@ impl<'a> TerminalMessage<'a> {
                 exit: match (r.u8()?, r.u32()?) {
                     (0, code) => Exit::Code(code),
                     (1, signal) => Exit::Signal(signal),
-                    (2, _) => Exit::Unknown,
+                    (2, 0) => Exit::Unknown,
                     _ => return Err(WireError::Field("kind of exit")),
                 },
             },

@@ -1,0 +1,287 @@
+//! A phone without a browser: the same crates as the phone app, over the tokio driver instead of the browser's.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use happy_crypto::{DeviceId, Identity};
+use happy_link::driver::RelayUrl;
+use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
+use happy_link::{Answer, Class, Event, Login, Peer, Side};
+use happy_pairing::{Invitation, Joiner, JoinerConfig, JoinerEvent, NextStatement, PairedPeer, format_code};
+use happy_rpc::{Attached, Call, Session, SessionAttach, SessionCreate};
+use happy_wire::terminal::{LABEL, TerminalMessage};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::PATIENCE;
+
+/// A device that has scanned an invitation and not been let in yet.
+pub struct Guest {
+    identity: Identity,
+    joiner: Joiner,
+    handle: Handle,
+    events: Receiver<Event>,
+    began: Instant,
+}
+
+/// What a guest came to.
+pub enum Paired {
+    /// It knows the machine now.
+    Yes(Box<Phone>),
+    /// It does not; the sentence that a person would read.
+    No(String),
+}
+
+impl Guest {
+    /// Takes up an invitation by its link.
+    ///
+    /// # Errors
+    /// When the link is not one.
+    pub fn scan(link: &str, name: &str) -> Result<Guest> {
+        let identity = Identity::generate(&mut happy_link::driver::rng());
+        let (origin, invitation) = Invitation::parse_link(link)?;
+        let (handle, events) = spawn(Config {
+            identity: identity.clone(),
+            prekeys: Vec::new(),
+            login: Login::Guest { epoch: 1, ticket: invitation.ticket() },
+            relay: RelayUrl::parse(&origin.websocket_url())?,
+            trust: Trust::System,
+            events: EVENTS,
+        })?;
+        let config = JoinerConfig {
+            identity: identity.clone(),
+            invitation,
+            origin,
+            my_name: name.to_owned(),
+            next_statement: NextStatement::FIRST,
+            unix_now: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        };
+        let joiner = Joiner::new(config, Duration::ZERO);
+        Ok(Guest { identity, joiner, handle, events, began: Instant::now() })
+    }
+
+    /// Goes on until there is a code to show, and gives it as six digits.
+    ///
+    /// # Errors
+    /// When the pairing fails before, or nothing happens in time.
+    pub async fn code(&mut self) -> Result<String> {
+        loop {
+            match self.next().await? {
+                JoinerEvent::ShowCode { code, .. } => return Ok(format_code(code).replace(' ', "")),
+                JoinerEvent::Failed(failure) => bail!("{failure}"),
+                JoinerEvent::Paired(_) => bail!("paired without a code"),
+            }
+        }
+    }
+
+    /// Goes on until the machine has decided.
+    ///
+    /// # Errors
+    /// When nothing happens in time.
+    pub async fn outcome(mut self) -> Result<Paired> {
+        loop {
+            match self.next().await? {
+                JoinerEvent::ShowCode { .. } => {}
+                JoinerEvent::Failed(failure) => return Ok(Paired::No(failure.to_string())),
+                JoinerEvent::Paired(peer) => {
+                    self.handle.shutdown().await;
+                    return Ok(Paired::Yes(Box::new(Phone::connect(self.identity, *peer)?)));
+                }
+            }
+        }
+    }
+
+    /// Waits, decodes, and leaves the deciding to the joiner.
+    async fn next(&mut self) -> Result<JoinerEvent> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while let Some((to, packet)) = self.joiner.poll_transmit() {
+                // Not sent means lost on the way, and the joiner repeats what was lost.
+                let _ = self.handle.send_packet(to, &packet);
+            }
+            if let Some(event) = self.joiner.poll_event() {
+                return Ok(event);
+            }
+            ensure!(Instant::now() < deadline, "the pairing did not go on in time");
+            let now = self.began.elapsed();
+            let wait = self.joiner.poll_timeout().map_or(PATIENCE, |at| at.saturating_sub(now));
+            match timeout(wait, self.events.recv()).await {
+                Err(_) => self.joiner.handle_timeout(self.began.elapsed()),
+                Ok(None) => bail!("the connection ended: {:?}", self.handle.trouble()),
+                Ok(Some(Event::RelayUp { host: Some(host) })) => self.joiner.host_known(self.began.elapsed(), host),
+                Ok(Some(Event::Packet { from, bytes, .. })) => {
+                    self.joiner.handle_packet(&mut happy_link::driver::rng(), self.began.elapsed(), from, &bytes);
+                }
+                Ok(Some(Event::Goaway { code, text })) => bail!("the relay says {code}: {text}"),
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+}
+
+/// A device that is paired with one machine.
+pub struct Phone {
+    /// What it is called everywhere.
+    pub device: DeviceId,
+    /// The machine.
+    pub machine: DeviceId,
+    identity: Identity,
+    peer: PairedPeer,
+    handle: Handle,
+    events: Receiver<Event>,
+    epoch: u64,
+}
+
+impl Phone {
+    fn connect(identity: Identity, peer: PairedPeer) -> Result<Phone> {
+        Self::log_in(identity, peer, 2)
+    }
+
+    fn log_in(identity: Identity, peer: PairedPeer, epoch: u64) -> Result<Phone> {
+        let relay = peer.relays.first().context("the machine named no relay")?;
+        let (handle, events) = spawn(Config {
+            identity: identity.clone(),
+            prekeys: Vec::new(),
+            login: Login::Device { epoch },
+            relay: RelayUrl::parse(&relay.websocket_url())?,
+            trust: Trust::System,
+            events: EVENTS,
+        })?;
+        let bundle = peer.bundle.clone().context("the machine gave no bundle")?;
+        handle.add_peer(Peer { record: peer.identity.clone(), side: Side::Initiator(bundle) })?;
+        let machine = peer.identity.device_id();
+        Ok(Phone { device: identity.device_id(), machine, identity, peer, handle, events, epoch })
+    }
+
+    /// The same device in a new process life.
+    ///
+    /// # Errors
+    /// When its state cannot be used.
+    pub async fn restart(self) -> Result<Phone> {
+        self.handle.shutdown().await;
+        Self::log_in(self.identity, self.peer, self.epoch + 1)
+    }
+
+    /// Calls the machine.
+    ///
+    /// # Errors
+    /// The machine's refusal, or what became of the call instead of an answer.
+    pub async fn call<C: Call>(&self, call: C) -> Result<C::Output> {
+        match self.handle.call(&self.machine, call.to_body(), Some(PATIENCE)).await? {
+            Answer::Body(body) => Ok(C::read_answer(&body)?),
+            other => Err(anyhow!("{} was answered with {other:?}", C::METHOD)),
+        }
+    }
+
+    /// The next event of the link.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub async fn event(&mut self) -> Result<Event> {
+        timeout(PATIENCE, self.events.recv()).await.context("nothing happened in time")?.context("the driver ended")
+    }
+
+    /// Waits for an event that this function finds something in.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub async fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Event) -> Option<T>) -> Result<T> {
+        loop {
+            let event = self.event().await.with_context(|| format!("waiting for {what}"))?;
+            if let Some(found) = find(&event) {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// The machine's refusal.
+    pub async fn create(&self, command: &[&str]) -> Result<Session> {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        self.call(SessionCreate { command, cols: 80, rows: 24, ..SessionCreate::default() }).await
+    }
+
+    /// Looks at a session and types into it.
+    ///
+    /// # Errors
+    /// The machine's refusal.
+    pub async fn attach(&mut self, session: Uuid) -> Result<Viewer> {
+        let channel = self.handle.open_channel(&self.machine, Class::Interactive, LABEL)?;
+        let attached = self
+            .call(SessionAttach {
+                session,
+                channel,
+                writer: Uuid::new_v4(),
+                name: "test phone".into(),
+                from: None,
+                scrollback: 0,
+                lossless: false,
+                cols: 80,
+                rows: 24,
+                take_control: false,
+            })
+            .await?;
+        Ok(Viewer { channel, typed: attached.input_offset, attached })
+    }
+
+    /// Types into a session.
+    ///
+    /// # Errors
+    /// When the channel is gone.
+    pub async fn type_into(&self, viewer: &mut Viewer, bytes: &[u8]) -> Result<()> {
+        let input = TerminalMessage::Input { offset: viewer.typed, bytes };
+        viewer.typed += bytes.len() as u64;
+        Ok(self.handle.send(&self.machine, viewer.channel, &input.to_vec()).await?)
+    }
+
+    /// The next output of a session.
+    ///
+    /// # Errors
+    /// When none comes in time, or the channel ends.
+    pub async fn output(&mut self, viewer: &Viewer) -> Result<Vec<u8>> {
+        loop {
+            match self.event().await? {
+                Event::Message { channel, bytes, .. } if channel == viewer.channel => {
+                    self.handle.consumed(&self.machine, channel, bytes.len());
+                    if let TerminalMessage::Output { bytes, .. } = TerminalMessage::decode(&bytes)? {
+                        return Ok(bytes.to_vec());
+                    }
+                }
+                Event::Closed { channel, code, reason, .. } if channel == viewer.channel => {
+                    bail!("the channel was closed: {code}: {reason}")
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Everything that a session prints, up to and including a text.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn output_until(&mut self, viewer: &Viewer, text: &str) -> Result<String> {
+        let mut all = Vec::new();
+        while !String::from_utf8_lossy(&all).contains(text) {
+            let seen = String::from_utf8_lossy(&all).into_owned();
+            all.extend(self.output(viewer).await.with_context(|| format!("waiting for `{text}` after `{seen}`"))?);
+        }
+        Ok(String::from_utf8_lossy(&all).into_owned())
+    }
+
+    /// The driver, for what this type has no name for.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// A session that a phone looks at.
+pub struct Viewer {
+    /// The channel it is shown on.
+    pub channel: u32,
+    /// What the machine said of it.
+    pub attached: Attached,
+    typed: u64,
+}

@@ -1,1 +1,14 @@
-//! Under construction.
+//! The desktop agent `happy`: daemon, command line and PTY holder.
+//!
+//! One binary, three kinds of process. The *command line* speaks to the *daemon* over a Unix socket ([`daemon::socket`]); the
+//! daemon owns the links to other devices, answers calls ([`service`]) and keeps what must survive it ([`store`]); each
+//! session's program runs under a *holder* of its own, which outlives the daemon.
+
+pub mod cli;
+pub mod daemon;
+pub mod service;
+pub mod store;
+pub mod trouble;
+
+pub mod holder;
+pub mod session;

@@ -77,6 +77,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_one_encoding() {
+        let mut key = *AgreementKey::of(&StaticSecret::from([9; 32])).as_bytes();
+        assert!(AgreementKey::decode(&key).is_ok());
+        key[31] |= 0x80;
+        assert!(AgreementKey::decode(&key).is_err());
+    }
+
+    #[test]
     fn the_largest_canonical_key_is_two_below_the_last_refused() {
         let mut key = [0xFF; 32];
         (key[0], key[31]) = (0xEC, 0x7F);

@@ -219,6 +219,19 @@ mod tests {
         assert_eq!(Bundle::decode(&no_id), Err(DecodeError::Field("one-time prekey")));
     }
 
+    /// Zero means "no prekey" on the wire, even if somebody signs it.
+    #[test]
+    fn a_signed_prekey_with_id_zero_is_refused() {
+        let rng = &mut rng(1);
+        let me = Identity::generate(rng);
+        let signed = SignedPrekey::generate(rng, &me, 3, 99);
+        let mut bytes = Bundle::new(&me, &signed, None).as_bytes().to_vec();
+        bytes[131..135].fill(0);
+        let signature = me.sign(prekey::LABEL, &signed_bytes(me.device_id(), 0, signed.public(), 99));
+        bytes[177..241].copy_from_slice(&signature);
+        assert_eq!(Bundle::decode(&bytes), Err(DecodeError::Field("signed prekey id")));
+    }
+
     #[test]
     fn one_time_prekeys_that_are_not_canonical_are_refused() {
         for point in LOW_ORDER.iter().filter(|point| AgreementKey::decode(point).is_err()) {

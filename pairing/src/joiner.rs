@@ -62,27 +62,44 @@ pub enum JoinerEvent {
 }
 
 /// Why a pairing did not work out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinFailure {
     /// The invitation was used by another device, or its time is over, or it was taken back.
+    #[error("the invitation cannot be used any more ({})", gone_word(*.0))]
     Gone(Gone),
     /// What came is not the bundle that the invitation names: somebody between here and the machine exchanged it.
+    #[error("the machine that answered is not the one that made the invitation; do not go on over this relay")]
     WrongBundle,
     /// The machine does not answer.
+    #[error("the machine does not answer; check that it is on, and ask it for a new invitation")]
     NoAnswer,
     /// Three wrong codes were typed at the machine.
+    #[error("a wrong code was typed three times; ask the machine for a new invitation")]
     WrongCode,
     /// Nobody typed the code in time.
+    #[error("nobody typed the code in time; ask the machine for a new invitation")]
     Expired,
     /// The machine ended it.
+    #[error("the machine took the invitation back")]
     Cancelled,
     /// The invitation was made by this very device.
+    #[error("this invitation was made by this very device; use it on another one")]
     OwnInvitation,
     /// The machine broke the protocol.
+    #[error("the machine broke the protocol; upgrade the older side")]
     BadHost,
     /// Too many packets that prove nothing: the relay disturbs.
+    #[error("too many packets that prove nothing arrived; the relay or somebody on it disturbs the pairing")]
     Garbage,
+}
+
+fn gone_word(gone: Gone) -> &'static str {
+    match gone {
+        Gone::Used => "another device has used it",
+        Gone::Expired => "its time is over",
+        Gone::Cancelled => "the machine took it back",
+    }
 }
 
 /// One attempt to pair. See the [crate] for the course of events and the calling contract.

@@ -359,11 +359,12 @@ fn an_invitation_expires_after_120_seconds() {
 #[test]
 fn a_packet_that_comes_after_the_end_finds_it_ended() {
     let mut world = World::new(7);
-    world.now += Duration::from_secs(121);
-    let late = world.join();
-    world.run_for(5);
-    assert_eq!(world.ended(), Some(EndReason::Expired));
-    assert_eq!(world.failure(late), Some(JoinFailure::Gone(Gone::Expired)));
+    world.now += Duration::from_secs(120);
+    let late = Identity::generate(&mut world.rng).device_id();
+    world.host.handle_packet(&mut world.rng, world.now, late, &Packet::BundleRequest.to_vec());
+    assert!(matches!(world.host.poll_event(), Some(HostEvent::Ended(EndReason::Expired))));
+    let gone = Packet::InvitationGone(Gone::Expired).to_vec();
+    assert_eq!(world.host.poll_transmit(), Some((late, gone)));
 }
 
 #[test]

@@ -1,1 +1,124 @@
-//! Under construction.
+//! The relay of Happy Remote: forwards sealed frames between devices that named each other (`docs/PROTOCOL.md` §7).
+//!
+//! It runs on its own (`happy-relay serve`) or inside the agent. It knows device ids, sizes and times. It holds no key that
+//! opens a payload, writes nothing to disk, and keeps nothing that it could not lose: devices log in again and name their
+//! peers again.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use happy_relay::{Config, Door, Relay};
+//!
+//! let relay = Relay::new(Config { names: vec!["relay.example".into()], ..Config::default() })?;
+//! let listening = relay.listen("127.0.0.1:8080".parse()?, Door::plain()).await?;
+//! println!("ready at {}", listening.address());
+//! relay.shutdown(std::time::Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
+//! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, `mailbox` is what
+//! others can reach of it, and `hub` decides which frame goes to which mailbox. [`bus`] is the way to other nodes.
+
+mod app;
+pub mod bus;
+mod config;
+mod connection;
+mod http;
+mod hub;
+pub mod listen;
+mod login;
+mod mailbox;
+mod metrics;
+mod rendezvous;
+mod socket;
+mod tap;
+pub mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+pub use bus::{Bus, MemoryBus};
+pub use config::{App, Config, ConfigError, Timings};
+pub use listen::{Door, ListenError, Listening, PlainHttp};
+pub use tap::Tap;
+
+use crate::hub::Hub;
+
+/// A relay. Clones are the same relay.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+}
+
+/// What all listeners and connections of a relay have in common.
+struct Shared {
+    config: Config,
+    hub: Arc<Hub>,
+    app: app::Assets,
+    /// Sockets that may exist at all; shutdown waits for every permit to come back.
+    sockets: Arc<Semaphore>,
+    /// Sockets that have not proven a device yet.
+    unproven: Arc<Semaphore>,
+    /// True from the beginning of the shutdown.
+    closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn socket_limit(&self) -> u32 {
+        self.config.max_connections.saturating_add(self.config.max_unproven)
+    }
+}
+
+impl Relay {
+    /// Makes a relay that listens nowhere yet.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a name or origin cannot be what a device dials, or a limit is zero.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let config = config.checked()?;
+        let hub = Hub::new(&config);
+        let app = app::Assets::new(&config.app);
+        let shared = Shared {
+            hub,
+            app,
+            sockets: Arc::new(Semaphore::new((config.max_connections + config.max_unproven) as usize)),
+            unproven: Arc::new(Semaphore::new(config.max_unproven as usize)),
+            closing: watch::Sender::new(false),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Opens a listening socket and serves it until the [`Listening`] is dropped or the relay shuts down. A relay may
+    /// listen at several addresses.
+    ///
+    /// # Errors
+    /// [`ListenError`] says which address cannot be used and what to do.
+    pub async fn listen(&self, address: std::net::SocketAddr, door: Door) -> Result<Listening, ListenError> {
+        listen::listen(self.shared.clone(), address, door).await
+    }
+
+    /// The metrics as Prometheus text, the same as at `/metrics`.
+    pub fn metrics(&self) -> String {
+        self.shared.hub.metrics.render()
+    }
+
+    /// Devices that are connected now, guests included.
+    pub fn connections(&self) -> usize {
+        self.shared.hub.connections()
+    }
+
+    /// Stops accepting, tells every device to come back at a time of its own (Goaway 4503), writes out what is queued for
+    /// it, and returns when all sockets are closed or `grace` is over.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.shared.closing.send_replace(true);
+        self.shared.hub.dismiss_all();
+        let all = self.shared.sockets.acquire_many(self.shared.socket_limit());
+        if tokio::time::timeout(grace, all).await.is_err() {
+            tracing::warn!(connections = self.connections(), "closing with connections that did not end in time");
+        }
+    }
+}

@@ -259,7 +259,7 @@ impl Home {
     /// # Errors
     /// With its words, when it ends with another code than 0 or prints something else than JSON.
     pub fn json<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Value> {
-        let output = self.command(words)?.arg("--json").stdin(Stdio::null()).output()?;
+        let output = self.command(["--json"])?.args(words).stdin(Stdio::null()).output()?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "it ended with {}:\n{out}\n{err}", output.status);
         serde_json::from_str(&out).with_context(|| format!("not JSON:\n{out}\n{err}"))

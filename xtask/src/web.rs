@@ -1,1 +1,52 @@
-//! `cargo xtask web`: builds the phone app.
+//! `cargo xtask web`: builds the phone app into `phone/dist`, which is committed so that a machine with only Rust has the
+//! whole product.
+//!
+//! The steps: the crate `happy-phone` to wasm, twice (the core, and the QR reader that only a browser without one of its
+//! own loads); bindings by wasm-bindgen as a library, so that its version is the one in `Cargo.lock`; TypeScript types from
+//! `happy-rpc`; then `npm ci`, `tsc` and Vite; at last a manifest of hashes. All of it is reproducible: the same toolchain
+//! gives the same bytes in another folder, which is what `--check` relies on.
+
+#[cfg(feature = "web")]
+mod build;
+#[cfg(any(feature = "web", test))]
+mod manifest;
+
+use anyhow::Result;
+
+/// Options of `cargo xtask web`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Build elsewhere and compare with what is committed.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Builds the app, or compares a fresh build with the committed one.
+///
+/// # Errors
+/// The step that failed, with what to do; with `--check` also the files that differ.
+#[cfg(feature = "web")]
+pub fn run(arguments: Arguments) -> Result<()> {
+    build::run(arguments.check)
+}
+
+/// Starts itself again with the libraries that the build needs, which would slow down every other task.
+///
+/// # Errors
+/// When cargo cannot be started or the build fails.
+#[cfg(not(feature = "web"))]
+pub fn run(arguments: Arguments) -> Result<()> {
+    use anyhow::{Context, bail};
+
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.current_dir(crate::root());
+    command.args(["run", "--quiet", "--package", "xtask", "--features", "web", "--", "web"]);
+    if arguments.check {
+        command.arg("--check");
+    }
+    if !command.status().context("cargo cannot be started")?.success() {
+        bail!("the phone app was not built")
+    }
+    Ok(())
+}

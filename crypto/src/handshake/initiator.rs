@@ -21,7 +21,7 @@ use super::{
 /// An initiator that has sent Hello and waits for Welcome.
 pub struct Initiator {
     identity_secret: StaticSecret,
-    ephemeral: StaticSecret,
+    pub(super) ephemeral: StaticSecret,
     chain_secret: ChainSecret,
     t1: [u8; 32],
     mac_1: [u8; 32],

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Bundle, DecodeError, Identity, IdentityRecord, OneTimePrekey, SignedPrekey,
+    Bundle, DecodeError, Identity, IdentityRecord, OneTimePrekey, SignedPrekey, labelled_hash,
     testing::{LOW_ORDER, rng},
 };
 use rand_chacha::ChaCha20Rng;
@@ -86,6 +86,58 @@ fn both_sides_agree() {
     assert_eq!((&at_machine.peer, at_machine.peer_life), (two.phone.record(), [1; 16]));
     assert!(at_phone.ratchet.can_send() && !at_machine.ratchet.can_send());
     assert_they_talk(&mut two.rng, &mut at_phone, &mut at_machine);
+}
+
+/// The formulas of PROTOCOL 5 once more, from the page and the secrets, without the code that is tested.
+#[test]
+fn the_keys_are_those_of_the_page() {
+    use crate::suite::{expand, extract, hmac};
+    use x25519_dalek::{PublicKey, StaticSecret};
+
+    let mut two = Two::new(21);
+    let (initiator, hello) = two.start();
+    let (responder, welcome) = two.answer(&hello).unwrap();
+    let (at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
+    responder.confirm(&confirm).unwrap();
+
+    let hash = |parts: &[&[u8]]| labelled_hash("", &[&parts.concat()]);
+    let key = |message: &[u8], at: usize| PublicKey::from(<[u8; 32]>::try_from(&message[at..at + 32]).unwrap());
+    let dh = |mine: &StaticSecret, theirs: &PublicKey| mine.diffie_hellman(theirs).to_bytes();
+    let identity = two.phone.agreement();
+    let (phone_key, ephemeral) = (key(&hello, 3 + 33), key(&hello, 3 + 129 + 32));
+    let (signed, one_time) = (two.signed.secret(), two.one_time.secret());
+
+    let (hello, mac_1) = hello.split_at(hello.len() - 32);
+    let record = two.machine.record().as_bytes();
+    let length = (hello.len() as u16).to_be_bytes();
+    let (signed_public, one_time_public) = (PublicKey::from(signed), PublicKey::from(one_time));
+    let t1 =
+        hash(&[b"happy/1 transcript 1", &length, hello, record, signed_public.as_bytes(), one_time_public.as_bytes()]);
+    let dh1 = dh(identity, &signed_public);
+    assert_eq!(dh1, dh(signed, &phone_key));
+    let dh2 = dh(two.machine.agreement(), &ephemeral);
+    let (dh3, dh4) = (dh(signed, &ephemeral), dh(one_time, &ephemeral));
+    let ikm = [&[0xFF; 32][..], &dh1, &dh2, &dh3, &dh4, &PSK].concat();
+    let mut okm = [0; 64];
+    expand(&extract(&[0; 32], &[&ikm]), &[b"happy/1 hello keys", &t1], &mut okm);
+    let (hello_key, chain_secret) = okm.split_at(32);
+    assert_eq!(hmac(hello_key.try_into().unwrap(), &[&t1]), mac_1);
+
+    let (welcome, mac_2) = welcome.split_at(WELCOME_LEN - 32);
+    assert_eq!(welcome[..18], [&[1, 1], &t1[..16]].concat());
+    let t2 = hash(&[b"happy/1 transcript 2", &t1, mac_1, welcome]);
+    let their_ephemeral = key(welcome, 18);
+    let dh5 = dh(&initiator.ephemeral, &their_ephemeral);
+    let dh6 = dh(identity, &their_ephemeral);
+    let mut okm = [0; 192];
+    expand(&extract(chain_secret, &[&dh5, &dh6]), &[b"happy/1 session keys", &t2], &mut okm);
+    let part = |i: usize| <[u8; 32]>::try_from(&okm[32 * i..32 * i + 32]).unwrap();
+    assert_eq!(hmac(&part(0), &[&t2]), mac_2);
+    assert_eq!(confirm, [&t2[..16], &hmac(&part(1), &[&t2, mac_2])].concat());
+    assert_eq!(at_phone.session_id, hash(&[b"happy/1 session id", &t2])[..16]);
+    let mut code = [0; 8];
+    crate::suite::expand_from(&part(5), &[b"happy/1 confirmation code"], &mut code);
+    assert_eq!(u64::from(at_phone.confirmation_code()), u64::from_be_bytes(code) % 1_000_000);
 }
 
 #[test]

@@ -360,6 +360,45 @@ fn headers_of_a_malicious_peer_are_refused() {
     }
 }
 
+/// A number that the chain never reached is no repetition: its own PN said where it ended.
+#[test]
+fn a_number_behind_the_end_of_an_older_chain_is_refused() {
+    let mut two = Two::new(19);
+    let header_key = two.a.sending.as_ref().unwrap().header_key().clone();
+    two.round_trip();
+    let first = two.a_says(b"first of the next chain");
+    two.b_hears(&first).unwrap();
+    for (number, error) in
+        [(0, OpenError::Repeated), (1, OpenError::CannotBeOpened), (u32::MAX, OpenError::CannotBeOpened)]
+    {
+        let header = Header { ratchet_key: [1; 32], previous_length: 0, number };
+        let mut message = Vec::new();
+        let key = MessageKey::take(&mut [1; 32]);
+        message::seal(&[7; 16], &[3; 16], &header_key, &header, &key, b"text", &mut message).unwrap();
+        assert_eq!(two.b_hears(&message), Err(error));
+    }
+}
+
+/// Salt and keys being equal, only the associated data ties a body to its header.
+#[test]
+fn a_body_does_not_open_under_another_header() {
+    let header_key = HeaderKey::take(&mut [1; 32]);
+    let key = MessageKey::take(&mut [2; 32]);
+    let message = |previous_length: u32| {
+        let header = Header { ratchet_key: [9; 32], previous_length, number: 0 };
+        let mut message = Vec::new();
+        message::seal(&[7; 16], &[3; 16], &header_key, &header, &key, b"text", &mut message).unwrap();
+        message
+    };
+    let (one, other) = (message(1), message(2));
+    let spliced = [&one[..message::BODY], &other[message::BODY..]].concat();
+    for (bytes, opens) in [(&one, true), (&spliced, false)] {
+        let sealed = Sealed::parse(&[7; 16], bytes).unwrap();
+        assert!(sealed.open_header(&header_key).is_some());
+        assert_eq!(sealed.open_body(&key, &mut Vec::new()), opens);
+    }
+}
+
 /// After both sides have turned the ratchet, a copy of the old state opens nothing new, and the new state nothing old.
 #[test]
 fn a_stolen_state_heals() {

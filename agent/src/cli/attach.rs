@@ -1,0 +1,510 @@
+//! `happy attach`: a session in this terminal, or its exact bytes in a pipe; through whatever breaks in between.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use happy_rpc::{Attached, ErrorCode, Session, SessionAttach, TerminalResize};
+use happy_wire::Code;
+use happy_wire::terminal::{Exit, LABEL, TerminalMessage};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::cli::client::{CallFailure, Channel, Client, Happening, Incoming};
+use crate::cli::daemon::{Interrupts, connect};
+use crate::cli::output::{FAINT, Form, aside, paint};
+use crate::cli::typed::Typed;
+use crate::cli::view::{Exact, Shown, TerminalView, View};
+use crate::cli::{AttachArgs, sessions, stdin, tty};
+use crate::holder::spec::RING_BYTES;
+use crate::store::Home;
+use crate::trouble::Trouble;
+
+/// How long a daemon that went away may take to come back.
+const DAEMON_WAIT: Duration = Duration::from_secs(60);
+/// Between two attempts to find it.
+const RETRY: Duration = Duration::from_millis(200);
+/// With `--from-start`: how far behind the oldest byte of a full log to begin, in turn; the program goes on printing meanwhile.
+const MARGINS: [u64; 4] = [256 << 10, 1 << 20, 4 << 20, 8 << 20];
+
+/// How somebody attaches.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// Write exact bytes rather than a screen.
+    exact: bool,
+    /// When the first byte is gone, begin with the oldest that is not.
+    from_start: bool,
+    read_only: bool,
+    /// Decide the size: always, or never, or (none) if nobody does.
+    control: Option<bool>,
+    detach_key: u8,
+}
+
+impl Manner {
+    /// After `happy run`: the whole session is the caller's.
+    ///
+    /// # Errors
+    /// When the settings cannot be read.
+    pub fn of_run(home: &Home) -> Result<Manner, Trouble> {
+        let exact = !tty::is_interactive();
+        Ok(Manner {
+            exact,
+            from_start: false,
+            read_only: false,
+            control: Some(true),
+            detach_key: detach_key(home, None)?,
+        })
+    }
+}
+
+fn detach_key(home: &Home, given: Option<&str>) -> Result<u8, Trouble> {
+    match (given, home.settings()?.detach_key) {
+        (Some(key), _) => tty::parse_key(key),
+        (None, Some(key)) => tty::parse_key(&key),
+        (None, None) => tty::parse_key("ctrl-]"),
+    }
+}
+
+/// `happy attach`.
+pub async fn attach(home: &Home, _: Form, args: AttachArgs) -> Result<u8, Trouble> {
+    if !args.lossless && !tty::is_interactive() {
+        return Err(Trouble::new(
+            "This is no terminal to show a session in.",
+            "Run it in a terminal, or add `--lossless` to write the exact bytes into a pipe.",
+        ));
+    }
+    let manner = Manner {
+        exact: args.lossless,
+        from_start: args.from_start,
+        read_only: args.read_only,
+        control: if args.read_only { Some(false) } else { args.take_control.then_some(true) },
+        detach_key: detach_key(home, args.detach_key.as_deref())?,
+    };
+    let machine = args.machine.machine.as_deref();
+    let client = connect(home, machine).await?;
+    let session = sessions::find(&client, &args.id).await?;
+    watch(home, machine, client, session, manner).await
+}
+
+/// Shows a session until its program ends or the person leaves; gives the exit code of the process.
+pub async fn watch(
+    home: &Home,
+    machine: Option<&str>,
+    client: Client,
+    session: Session,
+    manner: Manner,
+) -> Result<u8, Trouble> {
+    // A person at a terminal who pipes the output away still wants Ctrl-C to work here.
+    let is_only_read = manner.exact && std::io::stdin().is_terminal();
+    let reads = !(manner.read_only || is_only_read);
+    let raw = if manner.exact { None } else { Some(tty::Raw::enter()?) };
+    let view = match manner.exact {
+        true => View::Exact(Exact::from(0)),
+        false => {
+            let own = tty::size().unwrap_or((80, 24));
+            tty::make_room(own.1);
+            View::Terminal(Box::new(TerminalView::new(own)))
+        }
+    };
+    let mut watcher = Watcher {
+        home: home.clone(),
+        machine: machine.map(str::to_owned),
+        session: session.clone(),
+        writer: Uuid::new_v4(),
+        typed: Typed::default(),
+        keys: reads.then(stdin::bytes),
+        signals: Signals::new()?,
+        margins: MARGINS.iter(),
+        controls: false,
+        view,
+        manner,
+    };
+    let outcome = watcher.run(client).await;
+    drop(raw);
+    match outcome? {
+        Left::Ended(exit) => Ok(exit_code(exit)),
+        Left::Detached => {
+            aside(&sessions::left_line(&session, machine));
+            Ok(0)
+        }
+        Left::Terminated => Ok(130),
+    }
+}
+
+fn exit_code(exit: Exit) -> u8 {
+    match exit {
+        Exit::Code(code) => u8::try_from(code).unwrap_or(1),
+        // As shells say it.
+        Exit::Signal(signal) => u8::try_from(128 + signal).unwrap_or(255),
+        Exit::Unknown => 1,
+    }
+}
+
+/// Why the watching is over.
+enum Left {
+    Ended(Exit),
+    Detached,
+    Terminated,
+}
+
+/// What is to be done next.
+enum Step {
+    On,
+    Leave(Left),
+    /// The channel is gone; the session is not.
+    Again,
+    /// So is the daemon.
+    DaemonGone,
+}
+
+struct Signals {
+    resized: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Trouble> {
+        let resized = signal(SignalKind::window_change()).map_err(|error| {
+            Trouble::new(
+                format!("Changes of the window's size cannot be seen: {}.", crate::trouble::reason(&error)),
+                "Try again.",
+            )
+        })?;
+        Ok(Signals { resized })
+    }
+}
+
+struct Watcher {
+    home: Home,
+    machine: Option<String>,
+    session: Session,
+    writer: Uuid,
+    typed: Typed,
+    keys: Option<mpsc::Receiver<Vec<u8>>>,
+    signals: Signals,
+    margins: std::slice::Iter<'static, u64>,
+    controls: bool,
+    view: View,
+    manner: Manner,
+}
+
+impl Watcher {
+    async fn run(&mut self, mut client: Client) -> Result<Left, Trouble> {
+        let mut interrupts = Interrupts::new();
+        loop {
+            let (mut keys, detach_key) = (self.keys.take(), self.manner.detach_key);
+            let attached = tokio::select! {
+                attached = self.attach(&client) => attached?,
+                left = leave(&mut keys, detach_key, &mut interrupts) => return Ok(left),
+            };
+            self.keys = keys;
+            let step = match attached {
+                Some((attached, channel)) => self.follow(&client, attached, channel, &mut interrupts).await?,
+                None => Step::DaemonGone,
+            };
+            match step {
+                Step::Leave(left) => return Ok(left),
+                Step::On | Step::Again => {}
+                Step::DaemonGone => {
+                    self.note(Some("happy: the daemon is gone; waiting for it"))?;
+                    client = tokio::select! {
+                        client = find_again(&self.home, self.machine.as_deref()) => client?,
+                        left = leave(&mut self.keys, self.manner.detach_key, &mut interrupts) => return Ok(left),
+                    };
+                    self.note(None)?;
+                }
+            }
+        }
+    }
+
+    /// Attaches; `None` when the daemon is gone.
+    async fn attach(&mut self, client: &Client) -> Result<Option<(Attached, Channel)>, Trouble> {
+        loop {
+            let channel = match client.open(LABEL).await {
+                Ok(channel) => channel,
+                Err(CallFailure::DaemonGone) => return Ok(None),
+                // The other machine is away: it is tried on until the person leaves.
+                Err(CallFailure::Refused(_) | CallFailure::Unanswered(_)) if self.machine.is_some() => {
+                    self.note(Some("happy: the other machine cannot be reached now; trying on"))?;
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure.into()),
+            };
+            match client.call(self.request(channel.number)).await {
+                Ok(attached) => {
+                    self.note(None)?;
+                    self.typed.reattached(attached.input_offset);
+                    self.controls = attached.you_control;
+                    return Ok(Some((attached, channel)));
+                }
+                Err(CallFailure::DaemonGone) => return Ok(None),
+                // Whether it was attached or not: a new attachment takes the place of one with the same writer.
+                Err(CallFailure::Unanswered(_)) => client.close(channel.number).await,
+                // The channel went with its link, between its opening and this call.
+                Err(CallFailure::Refused(error))
+                    if error.code == ErrorCode::Conflict && self.machine.is_some() && client.link_up() =>
+                {
+                    client.close(channel.number).await;
+                    if self.has_ended(client).await? {
+                        return Err(CallFailure::Refused(error).into());
+                    }
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    async fn has_ended(&self, client: &Client) -> Result<bool, Trouble> {
+        let session = sessions::find(client, &self.session.id.to_string()).await?;
+        Ok(session.state != happy_rpc::SessionState::Running)
+    }
+
+    fn request(&self, channel: u32) -> SessionAttach {
+        let (cols, rows) = tty::size().unwrap_or((self.session.cols, self.session.rows));
+        SessionAttach {
+            session: self.session.id,
+            channel,
+            writer: self.writer,
+            name: crate::store::host_name(),
+            from: self.view.position(),
+            scrollback: 0,
+            lossless: self.manner.exact && !self.manner.read_only,
+            cols,
+            rows,
+            take_control: !self.manner.exact
+                && (self.controls || self.manner.control.unwrap_or(self.session.controller.is_none())),
+        }
+    }
+
+    /// Follows an attachment until it ends.
+    async fn follow(
+        &mut self,
+        client: &Client,
+        attached: Attached,
+        mut channel: Channel,
+        interrupts: &mut Interrupts,
+    ) -> Result<Step, Trouble> {
+        loop {
+            while let Some((offset, bytes)) = self.typed.next() {
+                let message = TerminalMessage::Input { offset, bytes }.to_vec();
+                if !client.send(channel.number, message).await {
+                    return Ok(Step::DaemonGone);
+                }
+            }
+            let draw_at = match &self.view {
+                View::Terminal(view) => view.draw_at(),
+                View::Exact(_) => None,
+            };
+            let step = tokio::select! {
+                incoming = channel.next() => match incoming {
+                    Some(Incoming::Message(message)) => self.take(client, &attached, &channel, &message).await?,
+                    Some(Incoming::Closed { code, reason }) => closed(Code(code), &reason)?,
+                    None => Step::DaemonGone,
+                },
+                keys = next_keys(&mut self.keys, self.typed.has_room()) => self.type_keys(keys),
+                _ = self.signals.resized.recv() => self.window_changed(client, &attached),
+                () = sleep_until(draw_at) => {
+                    if let View::Terminal(view) = &mut self.view {
+                        view.draw()?;
+                    }
+                    Step::On
+                }
+                happening = client.event() => match happening {
+                    Some(Happening::Link(up)) => {
+                        self.note((!up).then_some("happy: the link is down; reconnecting"))?;
+                        Step::On
+                    }
+                    Some(Happening::Event(_)) => Step::On,
+                    None => Step::DaemonGone,
+                },
+                () = interrupts.next() => Step::Leave(Left::Terminated),
+            };
+            match step {
+                Step::On => {}
+                Step::Again => {
+                    client.close(channel.number).await;
+                    return Ok(Step::Again);
+                }
+                step => return Ok(step),
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        client: &Client,
+        attached: &Attached,
+        channel: &Channel,
+        message: &[u8],
+    ) -> Result<Step, Trouble> {
+        let message = TerminalMessage::decode(message).map_err(|error| {
+            Trouble::new(
+                format!("A message of the session cannot be read: {error}."),
+                "Upgrade the older of the two sides.",
+            )
+        })?;
+        match self.view.show(&message)? {
+            Shown::Ok => Ok(Step::On),
+            Shown::Ended(exit) => {
+                if let View::Terminal(view) = &mut self.view {
+                    view.draw()?;
+                }
+                Ok(Step::Leave(Left::Ended(exit)))
+            }
+            Shown::InputTaken(offset) => {
+                self.typed.taken(offset);
+                Ok(Step::On)
+            }
+            Shown::Resized { you_control } => {
+                let given = you_control && !self.controls;
+                self.controls = you_control;
+                if given {
+                    self.window_changed(client, attached);
+                }
+                Ok(Step::On)
+            }
+            Shown::Gone { end } => {
+                client.close(channel.number).await;
+                self.begin_later(end)
+            }
+        }
+    }
+
+    /// The bytes that were asked for are gone: an error, unless the person wants what there is.
+    fn begin_later(&mut self, end: u64) -> Result<Step, Trouble> {
+        let position = self.view.position().unwrap_or(0);
+        let margin = self.margins.next().filter(|_| self.manner.from_start && position == 0);
+        match margin {
+            Some(margin) => {
+                self.view = View::Exact(Exact::from(end.saturating_sub(RING_BYTES as u64 - margin)));
+                // It counts as the beginning until a byte of it has been written.
+                self.manner.from_start = true;
+                Ok(Step::Again)
+            }
+            None if position == 0 => Err(Trouble::new(
+                format!("The first bytes of this session are no longer kept; it has printed {end}."),
+                "Add `--from-start` to begin with the oldest that is kept.",
+            )),
+            None => Err(Trouble::new(
+                format!("Output after byte {position} is no longer kept: the session went on without this reader."),
+                "What was written so far is exact; attach again for the rest.",
+            )),
+        }
+    }
+
+    fn type_keys(&mut self, keys: Option<Vec<u8>>) -> Step {
+        let Some(keys) = keys else {
+            self.keys = None;
+            return Step::On;
+        };
+        if self.manner.exact {
+            self.typed.push(&keys);
+            return Step::On;
+        }
+        match keys.iter().position(|key| *key == self.manner.detach_key) {
+            Some(at) => {
+                self.typed.push(&keys[..at]);
+                Step::Leave(Left::Detached)
+            }
+            None => {
+                self.typed.push(&keys);
+                Step::On
+            }
+        }
+    }
+
+    /// Tells the session the window's size if this viewer decides; draws otherwise.
+    fn window_changed(&mut self, client: &Client, attached: &Attached) -> Step {
+        let (View::Terminal(view), Some((cols, rows))) = (&mut self.view, tty::size()) else { return Step::On };
+        view.resize_own((cols, rows));
+        if self.controls {
+            let (client, attachment) = (client.clone(), attached.attachment);
+            // Its answer says nothing that Resized does not say.
+            tokio::spawn(async move { client.call(TerminalResize { attachment, cols, rows }).await.map(drop) });
+        }
+        Step::On
+    }
+
+    fn note(&mut self, text: Option<&str>) -> Result<(), Trouble> {
+        match &mut self.view {
+            View::Terminal(view) => {
+                view.note(text.map(str::to_owned));
+                if view.draw_at().is_some() {
+                    view.draw()?;
+                }
+            }
+            View::Exact(_) => {
+                if let Some(text) = text {
+                    aside(&paint(FAINT, text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a closed channel means.
+fn closed(code: Code, reason: &str) -> Result<Step, Trouble> {
+    match code {
+        Code::NOT_PERMITTED | Code::REMOVED => Err(Trouble::new(
+            format!("The other machine ended this: {reason}."),
+            "Ask an owner of that machine for another role.",
+        )),
+        Code::MALFORMED => Err(Trouble::new(
+            format!("The other side did not understand: {reason}."),
+            "Upgrade the older of the two sides.",
+        )),
+        Code::DISPLACED => Err(Trouble::new("Another viewer took the place of this one.", "Attach again.")),
+        _ => Ok(Step::Again),
+    }
+}
+
+async fn next_keys(keys: &mut Option<mpsc::Receiver<Vec<u8>>>, room: bool) -> Option<Vec<u8>> {
+    match keys {
+        Some(keys) if room => keys.recv().await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// While there is nothing to type into: the detach key, or a signal.
+async fn leave(
+    keys: &mut Option<mpsc::Receiver<Vec<u8>>>,
+    detach_key: u8,
+    interrupts: &mut Interrupts,
+) -> Left {
+    loop {
+        tokio::select! {
+            () = interrupts.next() => return Left::Terminated,
+            pressed = next_keys(keys, std::io::stdin().is_terminal()) => match pressed {
+                // What is typed into a session that cannot be reached would come as a surprise later.
+                Some(pressed) if pressed.contains(&detach_key) => return Left::Detached,
+                Some(_) => {}
+                None => *keys = None,
+            },
+        }
+    }
+}
+
+/// The daemon, when it is back.
+async fn find_again(home: &Home, machine: Option<&str>) -> Result<Client, Trouble> {
+    let deadline = Instant::now() + DAEMON_WAIT;
+    loop {
+        if let Some(client) = Client::connect(&home.socket(), machine).await? {
+            return Ok(client);
+        }
+        if Instant::now() > deadline {
+            return Err(Trouble::new(
+                format!("The daemon ended and did not come back within {} seconds.", DAEMON_WAIT.as_secs()),
+                "Start it with `happy daemon start`, then attach again: the session goes on.",
+            ));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,476 @@
+//! The command line's end of the daemon's socket.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use happy_rpc::{Call, CallError};
+use happy_wire::call::CallMessage;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::daemon::local::{LocalCall, LocalRequest};
+use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello, Unanswered};
+use crate::trouble::Trouble;
+
+/// Messages of one channel that wait for the program: with the largest message 16 MiB, in practice 32 KiB each. When they
+/// are not taken the socket is not read, and the daemon waits.
+const CHANNEL_QUEUE: usize = 64;
+/// Messages that wait for the socket.
+const WRITE_QUEUE: usize = 64;
+/// Events that wait for the program; the oldest go first when it does not take them.
+const EVENT_QUEUE: usize = 256;
+/// How long the daemon may take to answer the first message.
+const GREETING_TIME: Duration = Duration::from_secs(10);
+/// How long a local call may take; longer than the 30 s that the daemon gives another machine (`PROTOCOL 10`).
+const CALL_TIME: Duration = Duration::from_secs(40);
+
+/// Why a call gave nothing.
+#[derive(Debug)]
+pub enum CallFailure {
+    /// The callee said no.
+    Refused(CallError),
+    /// It is not known whether it was done.
+    Unanswered(Unanswered),
+    /// The daemon is gone.
+    DaemonGone,
+}
+
+impl From<CallFailure> for Trouble {
+    fn from(failure: CallFailure) -> Self {
+        match failure {
+            CallFailure::Refused(error) => Trouble::new(sentence(&error.message), remedy(error.code)),
+            CallFailure::Unanswered(Unanswered::Indeterminate) => Trouble::new(
+                "The other machine restarted before it answered: it may have been done, or not.",
+                "Look with `happy ls` before you try again.",
+            ),
+            CallFailure::Unanswered(Unanswered::DeadlinePassed) => Trouble::new(
+                "The other machine did not answer in time; it may still do it.",
+                "See with `happy devices` whether it is connected, and try again.",
+            ),
+            CallFailure::Unanswered(Unanswered::LinkGone) => Trouble::new(
+                "The other machine is no longer known here.",
+                "Pair again: `happy pair` there, `happy join LINK` here.",
+            ),
+            CallFailure::DaemonGone => {
+                Trouble::new("The daemon ended.", "Start it with `happy daemon start` and look at `happy logs`.")
+            }
+        }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).chain(['.']).collect(),
+        None => "It was refused.".into(),
+    }
+}
+
+fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
+    use happy_rpc::ErrorCode;
+    match code {
+        ErrorCode::Malformed => "This is a mistake of ours; please report it.",
+        ErrorCode::UnknownMethod => "Upgrade the older of the two sides.",
+        ErrorCode::NotPermitted => "Ask an owner of that machine to do it, or to pair you with another role.",
+        ErrorCode::NotFound => "`happy ls` and `happy devices` show what there is.",
+        ErrorCode::Conflict => "`happy ls` shows how things stand now.",
+        ErrorCode::TooMany => "End some that are no longer needed, or wait a moment.",
+        ErrorCode::Failed => "`happy logs` may say more.",
+    }
+}
+
+/// A connection to the daemon. Dropping the last clone ends it.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    out: mpsc::Sender<(u32, Vec<u8>)>,
+    state: Mutex<State>,
+    events_ready: tokio::sync::Notify,
+    next_call: AtomicU64,
+    next_tag: AtomicU32,
+    greeted: Greeted,
+    reader: tokio::task::AbortHandle,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    link_up: bool,
+    calls: HashMap<u64, oneshot::Sender<Result<Vec<u8>, Unanswered>>>,
+    opening: HashMap<u32, oneshot::Sender<Result<Channel, String>>>,
+    channels: HashMap<u32, mpsc::Sender<Incoming>>,
+    events: VecDeque<Happening>,
+}
+
+/// Something that came without being asked for.
+#[derive(Debug)]
+pub enum Happening {
+    /// An event's body.
+    Event(Vec<u8>),
+    /// With a target: the link went up or down.
+    Link(bool),
+}
+
+/// What comes on a channel.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message.
+    Message(Vec<u8>),
+    /// The end, by the other side.
+    Closed {
+        /// `PROTOCOL 13`.
+        code: u16,
+        /// For people.
+        reason: String,
+    },
+}
+
+/// An open channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its number, for calls that name it.
+    pub number: u32,
+    incoming: mpsc::Receiver<Incoming>,
+}
+
+impl Channel {
+    /// The next message; `None` when the daemon is gone.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        self.incoming.recv().await
+    }
+}
+
+impl Client {
+    /// Connects to the daemon at a socket; `None` when no daemon listens there.
+    ///
+    /// # Errors
+    /// When the socket cannot be used, or the daemon refuses, for instance because it does not know the target.
+    pub async fn connect(path: &Path, target: Option<&str>) -> Result<Option<Client>, Trouble> {
+        let stream = match UnixStream::connect(path).await {
+            Ok(stream) => stream,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Trouble::file("connect to the daemon at", path, &error)),
+        };
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = BufReader::with_capacity(64 * 1024, reader);
+        let hello = Hello { happy: socket::VERSION, target: target.map(str::to_owned) };
+        let mut frame = Vec::new();
+        socket::put_frame(&mut frame, socket::CALLS, &serde_json::to_vec(&hello).unwrap_or_default());
+        let greeting = tokio::time::timeout(GREETING_TIME, async {
+            writer.write_all(&frame).await?;
+            socket::read_frame(&mut reader).await
+        });
+        let greeted = match greeting.await {
+            Ok(Ok(Some((socket::CALLS, body)))) => match serde_json::from_slice(&body) {
+                Ok(Greeting::Ok(greeted)) => greeted,
+                Ok(Greeting::Error(error)) => return Err(CallFailure::Refused(error).into()),
+                Err(_) => return Err(strange_daemon()),
+            },
+            // The daemon ended in this very moment: the same as none.
+            Ok(Ok(None)) => return Ok(None),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Ok(_) => return Err(strange_daemon()),
+            Err(_) => {
+                return Err(Trouble::new(
+                    "The daemon does not answer on its socket.",
+                    "Look at `happy logs`; if it hangs, end it with `happy daemon stop` or by its process id.",
+                ));
+            }
+        };
+        Ok(Some(Self::start(reader, writer, greeted)))
+    }
+
+    fn start(reader: BufReader<OwnedReadHalf>, writer: OwnedWriteHalf, greeted: Greeted) -> Client {
+        let (out, queue) = mpsc::channel(WRITE_QUEUE);
+        tokio::spawn(write(writer, queue));
+        let (handle, shared) = oneshot::channel::<std::sync::Weak<Shared>>();
+        // The reader holds the client weakly, so that dropping the client ends it.
+        let reader = tokio::spawn(async move {
+            if let Ok(shared) = shared.await {
+                read(reader, shared).await;
+            }
+        });
+        let client = Client(Arc::new(Shared {
+            out,
+            state: Mutex::new(State { link_up: greeted.link_up, ..State::default() }),
+            events_ready: tokio::sync::Notify::new(),
+            next_call: AtomicU64::new(1),
+            next_tag: AtomicU32::new(1),
+            greeted,
+            reader: reader.abort_handle(),
+        }));
+        let _ = handle.send(Arc::downgrade(&client.0));
+        client
+    }
+
+    /// Who answers here.
+    pub fn greeted(&self) -> &Greeted {
+        &self.0.greeted
+    }
+
+    /// Whether the link to the target is up.
+    pub fn link_up(&self) -> bool {
+        self.0.state().link_up
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// See [`CallFailure`].
+    pub async fn call<C: Call>(&self, call: C) -> Result<C::Output, CallFailure> {
+        let body = self.exchange(call.to_body()).await?;
+        C::read_answer(&body).map_err(CallFailure::Refused)
+    }
+
+    /// Makes a call that exists only on this socket.
+    ///
+    /// # Errors
+    /// See [`CallFailure`].
+    pub async fn local<C: LocalCall>(&self, call: C) -> Result<C::Output, CallFailure> {
+        let request: LocalRequest = call.into();
+        let body = self.exchange(serde_json::to_vec(&request).unwrap_or_default()).await?;
+        read_local_answer(&body).map_err(CallFailure::Refused)
+    }
+
+    async fn exchange(&self, body: Vec<u8>) -> Result<Vec<u8>, CallFailure> {
+        let id = self.0.next_call.fetch_add(1, Ordering::Relaxed);
+        let (give, answer) = oneshot::channel();
+        {
+            let mut state = self.0.state();
+            if state.closed {
+                return Err(CallFailure::DaemonGone);
+            }
+            state.calls.insert(id, give);
+        }
+        let message = CallMessage::Request { id, body: &body }.to_vec();
+        if message.len() > socket::MAX_MESSAGE {
+            self.0.state().calls.remove(&id);
+            return Err(CallFailure::Refused(CallError::new(
+                happy_rpc::ErrorCode::TooMany,
+                "the request is larger than 256 KiB; is the environment or the command line very long?",
+            )));
+        }
+        self.0.out.send((socket::CALLS, message)).await.map_err(|_| CallFailure::DaemonGone)?;
+        match tokio::time::timeout(CALL_TIME, answer).await {
+            Ok(Ok(Ok(body))) => Ok(body),
+            Ok(Ok(Err(why))) => Err(CallFailure::Unanswered(why)),
+            Ok(Err(_)) => Err(CallFailure::DaemonGone),
+            Err(_) => {
+                self.0.state().calls.remove(&id);
+                Err(CallFailure::Unanswered(Unanswered::DeadlinePassed))
+            }
+        }
+    }
+
+    /// Opens an interactive channel.
+    ///
+    /// # Errors
+    /// When the daemon is gone or refuses.
+    pub async fn open(&self, label: &str) -> Result<Channel, CallFailure> {
+        let tag = self.0.next_tag.fetch_add(1, Ordering::Relaxed);
+        let (give, opened) = oneshot::channel();
+        {
+            let mut state = self.0.state();
+            if state.closed {
+                return Err(CallFailure::DaemonGone);
+            }
+            state.opening.insert(tag, give);
+        }
+        let control = Control::Open { tag, class: happy_wire::frame::Class::Interactive as u8, label: label.into() };
+        self.0.out.send((socket::CONTROL, control.to_vec())).await.map_err(|_| CallFailure::DaemonGone)?;
+        match tokio::time::timeout(CALL_TIME, opened).await {
+            Ok(Ok(Ok(channel))) => Ok(channel),
+            Ok(Ok(Err(reason))) => Err(CallFailure::Refused(CallError::new(happy_rpc::ErrorCode::Failed, reason))),
+            Ok(Err(_)) => Err(CallFailure::DaemonGone),
+            Err(_) => {
+                self.0.state().opening.remove(&tag);
+                Err(CallFailure::Unanswered(Unanswered::DeadlinePassed))
+            }
+        }
+    }
+
+    /// Sends a message on a channel; waits while the daemon is slow. `false` when the daemon is gone.
+    pub async fn send(&self, channel: u32, message: Vec<u8>) -> bool {
+        self.0.out.send((channel, message)).await.is_ok()
+    }
+
+    /// Closes a channel from this side.
+    pub async fn close(&self, channel: u32) {
+        self.0.state().channels.remove(&channel);
+        let close = Control::Close { channel, code: happy_wire::Code::GOODBYE.0, reason: String::new() };
+        let _ = self.0.out.send((socket::CONTROL, close.to_vec())).await;
+    }
+
+    /// The next event; `None` when the daemon is gone. For one taker at a time.
+    pub async fn event(&self) -> Option<Happening> {
+        loop {
+            let ready = self.0.events_ready.notified();
+            {
+                let mut state = self.0.state();
+                if let Some(event) = state.events.pop_front() {
+                    return Some(event);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            ready.await;
+        }
+    }
+}
+
+fn strange_daemon() -> Trouble {
+    Trouble::new(
+        "What listens on the daemon's socket does not speak this version's language.",
+        "Stop the other version's daemon, then start this one: `happy daemon stop`, `happy daemon start`.",
+    )
+}
+
+fn read_local_answer<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Outcome<T> {
+        Ok(T),
+        Error(CallError),
+    }
+    match serde_json::from_slice(body) {
+        Ok(Outcome::Ok(output)) => Ok(output),
+        Ok(Outcome::Error(error)) => Err(error),
+        Err(error) => {
+            Err(CallError::new(happy_rpc::ErrorCode::Malformed, format!("the daemon's answer cannot be read: {error}")))
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one frame; what it gives back is to be delivered to a channel, waiting for room there.
+    fn take(&self, channel: u32, message: Vec<u8>) -> Option<(mpsc::Sender<Incoming>, Incoming)> {
+        match channel {
+            socket::CALLS => self.take_call(&message),
+            socket::CONTROL => match Control::decode(&message) {
+                Ok(control) => return self.take_control(control),
+                Err(error) => tracing::warn!(%error, "a control message cannot be read"),
+            },
+            other => {
+                let sender = self.state().channels.get(&other).cloned();
+                return sender.map(|sender| (sender, Incoming::Message(message)));
+            }
+        }
+        None
+    }
+
+    fn take_call(&self, message: &[u8]) {
+        match CallMessage::decode(message) {
+            Ok(CallMessage::Response { id, body }) => {
+                if let Some(call) = self.state().calls.remove(&id) {
+                    let _ = call.send(Ok(body.to_vec()));
+                }
+            }
+            Ok(CallMessage::Event(body)) => self.happened(Happening::Event(body.to_vec())),
+            Ok(CallMessage::Request { .. } | CallMessage::Cancel { .. }) | Err(_) => {}
+        }
+    }
+
+    fn take_control(&self, control: Control) -> Option<(mpsc::Sender<Incoming>, Incoming)> {
+        match control {
+            Control::Opened { tag, channel } => {
+                let mut state = self.state();
+                if let Some(opening) = state.opening.remove(&tag) {
+                    let (sender, incoming) = mpsc::channel(CHANNEL_QUEUE);
+                    state.channels.insert(channel, sender);
+                    let _ = opening.send(Ok(Channel { number: channel, incoming }));
+                }
+            }
+            Control::Refused { tag, reason, .. } => {
+                if let Some(opening) = self.state().opening.remove(&tag) {
+                    let _ = opening.send(Err(reason));
+                }
+            }
+            Control::Close { channel, code, reason } => {
+                let sender = self.state().channels.remove(&channel)?;
+                return Some((sender, Incoming::Closed { code, reason }));
+            }
+            Control::Link { up } => {
+                self.state().link_up = up;
+                self.happened(Happening::Link(up));
+            }
+            Control::Unanswered { id, why } => {
+                if let Some(call) = self.state().calls.remove(&id) {
+                    let _ = call.send(Err(why));
+                }
+            }
+            Control::Open { .. } => {}
+        }
+        None
+    }
+
+    fn happened(&self, event: Happening) {
+        let mut state = self.state();
+        if state.events.len() >= EVENT_QUEUE {
+            state.events.pop_front();
+        }
+        state.events.push_back(event);
+        drop(state);
+        self.events_ready.notify_one();
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.calls.clear();
+        state.opening.clear();
+        state.channels.clear();
+        drop(state);
+        self.events_ready.notify_one();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(mut reader: BufReader<OwnedReadHalf>, shared: std::sync::Weak<Shared>) {
+    while let Ok(Some((channel, message))) = socket::read_frame(&mut reader).await {
+        let Some(client) = shared.upgrade() else { return };
+        let delivery = client.take(channel, message);
+        drop(client);
+        if let Some((sender, incoming)) = delivery {
+            // Waits while the program is slow; that is what holds the daemon back.
+            let _ = sender.send(incoming).await;
+        }
+    }
+    if let Some(client) = shared.upgrade() {
+        client.end();
+    }
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<(u32, Vec<u8>)>) {
+    let mut batch = Vec::new();
+    while let Some((channel, message)) = queue.recv().await {
+        batch.clear();
+        socket::put_frame(&mut batch, channel, &message);
+        while batch.len() < 64 * 1024
+            && let Ok((channel, message)) = queue.try_recv()
+        {
+            socket::put_frame(&mut batch, channel, &message);
+        }
+        if writer.write_all(&batch).await.is_err() {
+            return;
+        }
+    }
+}

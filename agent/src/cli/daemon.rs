@@ -1,0 +1,245 @@
+//! `happy daemon …` and `happy relay`.
+
+use std::process::Stdio;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::DaemonArgs;
+use crate::cli::client::Client;
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, ago, aside, paint, say, tame};
+use crate::daemon::Daemon;
+use crate::daemon::local::{DaemonStatus, RelayStatus, Status, Stop};
+use crate::store::{DaemonLock, Home};
+use crate::trouble::Trouble;
+
+/// How long a daemon may take from its start to its socket; it makes keys and opens the sessions' files meanwhile.
+const START_TIME: Duration = Duration::from_secs(20);
+/// How long a daemon may take to end.
+const STOP_TIME: Duration = Duration::from_secs(15);
+
+/// A connection to the running daemon.
+pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Trouble> {
+    Client::connect(&home.socket(), target).await?.ok_or_else(|| {
+        Trouble::new(
+            format!("No daemon is running for {}.", home.root().display()),
+            "Start it with `happy up`, or in the background with `happy daemon start`.",
+        )
+        .with_exit(3)
+    })
+}
+
+/// The running daemon, or one that is started in the background now.
+pub async fn connect_or_start(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {
+    if let Some(client) = Client::connect(&home.socket(), None).await? {
+        return Ok(client);
+    }
+    start_in_background(home, args).await
+}
+
+/// The daemon that another process is starting just now.
+pub async fn wait_for(home: &Home) -> Result<Client, Trouble> {
+    let deadline = Instant::now() + START_TIME;
+    while Instant::now() < deadline {
+        if let Some(client) = Client::connect(&home.socket(), None).await? {
+            return Ok(client);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Trouble::new(
+        format!("Another process holds the lock {} and does not answer.", home.lock().display()),
+        "Look at `happy logs`; end that process if it hangs.",
+    ))
+}
+
+/// `happy daemon start`.
+pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
+    let (client, already) = match Client::connect(&home.socket(), None).await? {
+        Some(client) => (client, true),
+        None => (start_in_background(home, args).await?, false),
+    };
+    let status = client.local(Status {}).await?;
+    form.result(&status, |status| {
+        let verb = if already { "already runs" } else { "runs" };
+        say(&format!("The daemon {verb} with process id {}.", status.pid));
+    });
+    Ok(0)
+}
+
+async fn start_in_background(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {
+    let program = std::env::current_exe().map_err(|error| {
+        Trouble::new(
+            format!("The program `happy` cannot find itself: {}.", crate::trouble::reason(&error)),
+            "Start it by its full path.",
+        )
+    })?;
+    home.prepare()?;
+    let mut child = tokio::process::Command::new(program)
+        .args(["daemon", "start-sync", "--detached", "--json"])
+        .args(args.to_arguments())
+        .env(crate::store::HOME_VARIABLE, home.root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            Trouble::new(
+                format!("The daemon cannot be started: {}.", crate::trouble::reason(&error)),
+                "Look at `happy logs`.",
+            )
+        })?;
+    let deadline = Instant::now() + START_TIME;
+    loop {
+        if let Some(client) = Client::connect(&home.socket(), None).await? {
+            return Ok(client);
+        }
+        if let Ok(Some(_)) = child.try_wait() {
+            // Another one may have been faster to the lock.
+            if let Some(client) = Client::connect(&home.socket(), None).await? {
+                return Ok(client);
+            }
+            return Err(last_words(child).await);
+        }
+        if Instant::now() > deadline {
+            return Err(Trouble::new(
+                format!("The daemon was not ready within {} seconds.", START_TIME.as_secs()),
+                "Look at `happy logs`.",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a daemon said before it ended.
+async fn last_words(mut child: tokio::process::Child) -> Trouble {
+    use tokio::io::AsyncReadExt;
+    let mut text = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(64 * 1024).read_to_string(&mut text).await;
+    }
+    let said = text.lines().find_map(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let error = value.get("error")?;
+        Some(Trouble::new(error.get("message")?.as_str()?, error.get("remedy")?.as_str()?))
+    });
+    said.unwrap_or_else(|| Trouble::new("The daemon ended before it was ready.", "Look at `happy logs`."))
+}
+
+/// `happy daemon start-sync`.
+pub async fn start_sync(home: Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
+    let mut interrupts = Interrupts::new();
+    let Some(daemon) = Daemon::start(home.clone(), args.options()).await? else {
+        return Err(Trouble::new(
+            format!("A daemon runs already for {}.", home.root().display()),
+            "Use it, or end it with `happy daemon stop`.",
+        )
+        .with_exit(5));
+    };
+    if form == Form::Text {
+        aside(&format!("The daemon runs; sessions go on when it ends. Its log: {}", daemon.home().log().display()));
+    }
+    tokio::select! {
+        () = interrupts.next() => {}
+        () = daemon.stopped() => {}
+    }
+    daemon.shut_down().await;
+    Ok(0)
+}
+
+/// Ctrl-C, and a service manager's or a closing terminal's wish that we end. From its making on none is missed.
+pub struct Interrupts(Vec<Signal>);
+
+impl Interrupts {
+    /// Begins to listen.
+    pub fn new() -> Interrupts {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        // Without a handler the signal does what it always does: it ends the process.
+        Interrupts(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
+    }
+
+    /// Resolves when one has come. Safe to cancel.
+    pub async fn next(&mut self) {
+        std::future::poll_fn(|context| match self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+}
+
+#[derive(Serialize)]
+struct Stopped {
+    stopped: bool,
+}
+
+/// `happy daemon stop`.
+pub async fn stop(home: &Home, form: Form) -> Result<u8, Trouble> {
+    let client = connect(home, None).await?;
+    // It may end before its answer is out; what counts is that the lock is free.
+    let _ = client.local(Stop {}).await;
+    drop(client);
+    let deadline = Instant::now() + STOP_TIME;
+    while DaemonLock::take(&home.lock())?.is_none() {
+        if Instant::now() > deadline {
+            return Err(Trouble::new(
+                format!("The daemon did not end within {} seconds.", STOP_TIME.as_secs()),
+                "End its process by the id in daemon.state.json; sessions go on.",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    form.result(&Stopped { stopped: true }, |_| say("The daemon has ended; sessions go on."));
+    Ok(0)
+}
+
+/// `happy daemon status`.
+pub async fn status(home: &Home, form: Form) -> Result<u8, Trouble> {
+    let status = connect(home, None).await?.local(Status {}).await?;
+    form.result(&status, show_status);
+    Ok(0)
+}
+
+fn show_status(status: &DaemonStatus) {
+    let row = |name: &str, value: String| say(&format!("{} {value}", paint(FAINT, &format!("{name:<10}"))));
+    row("machine", format!("{} {}", paint(STRONG, &tame(&status.name, 64)), paint(FAINT, &status.device)));
+    row("daemon", format!("process {}, version {}, started {}", status.pid, status.version, ago(status.started_at)));
+    row("home", status.home.clone());
+    row("local API", format!("http://127.0.0.1:{}/health", status.api_port));
+    for relay in &status.relays {
+        row("relay", relay_line(relay));
+    }
+    row("sessions", format!("{} running", status.sessions_running));
+    row("devices", format!("{} paired, {} connected", status.devices, status.links_up));
+}
+
+fn relay_line(relay: &RelayStatus) -> String {
+    let state = match (&relay.trouble, relay.up) {
+        (_, true) => paint(GOOD, "connected"),
+        (Some(trouble), false) => format!("{} {}", paint(BAD, "not connected, trying again:"), tame(trouble, 200)),
+        (None, false) => paint(BAD, "not connected yet"),
+    };
+    let inside = if relay.embedded { " (inside the daemon)" } else { "" };
+    format!("{}{inside} {state}", relay.origin)
+}
+
+/// `happy relay`.
+pub async fn relay(home: &Home, form: Form) -> Result<u8, Trouble> {
+    let status = connect(home, None).await?.local(Status {}).await?;
+    form.result(&status.relays, |relays| {
+        for relay in relays {
+            say(&relay_line(relay));
+            for origin in &relay.origins {
+                say(&format!("  {origin}"));
+            }
+        }
+        if relays.iter().any(|relay| relay.embedded) {
+            say(&paint(
+                FAINT,
+                "Over https with its own certificate it is a trial on this network: whoever controls the network could\nchange the page. For daily use give a relay with a real certificate: `happy up --relay https://HOST`.",
+            ));
+        }
+    });
+    Ok(0)
+}

@@ -1,0 +1,350 @@
+//! The command line: arguments, and one file per family of commands.
+
+mod attach;
+mod client;
+mod daemon;
+mod devices;
+mod invite;
+mod join;
+mod logs;
+mod output;
+mod panel;
+mod sessions;
+mod stdin;
+mod tty;
+mod typed;
+mod up;
+mod view;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cli::output::Form;
+use crate::store::Home;
+use crate::trouble::Trouble;
+
+/// Your terminals and coding agents, from your phone. Everything between is end to end encrypted.
+#[derive(Debug, Parser)]
+#[command(name = "happy", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON: one document, or one per line for what goes on for a while.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything (or use the running daemon) and pair a phone by its QR code.
+    Up(UpArgs),
+    /// Pair another device with this machine.
+    Pair(PairArgs),
+    /// Join another machine with the link that its `happy pair` prints.
+    Join(JoinArgs),
+    /// Run a command in a new session and attach to it.
+    Run(RunArgs),
+    /// List the sessions.
+    Ls(MachineArg),
+    /// Attach to a session; Ctrl-] leaves it, and it goes on.
+    Attach(AttachArgs),
+    /// End a session's program; take one that has ended off the list.
+    Kill(KillArgs),
+    /// List the paired devices, or remove one.
+    Devices(DevicesArgs),
+    /// The background service.
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Facts about the relay in use.
+    Relay,
+    /// Show the daemon's log.
+    Logs(LogsArgs),
+}
+
+/// What decides how a daemon that is started now does its work.
+#[derive(Debug, Clone, Default, Args)]
+struct DaemonArgs {
+    /// Use this relay (https://HOST) instead of one inside the daemon.
+    #[arg(long, env = "HAPPY_SERVER_URL", value_name = "URL")]
+    relay: Option<String>,
+    /// Port of the relay inside the daemon; 0 for any free one.
+    #[arg(long, value_name = "PORT")]
+    relay_port: Option<u16>,
+    /// Port of the local API; 0 for any free one.
+    #[arg(long, value_name = "PORT")]
+    api_port: Option<u16>,
+}
+
+impl DaemonArgs {
+    fn options(&self) -> crate::daemon::Options {
+        crate::daemon::Options {
+            relay: self.relay.clone().filter(|url| !url.is_empty()),
+            relay_port: self.relay_port,
+            api_port: self.api_port,
+        }
+    }
+
+    fn to_arguments(&self) -> Vec<OsString> {
+        let mut out = Vec::new();
+        let mut push = |flag: &str, value: String| out.extend([flag.into(), value.into()]);
+        if let Some(relay) = self.relay.clone().filter(|url| !url.is_empty()) {
+            push("--relay", relay);
+        }
+        if let Some(port) = self.relay_port {
+            push("--relay-port", port.to_string());
+        }
+        if let Some(port) = self.api_port {
+            push("--api-port", port.to_string());
+        }
+        out
+    }
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
+    invitation: InvitationArgs,
+}
+
+#[derive(Debug, Args)]
+struct PairArgs {
+    #[command(flatten)]
+    invitation: InvitationArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct InvitationArgs {
+    /// What the new device may do here.
+    #[arg(long, value_enum, default_value = "owner")]
+    role: RoleArg,
+    /// The new device's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Print the link instead of the QR code.
+    #[arg(long)]
+    no_qr: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleArg {
+    /// Everything, and may remove other devices.
+    Owner,
+    /// Everything that concerns sessions.
+    Operator,
+    /// May look, not touch.
+    Viewer,
+    /// Another machine of yours.
+    Machine,
+}
+
+impl From<RoleArg> for happy_rpc::Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Owner => happy_rpc::Role::Owner,
+            RoleArg::Operator => happy_rpc::Role::Operator,
+            RoleArg::Viewer => happy_rpc::Role::Viewer,
+            RoleArg::Machine => happy_rpc::Role::Machine,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The link, as the other machine printed it.
+    link: String,
+    /// What this machine is called there.
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A name for the session.
+    #[arg(long)]
+    name: Option<String>,
+    /// Start it and leave it.
+    #[arg(long, short)]
+    detach: bool,
+    /// The folder in which it starts.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArg,
+    /// The program and its arguments; your shell without one.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+struct MachineArg {
+    /// Another machine, by name or the beginning of its id.
+    #[arg(long, short, value_name = "MACHINE")]
+    machine: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct AttachArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    #[command(flatten)]
+    machine: MachineArg,
+    /// Write every byte of the output, exactly; the program waits for this reader.
+    #[arg(long)]
+    lossless: bool,
+    /// With --lossless: begin with the oldest byte that is still kept when the first is not.
+    #[arg(long, requires = "lossless")]
+    from_start: bool,
+    /// Look, and type nothing; with --lossless the program does not wait either.
+    #[arg(long)]
+    read_only: bool,
+    /// Decide the size of the screen, even if another viewer does now.
+    #[arg(long, conflicts_with = "read_only")]
+    take_control: bool,
+    /// The key that leaves the session.
+    #[arg(long, value_name = "KEY")]
+    detach_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct KillArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct DevicesArgs {
+    #[command(flatten)]
+    machine: MachineArg,
+    #[command(subcommand)]
+    command: Option<DevicesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevicesCommand {
+    /// Remove a device for good.
+    Revoke {
+        /// Its name or the beginning of its id.
+        device: String,
+        #[command(flatten)]
+        machine: MachineArg,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DaemonCommand {
+    /// Start it in the background.
+    Start(DaemonArgs),
+    /// Run it in the foreground; this is what a service manager calls.
+    StartSync {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        /// Leave the terminal's session.
+        #[arg(long, hide = true)]
+        detached: bool,
+    },
+    /// End it; sessions go on.
+    Stop,
+    /// Say what it is doing.
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct LogsArgs {
+    /// How many lines.
+    #[arg(long, short = 'n', default_value_t = 100)]
+    lines: usize,
+    /// Go on printing what is added.
+    #[arg(long, short)]
+    follow: bool,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "holder") {
+        // The process of a session: no command for people, and it must come before any thread.
+        return crate::holder::main(arguments);
+    }
+    let cli = Cli::parse();
+    let form = if cli.json { Form::Json } else { Form::Text };
+    match run(cli, form) {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => {
+            tty::restore();
+            output::complain(form, &trouble);
+            ExitCode::from(trouble.exit)
+        }
+    }
+}
+
+fn run(cli: Cli, form: Form) -> Result<u8, Trouble> {
+    if let Command::Daemon(DaemonCommand::StartSync { detached: true, .. }) = cli.command {
+        // Best effort: it fails only for the leader of a process group, which has no terminal to lose.
+        let _ = rustix::process::setsid();
+    }
+    let home = Home::from_env()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().map_err(|error| {
+            Trouble::new(
+                format!("The process cannot start its threads: {}.", crate::trouble::reason(&error)),
+                "Raise the limit on processes (`ulimit -u`) and try again.",
+            )
+        })?;
+    let outcome = runtime.block_on(dispatch(cli.command, form, home));
+    // A thread that waits for standard input would hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Trouble> {
+    match command {
+        Command::Up(args) => up::up(home, form, args).await,
+        Command::Pair(args) => invite::pair(&home, form, args.invitation).await,
+        Command::Join(args) => join::join(&home, form, args).await,
+        Command::Run(args) => sessions::run(&home, form, args).await,
+        Command::Ls(machine) => sessions::list(&home, form, machine).await,
+        Command::Attach(args) => attach::attach(&home, form, args).await,
+        Command::Kill(args) => sessions::kill(&home, form, args).await,
+        Command::Devices(args) => match args.command {
+            None => devices::list(&home, form, args.machine).await,
+            Some(DevicesCommand::Revoke { device, machine }) => devices::revoke(&home, form, device, machine).await,
+        },
+        Command::Daemon(command) => match command {
+            DaemonCommand::Start(args) => daemon::start(&home, form, &args).await,
+            DaemonCommand::StartSync { daemon, .. } => daemon::start_sync(home, form, &daemon).await,
+            DaemonCommand::Stop => daemon::stop(&home, form).await,
+            DaemonCommand::Status => daemon::status(&home, form).await,
+        },
+        Command::Relay => daemon::relay(&home, form).await,
+        Command::Logs(args) => logs::logs(&home, form, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_run_belongs_to_the_command() {
+        let cli = Cli::try_parse_from(["happy", "run", "--name", "x", "ls", "-la", "--json"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!(args.command, ["ls", "-la", "--json"]);
+        assert!(!cli.json);
+    }
+}

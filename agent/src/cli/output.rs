@@ -1,0 +1,134 @@
+//! What the command line prints: aligned and coloured for a person, plain in a pipe, JSON when asked for.
+
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::trouble::Trouble;
+
+/// For what stands out.
+pub const STRONG: Style = Style::new().bold();
+/// For what may be overlooked.
+pub const FAINT: Style = Style::new().dimmed();
+/// For what is well.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// For what wants attention.
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+/// For what failed.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// One JSON document, or one per line for what goes on for a while.
+    Json,
+}
+
+impl Form {
+    /// Prints a result: the value in JSON, or what `text` writes.
+    pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T)) {
+        match self {
+            Form::Text => text(value),
+            Form::Json => say(&serde_json::to_string(value).unwrap_or_default()),
+        }
+    }
+
+    /// Prints a step on the way: a JSON line, or a line of text.
+    pub fn step<T: Serialize>(self, value: &T, text: &str) {
+        match self {
+            Form::Text => say(text),
+            Form::Json => say(&serde_json::to_string(value).unwrap_or_default()),
+        }
+    }
+}
+
+/// Prints a line. A reader that went away (`happy ls | head -1`) is no error.
+pub fn say(line: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Prints a line beside the result.
+pub fn aside(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// Prints what went wrong.
+pub fn complain(form: Form, trouble: &Trouble) {
+    match form {
+        // Somebody else has said it already.
+        Form::Text if trouble.what.is_empty() => {}
+        Form::Text => {
+            aside(&format!("{BAD}happy:{BAD:#} {}", trouble.what));
+            if !trouble.todo.is_empty() {
+                aside(&format!("       {}", trouble.todo));
+            }
+        }
+        Form::Json => {
+            aside(&serde_json::to_string(&serde_json::json!({ "error": trouble })).unwrap_or_default());
+        }
+    }
+}
+
+/// Text in a style.
+pub fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Prints rows under a heading, each column as wide as its widest cell. Cells may carry a style of their own.
+pub fn table(heading: &[&str], rows: &[Vec<(Style, String)>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = (Style, &str)>| {
+        let mut line = String::new();
+        for (column, (style, text)) in cells.enumerate() {
+            let last = column + 1 == widths.len();
+            let pad = if last { 0 } else { widths[column].saturating_sub(text.chars().count()) + 2 };
+            line.push_str(&paint(style, text));
+            line.extend(std::iter::repeat_n(' ', pad));
+        }
+        say(&line);
+    };
+    line(&mut heading.iter().map(|text| (FAINT, *text)));
+    rows.iter().for_each(|row| line(&mut row.iter().map(|(style, text)| (*style, text.as_str()))));
+}
+
+/// Text from elsewhere, safe to print: what could steer the terminal is replaced, and it is cut to a width.
+pub fn tame(text: &str, width: usize) -> String {
+    let mut out: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(width + 1).collect();
+    if out.chars().count() > width {
+        out = out.chars().take(width.saturating_sub(1)).chain(['…']).collect();
+    }
+    out
+}
+
+/// A time in the past, for people.
+pub fn ago(unix_ms: u64) -> String {
+    let now = crate::store::unix_ms();
+    let seconds = now.saturating_sub(unix_ms) / 1000;
+    match seconds {
+        0..=59 => format!("{seconds} s ago"),
+        60..=3599 => format!("{} min ago", seconds / 60),
+        3600..=86399 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_elsewhere_cannot_steer_the_terminal() {
+        assert_eq!(tame("a\x1b[2Jb\u{9b}c", 20), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(tame("abcdef", 4), "abc…");
+        assert_eq!(tame("abcd", 4), "abcd");
+    }
+}

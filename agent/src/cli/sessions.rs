@@ -1,0 +1,179 @@
+//! `happy run`, `ls`, `kill`, and how a session is named.
+
+use std::collections::BTreeMap;
+
+use happy_rpc::{Session, SessionCreate, SessionKill, SessionList, SessionState};
+use serde::Serialize;
+
+use crate::cli::attach::{self, Manner};
+use crate::cli::client::Client;
+use crate::cli::daemon::{connect, connect_or_start};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table, tame};
+use crate::cli::{DaemonArgs, KillArgs, MachineArg, RunArgs, tty};
+use crate::store::Home;
+use crate::trouble::Trouble;
+
+/// Characters of a session's id that lists show; enough to tell thousands apart.
+const SHORT_ID: usize = 8;
+
+/// `happy ls`.
+pub async fn list(home: &Home, form: Form, machine: MachineArg) -> Result<u8, Trouble> {
+    let client = connect(home, machine.machine.as_deref()).await?;
+    let sessions = client.call(SessionList {}).await?;
+    form.result(&sessions, |sessions| show(sessions));
+    Ok(0)
+}
+
+fn show(sessions: &[Session]) {
+    if sessions.is_empty() {
+        say("There are no sessions. Start one with `happy run CMD`.");
+        return;
+    }
+    let row = |session: &Session| {
+        let (style, state) = match session.state {
+            SessionState::Running => (GOOD, "running".into()),
+            SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
+            SessionState::Exited { code } => (WARN, format!("exited {code}")),
+            SessionState::Killed { signal } => (WARN, format!("signal {signal}")),
+            SessionState::Lost => (BAD, "lost".into()),
+        };
+        let plain = anstyle::Style::new();
+        vec![
+            (STRONG, short(session)),
+            (plain, tame(&session.name, 32)),
+            (style, state),
+            (plain, format!("{}x{}", session.cols, session.rows)),
+            (plain, session.viewers.to_string()),
+            (FAINT, ago(session.created_at)),
+        ]
+    };
+    table(&["ID", "NAME", "STATE", "SIZE", "VIEWERS", "STARTED"], &sessions.iter().map(row).collect::<Vec<_>>());
+}
+
+fn short(session: &Session) -> String {
+    session.id.to_string().chars().take(SHORT_ID).collect()
+}
+
+/// `happy kill`.
+pub async fn kill(home: &Home, form: Form, args: KillArgs) -> Result<u8, Trouble> {
+    let client = connect(home, args.machine.machine.as_deref()).await?;
+    let session = find(&client, &args.id).await?;
+    client.call(SessionKill { session: session.id }).await?;
+    #[derive(Serialize)]
+    struct Killed {
+        session: uuid::Uuid,
+        was_running: bool,
+    }
+    let killed = Killed { session: session.id, was_running: session.state == SessionState::Running };
+    form.result(&killed, |killed| match killed.was_running {
+        true => say(&format!("The program of {} was told to end.", short(&session))),
+        false => say(&format!("{} had ended; it is off the list.", short(&session))),
+    });
+    Ok(0)
+}
+
+/// `happy run`.
+pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> {
+    let client = match &args.machine.machine {
+        Some(machine) => connect(home, Some(machine)).await?,
+        None => connect_or_start(home, &DaemonArgs::default()).await?,
+    };
+    let local = args.machine.machine.is_none();
+    let (cols, rows) = tty::size().unwrap_or((80, 24));
+    let cwd = match (&args.cwd, local) {
+        (Some(cwd), true) => {
+            Some(std::path::absolute(cwd).map_err(|error| Trouble::file("find the folder", cwd, &error))?)
+        }
+        (Some(cwd), false) => Some(cwd.clone()),
+        (None, true) => std::env::current_dir().ok(),
+        (None, false) => None,
+    };
+    let create =
+        SessionCreate { command: args.command, cwd, env: local.then(environment), name: args.name, cols, rows };
+    let session = client.call(create).await?;
+    if args.detach || !tty::is_interactive() && form == Form::Json {
+        form.result(&session, |session| say(&short(session)));
+        return Ok(0);
+    }
+    let manner = Manner::of_run(home)?;
+    attach::watch(home, args.machine.machine.as_deref(), client, session, manner).await
+}
+
+/// The caller's environment, as far as it is text.
+fn environment() -> BTreeMap<String, String> {
+    // The variables of happy itself are the daemon's business, and would make a `happy` inside the session look elsewhere.
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| key != "HAPPY_SESSION")
+        .collect()
+}
+
+/// The one session that an id, the beginning of one, or a name means.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub async fn find(client: &Client, wanted: &str) -> Result<Session, Trouble> {
+    pick(client.call(SessionList {}).await?, wanted)
+}
+
+fn pick(sessions: Vec<Session>, wanted: &str) -> Result<Session, Trouble> {
+    let lower = wanted.to_ascii_lowercase();
+    let by_id = |session: &Session| !lower.is_empty() && session.id.to_string().starts_with(&lower);
+    let (mut fitting, others): (Vec<_>, Vec<_>) = sessions.into_iter().partition(by_id);
+    if fitting.is_empty() {
+        fitting = others.into_iter().filter(|session| session.name == wanted).collect();
+    }
+    match fitting.len() {
+        0 => {
+            Err(Trouble::new(format!("There is no session `{}`.", tame(wanted, 64)), "`happy ls` lists what there is."))
+        }
+        1 => Ok(fitting.remove(0)),
+        _ => {
+            let list: Vec<_> = fitting.iter().map(|session| session.id.to_string()).collect();
+            Err(Trouble::new(
+                format!("`{}` means more than one session: {}.", tame(wanted, 64), list.join(", ")),
+                "Give more of the id.",
+            ))
+        }
+    }
+}
+
+/// The line that is printed when somebody leaves a session.
+pub fn left_line(session: &Session, machine: Option<&str>) -> String {
+    let machine = machine.map(|machine| format!(" --machine {machine}")).unwrap_or_default();
+    paint(FAINT, &format!("[left; it goes on: happy attach{machine} {}]", short(session)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(id: &str, name: &str) -> Session {
+        Session {
+            id: id.parse().unwrap(),
+            name: name.into(),
+            title: String::new(),
+            command: Vec::new(),
+            cwd: "/".into(),
+            state: SessionState::Running,
+            pid: None,
+            cols: 80,
+            rows: 24,
+            output_offset: 0,
+            viewers: 0,
+            controller: None,
+            created_at: 0,
+        }
+    }
+
+    #[test]
+    fn a_session_is_meant_by_a_unique_prefix_or_its_name() {
+        let (a, b) = ("aaaaaaaa-0000-4000-8000-000000000000", "aaaabbbb-0000-4000-8000-000000000000");
+        let all = || vec![session(a, "vim"), session(b, "top")];
+        assert_eq!(pick(all(), "aaaaA").unwrap().name, "vim");
+        assert_eq!(pick(all(), "top").unwrap().id.to_string(), b);
+        assert!(pick(all(), "aaaa").unwrap_err().what.contains("more than one"));
+        assert!(pick(all(), "zz").unwrap_err().what.contains("no session"));
+        assert!(pick(all(), "").is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! The terminal that the command line runs in.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::termios::{self, OptionalActions, Termios};
+
+use crate::trouble::Trouble;
+
+/// Columns and rows of the terminal at standard output; none when it is not one.
+pub fn size() -> Option<(u16, u16)> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = termios::tcgetwinsize(stdout.as_fd()).ok()?;
+    // A serial line says 0 × 0 and means that it does not know.
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
+}
+
+/// Whether both ends of the conversation are a terminal.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// What the terminal was like before it was made raw; kept outside the guard so that a panic or a signal can restore it too.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The terminal is raw while this lives, and as it was before afterwards, whatever happens.
+pub struct Raw(());
+
+impl Raw {
+    /// Makes the terminal at standard input raw.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn enter() -> Result<Raw, Trouble> {
+        let stdin = io::stdin();
+        let before = termios::tcgetattr(stdin.as_fd()).map_err(not_raw)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        static HOOK: std::sync::Once = std::sync::Once::new();
+        HOOK.call_once(|| {
+            let next = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                restore();
+                next(info);
+            }));
+        });
+        termios::tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).map_err(not_raw)?;
+        Ok(Raw(()))
+    }
+}
+
+fn not_raw(error: rustix::io::Errno) -> Trouble {
+    Trouble::new(
+        format!("The terminal cannot be made raw: {}.", crate::trouble::reason(&error.into())),
+        "Run it in a terminal, or use `--lossless` in a pipe.",
+    )
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back as it was.
+pub fn restore() {
+    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        use io::Write;
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(&happy_screen::leave_vt());
+        let _ = out.flush();
+        let _ = termios::tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &before);
+    }
+}
+
+/// Moves what stands on the terminal into its history, so that painting a session does not erase it.
+pub fn make_room(rows: u16) {
+    use io::Write;
+    let mut out = io::stdout().lock();
+    let _ = out.write_all("\r\n".repeat(rows.into()).as_bytes());
+    let _ = out.flush();
+}
+
+/// The byte of a detach key written as `ctrl-]` or `^]`.
+///
+/// # Errors
+/// When it is not a control key.
+pub fn parse_key(text: &str) -> Result<u8, Trouble> {
+    let lower = text.to_ascii_lowercase();
+    let key = lower.strip_prefix("ctrl-").or_else(|| lower.strip_prefix("ctrl+")).or_else(|| lower.strip_prefix('^'));
+    match key.map(str::as_bytes) {
+        Some(&[letter @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_' | b'@')]) => Ok(letter & 0x1f),
+        _ => Err(Trouble::new(
+            format!("`{text}` is not a key that can detach."),
+            "Use a control key, written as `ctrl-]` or `^]`.",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_control_keys() {
+        assert_eq!(parse_key("ctrl-]").unwrap(), 0x1d);
+        assert_eq!(parse_key("^\\").unwrap(), 0x1c);
+        assert_eq!(parse_key("Ctrl-A").unwrap(), 1);
+        for text in ["x", "", "ctrl-", "ctrl-é", "ctrl-ab"] {
+            assert!(parse_key(text).is_err(), "{text}");
+        }
+    }
+}

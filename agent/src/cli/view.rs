@@ -1,0 +1,303 @@
+//! What a viewer shows: the exact bytes in a pipe, or a screen in a terminal.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use happy_screen::{MAX_SNAPSHOT, QueryFilter, Screen, render_vt};
+use happy_wire::terminal::{Exit, TerminalMessage};
+
+use crate::trouble::Trouble;
+
+/// Frames are drawn at most so often while the terminal has another size than the session.
+const FRAME: Duration = Duration::from_millis(33);
+/// The longest unfinished sequence that a cut is looked for in; longer ones are strings that the terminal can see growing.
+const TAIL: usize = 256;
+
+/// What came of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Go on.
+    Ok,
+    /// The program has ended and everything was shown.
+    Ended(Exit),
+    /// Bytes that were asked for are gone; what is still there ends at this offset.
+    Gone {
+        /// The end of the output.
+        end: u64,
+    },
+    /// The size of the session or who decides it has changed.
+    Resized {
+        /// Whether this viewer decides.
+        you_control: bool,
+    },
+    /// Input before this offset has reached the program.
+    InputTaken(u64),
+}
+
+/// Where the output goes.
+pub enum View {
+    /// To a pipe, every byte.
+    Exact(Exact),
+    /// To a terminal.
+    Terminal(Box<TerminalView>),
+}
+
+impl View {
+    /// Takes a message of the machine.
+    ///
+    /// # Errors
+    /// When the output cannot be written, or the machine does not keep to the protocol.
+    pub fn show(&mut self, message: &TerminalMessage<'_>) -> Result<Shown, Trouble> {
+        match message {
+            TerminalMessage::Exited { exit, .. } => Ok(Shown::Ended(*exit)),
+            TerminalMessage::InputTaken { offset } => Ok(Shown::InputTaken(*offset)),
+            TerminalMessage::Input { .. } => Err(out_of_place()),
+            _ => match self {
+                View::Exact(exact) => exact.show(message),
+                View::Terminal(view) => view.show(message),
+            },
+        }
+    }
+
+    /// The offset from which to go on after a reconnect; none before anything was shown.
+    pub fn position(&self) -> Option<u64> {
+        match self {
+            View::Exact(exact) => Some(exact.position),
+            View::Terminal(view) => view.position,
+        }
+    }
+}
+
+fn out_of_place() -> Trouble {
+    Trouble::new("The other side sent something that does not belong there.", "Upgrade the older of the two sides.")
+}
+
+fn not_written(error: &io::Error) -> Trouble {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        // Like any program in a pipe whose reader has gone: silently, with the exit code of SIGPIPE.
+        return Trouble::new("", "").with_exit(141);
+    }
+    Trouble::new(
+        format!("The output cannot be written: {}.", crate::trouble::reason(error)),
+        "Look at where it is sent: a full disk?",
+    )
+}
+
+/// Every byte, in order, once.
+pub struct Exact {
+    position: u64,
+    /// Snapshots are what is sent in the place of bytes that are gone; nothing of them is written.
+    gone: Option<u64>,
+}
+
+impl Exact {
+    /// From this offset on.
+    pub fn from(position: u64) -> Self {
+        Self { position, gone: None }
+    }
+
+    fn show(&mut self, message: &TerminalMessage<'_>) -> Result<Shown, Trouble> {
+        match *message {
+            TerminalMessage::Output { offset, bytes } => {
+                if offset > self.position {
+                    return Ok(Shown::Gone { end: offset });
+                }
+                let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
+                let new = bytes.get(known..).unwrap_or_default();
+                let mut out = io::stdout().lock();
+                // The one place where this viewer is slow: the reader of the pipe decides.
+                tokio::task::block_in_place(|| out.write_all(new).and_then(|()| out.flush()))
+                    .map_err(|error| not_written(&error))?;
+                self.position += new.len() as u64;
+                Ok(Shown::Ok)
+            }
+            TerminalMessage::Gap { to, .. } => {
+                self.gone = Some(to);
+                Ok(Shown::Gone { end: to })
+            }
+            TerminalMessage::Snapshot { offset, .. } if offset != self.position => Ok(Shown::Gone { end: offset }),
+            _ => Ok(Shown::Ok),
+        }
+    }
+}
+
+/// A screen in a terminal.
+///
+/// While the terminal has the session's size, live bytes are passed on as they are. Otherwise, and until a snapshot that was cut
+/// inside a sequence has settled, whole frames are drawn from our own copy of the screen.
+pub struct TerminalView {
+    screen: Screen,
+    filter: Option<QueryFilter>,
+    position: Option<u64>,
+    own: (u16, u16),
+    parts: Vec<u8>,
+    next_part: u16,
+    dirty: bool,
+    drawn_at: Option<Instant>,
+    note: Option<String>,
+}
+
+impl TerminalView {
+    /// For a terminal of this size.
+    pub fn new(own: (u16, u16)) -> Self {
+        Self {
+            screen: Screen::new(own.0, own.1, 0),
+            filter: None,
+            position: None,
+            own,
+            parts: Vec::new(),
+            next_part: 0,
+            dirty: false,
+            drawn_at: None,
+            note: None,
+        }
+    }
+
+    /// The terminal has another size now.
+    pub fn resize_own(&mut self, own: (u16, u16)) {
+        self.own = own;
+        self.draw_frames();
+    }
+
+    /// A line at the bottom that is not the program's; none takes it away.
+    pub fn note(&mut self, note: Option<String>) {
+        if self.note != note {
+            self.note = note;
+            self.draw_frames();
+        }
+    }
+
+    /// When [`TerminalView::draw`] is to be called.
+    pub fn draw_at(&self) -> Option<Instant> {
+        self.dirty.then(|| self.drawn_at.map_or_else(Instant::now, |at| at + FRAME))
+    }
+
+    /// Draws a frame.
+    ///
+    /// # Errors
+    /// When the terminal cannot be written.
+    pub fn draw(&mut self) -> Result<(), Trouble> {
+        self.dirty = false;
+        self.drawn_at = Some(Instant::now());
+        let mut out = b"\x1b[?2026h".to_vec();
+        let (cols, rows) = self.screen.size();
+        if cols <= self.own.0 && rows <= self.own.1 {
+            out.extend_from_slice(&render_vt(&self.screen));
+        } else {
+            // What does not fit is wrapped anew, as if the session had this size: all of it can be read, if not as it was meant.
+            let small = Screen::restore(&self.screen.snapshot(0), 0).map(|mut small| {
+                small.resize(cols.min(self.own.0), rows.min(self.own.1));
+                small
+            });
+            out.extend_from_slice(&render_vt(small.as_ref().unwrap_or(&self.screen)));
+        }
+        if let Some(note) = &self.note {
+            let text: String = note.chars().take(usize::from(self.own.0)).collect();
+            out.extend_from_slice(format!("\x1b7\x1b[{};1H\x1b[0;7m{text}\x1b[0m\x1b[K\x1b8", self.own.1).as_bytes());
+        }
+        out.extend_from_slice(b"\x1b[?2026l");
+        write(&out)
+    }
+
+    fn draw_frames(&mut self) {
+        self.filter = None;
+        self.dirty = true;
+    }
+
+    fn show(&mut self, message: &TerminalMessage<'_>) -> Result<Shown, Trouble> {
+        match *message {
+            TerminalMessage::Snapshot { offset, part, parts, bytes, .. } => {
+                self.take_part(offset, part, parts, bytes)?;
+                Ok(Shown::Ok)
+            }
+            TerminalMessage::Output { offset, bytes } => {
+                self.output(offset, bytes)?;
+                Ok(Shown::Ok)
+            }
+            TerminalMessage::Resized { cols, rows, you_control, .. } => {
+                if self.screen.size() != (cols, rows) {
+                    self.screen.resize(cols, rows);
+                    self.draw_frames();
+                }
+                Ok(Shown::Resized { you_control })
+            }
+            _ => Ok(Shown::Ok),
+        }
+    }
+
+    fn take_part(&mut self, offset: u64, part: u16, parts: u16, bytes: &[u8]) -> Result<(), Trouble> {
+        if part == 0 {
+            self.parts.clear();
+            self.next_part = 0;
+        }
+        if part != self.next_part || self.parts.len() + bytes.len() > MAX_SNAPSHOT {
+            return Err(out_of_place());
+        }
+        self.parts.extend_from_slice(bytes);
+        self.next_part += 1;
+        if self.next_part < parts {
+            return Ok(());
+        }
+        let snapshot = std::mem::take(&mut self.parts);
+        self.screen = Screen::restore(&snapshot, 0).map_err(|error| {
+            Trouble::new(
+                format!("The screen of the session cannot be read: {error}."),
+                "Upgrade the older of the two sides.",
+            )
+        })?;
+        self.position = Some(offset);
+        self.draw_frames();
+        Ok(())
+    }
+
+    fn output(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Trouble> {
+        let position = *self.position.get_or_insert(offset);
+        let Some(known) = position.checked_sub(offset) else { return Err(out_of_place()) };
+        let new = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        self.position = Some(position + new.len() as u64);
+        self.screen.feed(new);
+        if let Some(filter) = &mut self.filter {
+            let mut out = Vec::with_capacity(new.len());
+            filter.filter(new, &mut out);
+            return write(&out);
+        }
+        self.dirty = true;
+        if self.screen.size() == self.own && self.note.is_none() && is_settled(new) {
+            self.draw()?;
+            self.filter = Some(QueryFilter::default());
+        }
+        Ok(())
+    }
+}
+
+/// Whether these bytes surely do not end inside a sequence or a character.
+fn is_settled(bytes: &[u8]) -> bool {
+    let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
+    tail.last().is_some_and(u8::is_ascii) && !tail.contains(&0x1b) && (bytes.len() >= TAIL || !tail.is_empty())
+}
+
+fn write(bytes: &[u8]) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    tokio::task::block_in_place(|| out.write_all(bytes).and_then(|()| out.flush())).map_err(|error| not_written(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_inside_a_sequence_is_noticed() {
+        assert!(is_settled(b"hello"));
+        for cut in [&b"\x1b[31"[..], "ü".as_bytes(), b"", b"x\x1b]0;title"] {
+            assert!(!is_settled(cut), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_gap_in_exact_output_is_never_passed_over() {
+        let mut exact = Exact::from(5);
+        assert_eq!(exact.show(&TerminalMessage::Gap { from: 5, to: 9 }).unwrap(), Shown::Gone { end: 9 });
+        assert_eq!(exact.show(&TerminalMessage::Output { offset: 7, bytes: b"x" }).unwrap(), Shown::Gone { end: 7 });
+        assert_eq!(exact.position, 5);
+    }
+}

@@ -1,0 +1,403 @@
+//! Calls and events that exist on the daemon's socket only: whoever holds the socket is the person at this machine.
+
+use happy_rpc::{CallError, ErrorCode, Role};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// A request that no other device can make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params")]
+pub enum LocalRequest {
+    /// Makes an invitation; one that is live ends.
+    #[serde(rename = "pair.start")]
+    PairStart(PairStart),
+    /// What the invitation is waiting for.
+    #[serde(rename = "pair.status")]
+    PairStatus(PairStatus),
+    /// The code that the other device shows.
+    #[serde(rename = "pair.code")]
+    PairCode(PairCode),
+    /// Ends the invitation.
+    #[serde(rename = "pair.cancel")]
+    PairCancel(PairCancel),
+    /// Takes up another machine's invitation; its progress comes as events.
+    #[serde(rename = "join")]
+    Join(Join),
+    /// The machines that this one can speak to.
+    #[serde(rename = "machines")]
+    Machines(Machines),
+    /// What the daemon is.
+    #[serde(rename = "daemon.status")]
+    Status(Status),
+    /// Ends the daemon; sessions go on.
+    #[serde(rename = "daemon.stop")]
+    Stop(Stop),
+}
+
+/// A local call: its parameters are the type itself.
+pub trait LocalCall: Into<LocalRequest> {
+    /// What a successful call gives back.
+    type Output: Serialize + DeserializeOwned;
+}
+
+macro_rules! local_calls {
+    ($($variant:ident($params:ident) -> $output:ty;)*) => {
+        $(
+            impl From<$params> for LocalRequest {
+                fn from(params: $params) -> Self { LocalRequest::$variant(params) }
+            }
+            impl LocalCall for $params {
+                type Output = $output;
+            }
+        )*
+    };
+}
+
+local_calls! {
+    PairStart(PairStart) -> Invited;
+    PairStatus(PairStatus) -> PairState;
+    PairCode(PairCode) -> CodeAnswer;
+    PairCancel(PairCancel) -> happy_rpc::Done;
+    Join(Join) -> happy_rpc::Done;
+    Machines(Machines) -> Vec<MachineEntry>;
+    Status(Status) -> DaemonStatus;
+    Stop(Stop) -> happy_rpc::Done;
+}
+
+impl LocalRequest {
+    /// Whether a body names one of these methods.
+    pub fn is_named_by(body: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Named {
+            method: String,
+        }
+        serde_json::from_slice::<Named>(body).is_ok_and(|named| {
+            let method = named.method.as_str();
+            method.starts_with("pair.") || method.starts_with("daemon.") || matches!(method, "join" | "machines")
+        })
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Malformed`] with a sentence.
+    pub fn parse(body: &[u8]) -> Result<LocalRequest, CallError> {
+        serde_json::from_slice(body)
+            .map_err(|error| CallError::new(ErrorCode::Malformed, format!("the request cannot be read: {error}")))
+    }
+}
+
+/// The body of a response.
+pub fn answer<T: Serialize>(outcome: &Result<T, CallError>) -> Vec<u8> {
+    match outcome {
+        Ok(output) => serde_json::to_vec(&serde_json::json!({ "ok": output })).unwrap_or_default(),
+        Err(error) => happy_rpc::refusal(error),
+    }
+}
+
+/// Asks for an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStart {
+    /// What the new device shall be to this machine.
+    pub role: Role,
+    /// Its name, when the person gave one already.
+    pub name: Option<String>,
+}
+
+/// An invitation. Whoever has a link of it may answer it once: it is shown, never logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// Names this invitation in the events.
+    pub invitation: u64,
+    /// What the new device will be.
+    pub role: Role,
+    /// Where it can be taken up, the most useful first.
+    pub links: Vec<InvitedLink>,
+    /// How long it lives.
+    pub seconds_left: u64,
+    /// Why nobody can take it up now: the relay is not reached, and is tried on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_trouble: Option<String>,
+}
+
+/// One way to take up an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitedLink {
+    /// Scheme and authority.
+    pub origin: String,
+    /// The whole link.
+    pub link: String,
+    /// Who can reach it.
+    pub reach: Reach,
+}
+
+/// Who can reach an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Programs on this machine only.
+    ThisMachine,
+    /// This network, under a certificate of our own: a trial.
+    ThisNetwork,
+    /// Wherever the relay can be reached.
+    Relay,
+}
+
+/// Asks for the state of the invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStatus {}
+
+/// What the invitation is waiting for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PairState {
+    /// There is none.
+    None,
+    /// For a device to take it up.
+    Waiting,
+    /// A device has proved the secret; its greeting is on the way.
+    Proven {
+        /// Short id.
+        device: String,
+    },
+    /// For the code.
+    CodeWanted {
+        /// Short id.
+        device: String,
+        /// What the device calls itself.
+        name: String,
+    },
+    /// The code was right; the statements are on their way.
+    Confirmed,
+    /// The device is paired.
+    Paired {
+        /// Its id.
+        device: String,
+        /// Its name here.
+        name: String,
+        /// What it is to this machine.
+        role: Role,
+    },
+    /// It ended without a pairing.
+    Ended {
+        /// As a program wants it.
+        why: PairEnd,
+    },
+}
+
+/// Why an invitation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairEnd {
+    /// Its time was up.
+    Expired,
+    /// Three wrong codes.
+    WrongCode,
+    /// Somebody cancelled it, or made a new one.
+    Cancelled,
+    /// The device went silent or broke the protocol.
+    Failed,
+    /// The relay did not open a rendezvous.
+    NoRendezvous,
+    /// The device came from an address that does not stand in the links.
+    WrongOrigin,
+    /// It could not be written to the disk.
+    NotStored,
+}
+
+/// The code as typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairCode {
+    /// Six digits; spaces do not matter.
+    pub code: String,
+    /// The name for the device, when the person wants another than its own.
+    pub name: Option<String>,
+}
+
+/// What the code was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum CodeAnswer {
+    /// Right.
+    Right {},
+    /// Wrong, with so many tries left.
+    Wrong {
+        /// Tries left.
+        left: u8,
+    },
+    /// No device waits for a code yet.
+    NotYet {},
+    /// The invitation is over.
+    Ended {},
+}
+
+/// Ends the invitation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairCancel {}
+
+/// Takes up an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// As the other machine printed it.
+    pub link: String,
+    /// What this machine calls itself there.
+    pub name: Option<String>,
+}
+
+/// How a join goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum JoinState {
+    /// On the way to the relay in the link.
+    Connecting,
+    /// Show this code; it is to be typed at the other machine.
+    ShowCode {
+        /// `123 456`.
+        code: String,
+        /// The other machine's name.
+        machine: String,
+        /// What this machine will be there.
+        role: Role,
+    },
+    /// Done.
+    Joined {
+        /// The other machine's id.
+        device: String,
+        /// Its name.
+        name: String,
+        /// What this machine is there.
+        role: Role,
+    },
+    /// It did not work.
+    Failed {
+        /// A sentence.
+        why: String,
+    },
+}
+
+/// Asks for the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machines {}
+
+/// Another machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineEntry {
+    /// Its id.
+    pub device: String,
+    /// Its name here.
+    pub name: String,
+    /// What this machine is there.
+    pub your_role: Role,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// Whether it has removed this machine.
+    pub removed_us: bool,
+    /// Through which relay it is reached.
+    pub relay: String,
+}
+
+/// Asks what the daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {}
+
+/// What the daemon is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// The process.
+    pub pid: u32,
+    /// Of the agent.
+    pub version: String,
+    /// This machine's id.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// Where its files are.
+    pub home: String,
+    /// Unix milliseconds.
+    pub started_at: u64,
+    /// The port of the local API.
+    pub api_port: u16,
+    /// The relays it uses.
+    pub relays: Vec<RelayStatus>,
+    /// Sessions whose program runs.
+    pub sessions_running: usize,
+    /// Devices that are allowed in.
+    pub devices: usize,
+    /// Links that are up.
+    pub links_up: usize,
+}
+
+/// A relay as the daemon sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Its origin as dialled.
+    pub origin: String,
+    /// Whether this machine is logged in there.
+    pub up: bool,
+    /// Why not, when it is known.
+    pub trouble: Option<String>,
+    /// Whether it runs inside the daemon.
+    pub embedded: bool,
+    /// The origins that other devices use for it.
+    pub origins: Vec<String>,
+}
+
+/// Ends the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {}
+
+/// What the daemon tells its local clients besides the events of `happy-rpc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data")]
+pub enum LocalEvent {
+    /// The invitation has a new state.
+    #[serde(rename = "pair.changed")]
+    PairChanged {
+        /// Which.
+        invitation: u64,
+        /// Its state.
+        #[serde(flatten)]
+        state: PairState,
+    },
+    /// A join has a new state.
+    #[serde(rename = "join.changed")]
+    JoinChanged(JoinState),
+    /// A relay went up or down.
+    #[serde(rename = "relay.changed")]
+    RelayChanged(RelayStatus),
+    /// The daemon ends.
+    #[serde(rename = "daemon.stopping")]
+    Stopping {},
+}
+
+impl LocalEvent {
+    /// The body of an event message.
+    pub fn to_body(&self) -> Vec<u8> {
+        // Plain data with string keys: serialising it cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_methods_are_told_apart_from_those_of_a_link() {
+        let local = serde_json::to_vec(&LocalRequest::from(Status {})).unwrap();
+        assert!(LocalRequest::is_named_by(&local));
+        assert_eq!(LocalRequest::parse(&local), Ok(Status {}.into()));
+        for method in happy_rpc::Request::METHODS {
+            let body = format!(r#"{{"method":"{method}","params":{{}}}}"#);
+            assert!(!LocalRequest::is_named_by(body.as_bytes()), "{method}");
+        }
+        // A device that calls it over a link is told that there is no such method.
+        assert_eq!(happy_rpc::Request::parse(&local).unwrap_err().code, ErrorCode::UnknownMethod);
+    }
+
+    #[test]
+    fn events_read_as_they_were_written() {
+        let event = LocalEvent::PairChanged { invitation: 3, state: PairState::Ended { why: PairEnd::Expired } };
+        assert_eq!(serde_json::from_slice::<LocalEvent>(&event.to_body()).unwrap(), event);
+    }
+}

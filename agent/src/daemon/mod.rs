@@ -1,0 +1,408 @@
+//! The daemon: owns the links to other devices, answers calls, and starts what runs in the background.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`socket`], [`local`] | the language of the local socket (`docs/LOCAL.md`) |
+//! | [`server`], [`proxy`] | its two kinds of client: one of this machine, one that speaks to another |
+//! | [`network`], [`router`] | the relays, the links through them, and where what comes over them goes |
+//! | [`pairing`], [`join`] | both sides of a pairing |
+//! | [`relay`], [`health`] | the relay inside, the local API |
+
+pub mod health;
+pub mod join;
+pub mod local;
+pub mod network;
+pub mod pairing;
+pub mod proxy;
+pub mod relay;
+pub mod router;
+pub mod server;
+pub mod socket;
+mod trial;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use happy_crypto::DeviceId;
+use happy_pairing::Origin;
+use happy_rpc::{CallError, ErrorCode, Event, SessionState};
+use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
+use tracing_subscriber::EnvFilter;
+
+use crate::daemon::local::{DaemonStatus, LocalEvent, MachineEntry, Reach};
+use crate::daemon::network::{LinkNews, Network};
+use crate::daemon::pairing::Pairing;
+use crate::daemon::relay::EmbeddedRelay;
+use crate::service::{self, Caller};
+use crate::session::{Config, Sessions};
+use crate::store::{
+    API_PORT, AccessKey, DaemonLock, DaemonState, Home, LogFile, RELAY_PORT, Roster, fit_name, host_name, unix_ms,
+};
+use crate::trouble::Trouble;
+
+/// Events that wait for a local client; one that is slower is told to ask for the lists again.
+const LOCAL_EVENTS: usize = 256;
+/// How long goodbyes may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What a person may decide at the start; what is missing is taken from the settings, then from the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The relay to use instead of one inside.
+    pub relay: Option<String>,
+    /// The port of the relay inside; 0 for any free one.
+    pub relay_port: Option<u16>,
+    /// The port of the local API; 0 for any free one.
+    pub api_port: Option<u16>,
+}
+
+/// The running daemon.
+pub struct Daemon {
+    home: Home,
+    key: AccessKey,
+    name: String,
+    started_at: u64,
+    api_port: u16,
+    sessions: Sessions,
+    roster: Mutex<Roster>,
+    network: Network,
+    pairing: Pairing,
+    relay: Option<EmbeddedRelay>,
+    local_events: broadcast::Sender<Arc<[u8]>>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    /// The linked devices that have said something.
+    callers: Mutex<HashMap<DeviceId, Arc<Caller>>>,
+    _lock: DaemonLock,
+}
+
+impl Daemon {
+    /// Starts the daemon of a home; `None` when another process is it already.
+    ///
+    /// # Errors
+    /// When the home, a key, a port or the relay's address cannot be used.
+    pub async fn start(home: Home, options: Options) -> Result<Option<Arc<Daemon>>, Trouble> {
+        home.prepare()?;
+        let settings = home.settings()?;
+        let Some(lock) = DaemonLock::take(&home.lock())? else { return Ok(None) };
+        start_log(&home)?;
+        let key = AccessKey::open(&home.access_key())?;
+        let roster = Roster::open(&home, &key.identity)?;
+        let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
+
+        let given = options.relay.or(settings.relay);
+        let given = given.map(|address| parse_relay(&address)).transpose()?;
+        let api = health::bind(options.api_port.or(settings.api_port).unwrap_or(API_PORT)).await?;
+        let api_port = api.local_addr().map_or(0, |address| address.port());
+        let relay = match given {
+            Some(_) => None,
+            None => {
+                let port = options.relay_port.or(settings.relay_port).unwrap_or(RELAY_PORT);
+                Some(EmbeddedRelay::start(&home, port).await?)
+            }
+        };
+        let home_relay = match (given, &relay) {
+            (Some(origin), _) => origin,
+            (None, Some(relay)) => parse_relay(&relay.local_origin())?,
+            // One of the two is there: see above.
+            (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
+        };
+        let sessions = open_sessions(&home).await?;
+        let (network, events) = Network::start(&home, &key, home_relay)?;
+        let listener = server::bind(&home.socket())?;
+
+        let daemon = Arc::new(Daemon {
+            started_at: unix_ms(),
+            api_port,
+            sessions,
+            roster: Mutex::new(roster),
+            network,
+            pairing: Pairing::new(),
+            relay,
+            local_events: broadcast::channel(LOCAL_EVENTS).0,
+            stop: watch::Sender::new(false),
+            tasks: Mutex::default(),
+            callers: Mutex::default(),
+            _lock: lock,
+            home,
+            key,
+            name,
+        });
+        daemon.name_peers();
+        daemon.run(router::run(daemon.clone(), events));
+        daemon.run(router::tell_sessions(daemon.clone()));
+        daemon.run(health::serve(api, api_port, daemon.clone()));
+        daemon.home.write_state(&DaemonState {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: daemon.started_at,
+            api_port,
+            relay_port: daemon.relay.as_ref().map(EmbeddedRelay::port),
+        })?;
+        // Last: whoever can connect finds everything in place.
+        daemon.run(server::serve(listener, daemon.clone()));
+        tracing::info!(device = %daemon.device_id().short(), version = env!("CARGO_PKG_VERSION"), "the daemon runs");
+        Ok(Some(daemon))
+    }
+
+    /// Runs a task for as long as the daemon.
+    fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(tokio::spawn(task).abort_handle());
+    }
+
+    /// Names every peer at its relay, and those that were removed, so that they can be told.
+    fn name_peers(&self) {
+        let (peers, removed) = {
+            let roster = self.roster();
+            (roster.peers(), roster.removed())
+        };
+        for peer in peers.into_iter().filter(|peer| !peer.removed_us) {
+            self.network.add_peer(&peer);
+        }
+        for device in removed {
+            self.network.tombstone(device);
+        }
+    }
+
+    /// Asks the daemon to end.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Resolves when somebody has asked the daemon to end.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as `self`.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Ends everything but the sessions.
+    pub async fn shut_down(&self) {
+        tracing::info!("the daemon ends; sessions go on");
+        self.tell_local(&LocalEvent::Stopping {}.to_body());
+        let _ = self.pairing.cancel().await;
+        let farewell = async {
+            self.network.shut_down().await;
+            if let Some(relay) = &self.relay {
+                relay.shut_down().await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tracing::warn!("not every goodbye was said in time");
+        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
+        // The lock goes with the process; until then nobody else can have put files of these names there.
+        let _ = std::fs::remove_file(self.home.socket());
+        let _ = std::fs::remove_file(self.home.state());
+    }
+
+    /// Where its files are.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The secrets of this machine.
+    pub fn key(&self) -> &AccessKey {
+        &self.key
+    }
+
+    /// Who this machine is.
+    pub fn device_id(&self) -> DeviceId {
+        self.key.identity.device_id()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Unix milliseconds.
+    pub fn started_at(&self) -> u64 {
+        self.started_at
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The links.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The invitation, if one is live.
+    pub fn pairing(&self) -> &Pairing {
+        &self.pairing
+    }
+
+    /// The members. Not to be held across a wait.
+    pub fn roster(&self) -> MutexGuard<'_, Roster> {
+        // Nothing panics in the middle of a change; and a change is made on the disk first.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The linked devices that have said something. Not to be held across a wait.
+    fn callers(&self) -> MutexGuard<'_, HashMap<DeviceId, Arc<Caller>>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hash of the phone app in this binary.
+    pub fn app_hash(&self) -> String {
+        env!("HAPPY_APP_HASH").to_owned()
+    }
+
+    /// What local clients are told from now on.
+    pub fn subscribe_local(&self) -> broadcast::Receiver<Arc<[u8]>> {
+        self.local_events.subscribe()
+    }
+
+    /// What happens on links from now on.
+    pub fn subscribe_links(&self) -> broadcast::Receiver<(DeviceId, LinkNews)> {
+        self.network.subscribe()
+    }
+
+    /// Tells an event to every local client.
+    pub fn tell_local(&self, body: &[u8]) {
+        // Without a client there is nobody to tell.
+        let _ = self.local_events.send(body.into());
+    }
+
+    /// Tells everybody that the devices have changed; each sees the list with itself marked.
+    pub fn tell_devices(&self) {
+        self.tell_local(&Event::DevicesChanged(service::devices(self, None)).to_body());
+        for device in self.network.links_up() {
+            let body = Event::DevicesChanged(service::devices(self, Some(device))).to_body();
+            self.network.emit(&device, body);
+        }
+    }
+
+    /// The origins under which this machine's relay can be reached by others, the most useful first.
+    pub fn relay_origins(&self) -> Vec<String> {
+        match &self.relay {
+            Some(relay) => relay.network_origins().into_iter().chain([relay.local_origin()]).collect(),
+            None => vec![self.network.home_relay().to_string()],
+        }
+    }
+
+    /// The origins that stand in invitations, the most useful first, and who can reach them.
+    pub fn invitation_origins(&self) -> Vec<(Origin, Reach)> {
+        let network = |text: String| Some((Origin::parse(&text).ok()?, Reach::ThisNetwork));
+        match &self.relay {
+            Some(relay) => {
+                let local = Origin::parse(&relay.local_origin()).ok().map(|origin| (origin, Reach::ThisMachine));
+                relay.network_origins().into_iter().filter_map(network).chain(local).collect()
+            }
+            None => {
+                let origin = self.network.home_relay().clone();
+                let reach = if origin.is_https() { Reach::Relay } else { Reach::ThisMachine };
+                vec![(origin, reach)]
+            }
+        }
+    }
+
+    /// Whether the relay runs inside the daemon.
+    pub fn has_own_relay(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Removes a device for good: first on the disk, then on the link.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    pub fn revoke(&self, device: DeviceId) -> Result<(), CallError> {
+        {
+            let mut roster = self.roster();
+            if roster.is_removed(&device) {
+                return Ok(());
+            }
+            if roster.role_of(&device).is_none() {
+                return Err(CallError::new(ErrorCode::NotFound, "there is no such device"));
+            }
+            roster.remove(device).map_err(|trouble| CallError::new(ErrorCode::Failed, trouble.to_string()))?;
+        }
+        tracing::info!(device = %device.short(), "a device was removed");
+        if let Some(caller) = self.callers().remove(&device) {
+            caller.gone();
+        }
+        self.network.tombstone(device);
+        self.tell_devices();
+        Ok(())
+    }
+
+    /// The machines that this one can speak to.
+    pub fn machines(&self) -> Vec<MachineEntry> {
+        let up = self.network.links_up();
+        let machines = self.roster().machines();
+        let entry = |peer: crate::store::Peer| MachineEntry {
+            device: peer.device.to_string(),
+            your_role: service::role(peer.my_role),
+            link_up: up.contains(&peer.device),
+            removed_us: peer.removed_us,
+            relay: self.network.relay_of(&peer).to_string(),
+            name: peer.name,
+        };
+        machines.into_iter().map(entry).collect()
+    }
+
+    /// What the daemon is doing.
+    pub async fn status(&self) -> DaemonStatus {
+        let sessions = self.sessions.list().await;
+        let devices = self.roster().peers().len();
+        DaemonStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: self.device_id().to_string(),
+            name: self.name.clone(),
+            home: self.home.root().display().to_string(),
+            started_at: self.started_at,
+            api_port: self.api_port,
+            relays: self.relays(),
+            sessions_running: sessions.iter().filter(|session| session.state == SessionState::Running).count(),
+            devices,
+            links_up: self.network.links_up().len(),
+        }
+    }
+
+    /// The relays in use.
+    pub fn relays(&self) -> Vec<local::RelayStatus> {
+        let home = self.network.home_relay().to_string();
+        let mut relays = self.network.relays();
+        for relay in relays.iter_mut().filter(|relay| relay.origin == home) {
+            relay.embedded = self.has_own_relay();
+            relay.origins = self.relay_origins();
+        }
+        relays
+    }
+}
+
+fn parse_relay(address: &str) -> Result<Origin, Trouble> {
+    Origin::parse(address).map_err(|error| {
+        Trouble::new(
+            format!("`{address}` cannot be a relay: {error}."),
+            "Give its address like `--relay https://relay.example`, or set HAPPY_SERVER_URL.",
+        )
+    })
+}
+
+async fn open_sessions(home: &Home) -> Result<Sessions, Trouble> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Trouble::new(
+            format!("The sessions in {} cannot be opened: {error}.", home.sessions().display()),
+            "Look at that folder and its permissions.",
+        )
+    };
+    let config = Config::new(home.root()).map_err(|error| failed(&error))?;
+    Sessions::open(config).await.map_err(|error| failed(&error))
+}
+
+fn start_log(home: &Home) -> Result<(), Trouble> {
+    let file = LogFile::open(&home.log())?;
+    let filter = EnvFilter::try_from_env("HAPPY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(file).finish();
+    // A second daemon in one process (tests) writes to the log of the first.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}

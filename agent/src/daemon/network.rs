@@ -1,0 +1,565 @@
+//! The relays that this machine is connected to, and the links through them.
+//!
+//! There is one connection for each relay: the machine's own, and those of machines it has joined. Each peer is reached through
+//! one of them. What happens on them comes out of one queue, for the [`router`](super::router); messages of channels that
+//! this machine has opened go to whoever opened them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use happy_crypto::{DeviceId, Identity, SignedPrekey};
+use happy_link::driver::RelayUrl;
+use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
+use happy_link::{Answer, CallError, Event, Login, OpenChannelError, RelayDown, RequestId, SendError, Side};
+use happy_pairing::Origin;
+use happy_wire::Code;
+use happy_wire::frame::Class;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::daemon::local::RelayStatus;
+use crate::daemon::trial::TrialVerifier;
+use crate::service::Gone;
+use crate::store::{AccessKey, Home, Peer};
+use crate::trouble::Trouble;
+
+/// Relays at once: the own one and those of machines joined.
+const MAX_RELAYS: usize = 64;
+/// News of links that wait for one local client; a slower one is told to ask again.
+const NEWS: usize = 256;
+/// Messages of one channel that wait for a local client. The link's credit bounds their bytes (512 KiB, `PROTOCOL 9`); a terminal message
+/// has at least nine of them, so a peer that keeps to the protocol never meets this bound.
+const CHANNEL_QUEUE: usize = 64 * 1024;
+/// How long the opening of a channel waits for a link.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
+
+/// What happens on a link.
+#[derive(Debug, Clone)]
+pub enum LinkNews {
+    /// Frames pass.
+    Up,
+    /// They do not.
+    Down,
+    /// The other machine tells of something.
+    Notice(Arc<[u8]>),
+}
+
+/// What comes on a channel that this machine has opened.
+#[derive(Debug)]
+pub enum FromPeer {
+    /// A message.
+    Message(Vec<u8>),
+    /// The end.
+    Closed {
+        /// Why.
+        code: Code,
+        /// For a person.
+        reason: String,
+    },
+}
+
+/// The links. Cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Shared>);
+
+struct Shared {
+    identity: Identity,
+    prekey: SignedPrekey,
+    epoch: u64,
+    home: Origin,
+    events: mpsc::Sender<(Origin, Event)>,
+    news: broadcast::Sender<(DeviceId, LinkNews)>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    relays: BTreeMap<Origin, Relay>,
+    /// Through which relay a peer is reached.
+    ways: HashMap<DeviceId, Origin>,
+    up: HashSet<DeviceId>,
+    /// Devices that missed an event.
+    stale: HashSet<DeviceId>,
+    channels: HashMap<(DeviceId, u32), mpsc::Sender<FromPeer>>,
+}
+
+struct Relay {
+    handle: Handle,
+    /// How many people at this machine use a link through it.
+    users: i64,
+    up: bool,
+    trouble: Option<String>,
+}
+
+impl Network {
+    /// Connects to the machine's own relay. Gives the queue of what happens.
+    ///
+    /// # Errors
+    /// When the counter of logins cannot be kept, or the system's certificates cannot be read.
+    pub fn start(
+        home: &Home,
+        key: &AccessKey,
+        relay: Origin,
+    ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
+        let (events, queue) = mpsc::channel(EVENTS);
+        let network = Network(Arc::new(Shared {
+            identity: key.identity.clone(),
+            prekey: key.prekey.clone(),
+            epoch: epoch(home)?,
+            home: relay.clone(),
+            events,
+            news: broadcast::channel(NEWS).0,
+            state: Mutex::default(),
+        }));
+        network.connect(&relay)?;
+        Ok((network, queue))
+    }
+
+    /// Connects to a relay, unless there is a connection already.
+    fn connect(&self, origin: &Origin) -> Result<Handle, Trouble> {
+        let mut state = self.state();
+        if let Some(relay) = state.relays.get(origin) {
+            return Ok(relay.handle.clone());
+        }
+        if state.relays.len() >= MAX_RELAYS {
+            return Err(Trouble::new("Too many relays are in use.", "Remove machines that are no longer needed."));
+        }
+        let shared = &self.0;
+        let login = Login::Device { epoch: shared.epoch };
+        let (handle, mut events) = dial(&shared.identity, vec![shared.prekey.clone()], login, origin)?;
+        state.relays.insert(origin.clone(), Relay { handle: handle.clone(), users: 0, up: false, trouble: None });
+        drop(state);
+        let (network, origin) = (self.clone(), origin.clone());
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if let Some(event) = network.take(&origin, event)
+                    && network.0.events.send((origin.clone(), event)).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(handle)
+    }
+
+    /// Takes in an event; gives back what the router has to know.
+    fn take(&self, origin: &Origin, event: Event) -> Option<Event> {
+        let mut state = self.state();
+        match &event {
+            Event::RelayUp { .. } => {
+                if let Some(relay) = state.relays.get_mut(origin) {
+                    (relay.up, relay.trouble) = (true, None);
+                }
+            }
+            Event::RelayDown { why } => {
+                if let Some(relay) = state.relays.get_mut(origin) {
+                    relay.up = false;
+                    relay.trouble = Some(down(why, relay.handle.trouble()));
+                }
+            }
+            Event::LinkUp { peer, .. } => {
+                state.up.insert(*peer);
+                self.tell(*peer, LinkNews::Up);
+            }
+            Event::LinkDown { peer, .. } => {
+                state.up.remove(peer);
+                self.tell(*peer, LinkNews::Down);
+            }
+            Event::Notice { peer, body } => {
+                self.tell(*peer, LinkNews::Notice(body.as_slice().into()));
+                return None;
+            }
+            Event::Writable { peer, channel } => {
+                if *channel == happy_wire::frame::CALLS && state.stale.contains(peer) {
+                    let again = happy_rpc::Event::ListAgain {}.to_body();
+                    if state.handle_of(peer).is_some_and(|handle| handle.try_emit(peer, again).is_ok()) {
+                        state.stale.remove(peer);
+                    }
+                }
+                return None;
+            }
+            Event::Message { peer, channel, .. } if state.channels.contains_key(&(*peer, *channel)) => {
+                let Event::Message { peer, channel, bytes } = event else { return None };
+                let queue = &state.channels[&(peer, channel)];
+                if queue.try_send(FromPeer::Message(bytes)).is_err() {
+                    // The client is gone, or the peer sends more messages than its credit allows.
+                    state.channels.remove(&(peer, channel));
+                    if let Some(handle) = state.handle_of(&peer) {
+                        handle.close_channel(&peer, channel, Code::TOO_MANY, "nobody takes these messages");
+                    }
+                }
+                return None;
+            }
+            Event::Closed { peer, channel, .. } => {
+                if let Some(queue) = state.channels.remove(&(*peer, *channel)) {
+                    let Event::Closed { code, reason, .. } = event else { return None };
+                    // Full or gone: the end of the queue itself says it.
+                    let _ = queue.try_send(FromPeer::Closed { code, reason });
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    fn tell(&self, peer: DeviceId, news: LinkNews) {
+        // Without a client there is nobody to tell.
+        let _ = self.0.news.send((peer, news));
+    }
+
+    /// What happens on links from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<(DeviceId, LinkNews)> {
+        self.0.news.subscribe()
+    }
+
+    /// The relay of this machine.
+    pub fn home_relay(&self) -> &Origin {
+        &self.0.home
+    }
+
+    /// Through which relay a peer is reached.
+    pub fn relay_of(&self, peer: &Peer) -> Origin {
+        match (&peer.bundle, peer.relays.first()) {
+            // The side that joined goes where the other one is.
+            (Some(_), Some(relay)) => relay.clone(),
+            _ => self.0.home.clone(),
+        }
+    }
+
+    /// Names a peer at its relay, so that a link to it comes up whenever both are there.
+    pub fn add_peer(&self, peer: &Peer) {
+        let origin = self.relay_of(peer);
+        let side = match &peer.bundle {
+            Some(bundle) => Side::Initiator(bundle.clone()),
+            None => Side::Responder,
+        };
+        let named = self.connect(&origin).map_err(|trouble| trouble.what).and_then(|handle| {
+            let peer = happy_link::Peer { record: peer.record.clone(), side };
+            handle.add_peer(peer).map_err(|error| error.to_string())
+        });
+        match named {
+            Ok(()) => {
+                let before = self.state().ways.insert(peer.device, origin.clone());
+                if let Some(before) = before.filter(|before| *before != origin) {
+                    self.leave(&before, &peer.device, false);
+                }
+            }
+            Err(why) => tracing::warn!(peer = %peer.device.short(), %why, "a peer cannot be named"),
+        }
+    }
+
+    /// No longer names a peer.
+    pub fn remove_peer(&self, device: &DeviceId) {
+        let way = self.state().ways.remove(device);
+        self.leave(&way.unwrap_or_else(|| self.0.home.clone()), device, false);
+        self.state().up.remove(device);
+    }
+
+    /// Cuts the link to a device that was removed for good; it is told so whenever it comes back.
+    pub fn tombstone(&self, device: DeviceId) {
+        let way = self.state().ways.remove(&device);
+        self.leave(&way.unwrap_or_else(|| self.0.home.clone()), &device, true);
+        self.state().up.remove(&device);
+        self.tell(device, LinkNews::Down);
+    }
+
+    fn leave(&self, origin: &Origin, device: &DeviceId, tombstone: bool) {
+        let mut state = self.state();
+        let Some(relay) = state.relays.get(origin) else { return };
+        match tombstone {
+            true => relay.handle.tombstone(*device),
+            false => relay.handle.remove_peer(device),
+        }
+        // A relay that nobody is reached through any more; one that a removed device may ask at stays.
+        let in_use = tombstone || *origin == self.0.home || state.ways.values().any(|way| way == origin);
+        if !in_use && let Some(relay) = state.relays.remove(origin) {
+            tokio::spawn(async move { relay.handle.shutdown().await });
+        }
+    }
+
+    /// The devices to which a link is up.
+    pub fn links_up(&self) -> HashSet<DeviceId> {
+        self.state().up.clone()
+    }
+
+    /// Whether this machine is connected to its own relay.
+    pub fn is_up(&self) -> bool {
+        self.state().relays.get(&self.0.home).is_some_and(|relay| relay.up)
+    }
+
+    /// Why this machine is not connected to its own relay; none when it is.
+    pub fn home_trouble(&self) -> Option<String> {
+        let state = self.state();
+        let relay = status(&self.0.home, state.relays.get(&self.0.home)?);
+        (!relay.up).then(|| relay.trouble.unwrap_or_else(|| "there is no connection yet".into()))
+    }
+
+    /// The relays in use, the own one first.
+    pub fn relays(&self) -> Vec<RelayStatus> {
+        let state = self.state();
+        let mut relays: Vec<_> = state.relays.iter().map(|(origin, relay)| status(origin, relay)).collect();
+        relays.sort_by_key(|relay| relay.origin != self.0.home.as_str());
+        relays
+    }
+
+    /// One of them.
+    pub fn relay(&self, origin: &Origin) -> Option<RelayStatus> {
+        self.state().relays.get(origin).map(|relay| status(origin, relay))
+    }
+
+    /// Calls a peer. Dropping the future cancels the call.
+    pub async fn call(&self, peer: &DeviceId, body: Vec<u8>, deadline: Duration) -> Answer {
+        let Some(handle) = self.handle_of(peer) else { return Answer::LinkGone };
+        match handle.call(peer, body, Some(deadline)).await {
+            Ok(answer) => answer,
+            Err(error) => Answer::Body(not_called(error)),
+        }
+    }
+
+    /// Answers a call of a peer.
+    pub async fn respond(&self, peer: &DeviceId, id: RequestId, body: Vec<u8>) {
+        let Some(handle) = self.handle_of(peer) else { return };
+        // Any other error means that nobody waits for it any more.
+        if handle.respond(peer, id, &body).await == Err(SendError::TooLarge) {
+            let error =
+                happy_rpc::CallError::new(happy_rpc::ErrorCode::TooMany, "the answer is larger than a message may be");
+            let _ = handle.respond(peer, id, &happy_rpc::refusal(&error)).await;
+        }
+    }
+
+    /// Tells a peer of something. One that does not take its events is told later to ask for everything again.
+    pub fn emit(&self, peer: &DeviceId, body: Vec<u8>) {
+        let mut state = self.state();
+        if state.stale.contains(peer) {
+            return;
+        }
+        let Some(handle) = state.handle_of(peer) else { return };
+        if handle.try_emit(peer, body) == Err(SendError::WouldBlock) {
+            state.stale.insert(*peer);
+        }
+    }
+
+    /// Opens a channel as soon as there is a link; its messages come out of the queue.
+    ///
+    /// # Errors
+    /// A reason for the person who waits.
+    pub async fn open_channel(
+        &self,
+        peer: &DeviceId,
+        class: Class,
+        label: &str,
+    ) -> Result<(u32, mpsc::Receiver<FromPeer>), String> {
+        let mut news = self.subscribe();
+        let opened = async {
+            loop {
+                if let Some(outcome) = self.try_open_channel(peer, class, label) {
+                    return outcome;
+                }
+                match news.recv().await {
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Err("the daemon ends".into()),
+                }
+            }
+        };
+        tokio::time::timeout(OPEN_WAIT, opened)
+            .await
+            .unwrap_or_else(|_| Err("the other machine cannot be reached now; it is tried on".into()))
+    }
+
+    /// None while there is no link.
+    fn try_open_channel(
+        &self,
+        peer: &DeviceId,
+        class: Class,
+        label: &str,
+    ) -> Option<Result<(u32, mpsc::Receiver<FromPeer>), String>> {
+        let mut state = self.state();
+        let Some(handle) = state.handle_of(peer) else {
+            return Some(Err("the other machine is no longer known".into()));
+        };
+        match handle.open_channel(peer, class, label) {
+            Ok(channel) => {
+                let (queue, receiver) = mpsc::channel(CHANNEL_QUEUE);
+                // Under the lock, so that the first message finds it.
+                state.channels.insert((*peer, channel), queue);
+                Some(Ok((channel, receiver)))
+            }
+            Err(OpenChannelError::NoLink) => None,
+            Err(error) => Some(Err(error.to_string())),
+        }
+    }
+
+    /// Sends a message on a channel; waits for credit.
+    ///
+    /// # Errors
+    /// [`Gone`] when it is closed.
+    pub async fn send(&self, peer: &DeviceId, channel: u32, message: Vec<u8>) -> Result<(), Gone> {
+        let handle = self.handle_of(peer).ok_or(Gone)?;
+        handle.send(peer, channel, &message).await.map_err(|_| Gone)
+    }
+
+    /// The application is done with so many bytes.
+    pub fn consumed(&self, peer: &DeviceId, channel: u32, bytes: usize) {
+        if let Some(handle) = self.handle_of(peer) {
+            handle.consumed(peer, channel, bytes);
+        }
+    }
+
+    /// Closes a channel.
+    pub fn close_channel(&self, peer: &DeviceId, channel: u32, code: Code, reason: &str) {
+        self.state().channels.remove(&(*peer, channel));
+        if let Some(handle) = self.handle_of(peer) {
+            handle.close_channel(peer, channel, code, reason);
+        }
+    }
+
+    /// Opens a rendezvous at the machine's own relay. False when too many are open.
+    pub fn open_rendezvous(&self, ticket_hash: [u8; 32], seconds: u16) -> bool {
+        self.home_handle().is_some_and(|handle| handle.open_rendezvous(ticket_hash, seconds))
+    }
+
+    /// Ends a rendezvous.
+    pub fn close_rendezvous(&self, ticket_hash: [u8; 32]) {
+        if let Some(handle) = self.home_handle() {
+            handle.close_rendezvous(ticket_hash);
+        }
+    }
+
+    /// Sends a packet of a pairing to a guest. It may be lost; pairings repeat what matters.
+    pub fn send_packet(&self, to: DeviceId, packet: &[u8]) {
+        if let Some(Err(error)) = self.home_handle().map(|handle| handle.send_packet(to, packet)) {
+            tracing::debug!(%error, "a packet to a guest was not sent");
+        }
+    }
+
+    /// Somebody at this machine uses the link to a peer for as long as the guard lives: dead paths are noticed sooner.
+    pub fn use_link(&self, peer: &DeviceId) -> InUse {
+        let mut state = self.state();
+        let origin = state.ways.get(peer).cloned().unwrap_or_else(|| self.0.home.clone());
+        state.count_user(&origin, 1);
+        InUse { network: self.clone(), origin }
+    }
+
+    /// Says goodbye everywhere.
+    pub async fn shut_down(&self) {
+        let handles: Vec<_> = self.state().relays.values().map(|relay| relay.handle.clone()).collect();
+        let mut goodbyes = tokio::task::JoinSet::new();
+        for handle in handles {
+            goodbyes.spawn(async move { handle.shutdown().await });
+        }
+        while goodbyes.join_next().await.is_some() {}
+    }
+
+    fn home_handle(&self) -> Option<Handle> {
+        self.state().relays.get(&self.0.home).map(|relay| relay.handle.clone())
+    }
+
+    fn handle_of(&self, peer: &DeviceId) -> Option<Handle> {
+        self.state().handle_of(peer)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Network::use_link`].
+pub struct InUse {
+    network: Network,
+    origin: Origin,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.network.state().count_user(&self.origin, -1);
+    }
+}
+
+impl State {
+    fn count_user(&mut self, origin: &Origin, change: i64) {
+        if let Some(relay) = self.relays.get_mut(origin) {
+            relay.users += change;
+            relay.handle.set_active(relay.users > 0);
+        }
+    }
+
+    fn handle_of(&self, peer: &DeviceId) -> Option<Handle> {
+        let way = self.ways.get(peer)?;
+        self.relays.get(way).map(|relay| relay.handle.clone())
+    }
+}
+
+/// The login epoch of this life: larger than every one before, whatever the clock says (`PROTOCOL 7`).
+///
+/// # Errors
+/// When the counter cannot be kept.
+pub fn epoch(home: &Home) -> Result<u64, Trouble> {
+    Ok(u64::from(home.next_epoch()?) << 32)
+}
+
+/// Starts a connection to a relay.
+///
+/// # Errors
+/// When the address or the system's certificates cannot be used.
+pub fn dial(
+    identity: &Identity,
+    prekeys: Vec<SignedPrekey>,
+    login: Login,
+    origin: &Origin,
+) -> Result<(Handle, mpsc::Receiver<Event>), Trouble> {
+    let relay = RelayUrl::parse(&origin.websocket_url()).map_err(|error| {
+        Trouble::new(format!("`{origin}` cannot be a relay: {error}."), "Give its address like https://relay.example.")
+    })?;
+    let trust = trust(&relay);
+    let config = Config { identity: identity.clone(), prekeys, login, relay, trust, events: EVENTS };
+    spawn(config).map_err(|error| {
+        Trouble::new(
+            format!("The relay {origin} cannot be used: {error}."),
+            "Set SSL_CERT_FILE to a file of trusted certificates.",
+        )
+    })
+}
+
+/// A relay inside another daemon has a certificate that nobody vouches for. Links do not depend on it: what passes is sealed and
+/// authenticated end to end, so on a private network it is taken as it comes, as a phone takes it after its warning.
+fn trust(relay: &RelayUrl) -> Trust {
+    let private = match relay.host().parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
+        Err(_) => false,
+    };
+    match relay.is_secure() && private {
+        true => Trust::Verifier(Arc::new(TrialVerifier::new())),
+        false => Trust::System,
+    }
+}
+
+fn status(origin: &Origin, relay: &Relay) -> RelayStatus {
+    RelayStatus {
+        origin: origin.to_string(),
+        up: relay.up,
+        trouble: relay.handle.trouble().or_else(|| relay.trouble.clone()).filter(|_| !relay.up),
+        embedded: false,
+        origins: vec![origin.to_string()],
+    }
+}
+
+fn down(why: &RelayDown, trouble: Option<String>) -> String {
+    trouble.unwrap_or_else(|| match why {
+        RelayDown::Lost => "the connection broke".into(),
+        RelayDown::Told(code) | RelayDown::Ours(code) => code.explain().into(),
+    })
+}
+
+fn not_called(error: CallError) -> Vec<u8> {
+    use happy_rpc::ErrorCode;
+    let code = match error {
+        CallError::TooMany | CallError::TooLarge => ErrorCode::TooMany,
+        CallError::UnknownPeer => ErrorCode::NotFound,
+    };
+    happy_rpc::refusal(&happy_rpc::CallError::new(code, error.to_string()))
+}

@@ -1,0 +1,123 @@
+//! Where what comes over the links goes. One loop that decides and never waits for anybody.
+
+use std::sync::Arc;
+
+use happy_crypto::DeviceId;
+use happy_link::{Event, RefusalReason};
+use happy_pairing::Origin;
+use happy_wire::Code;
+use tokio::sync::mpsc;
+
+use crate::daemon::Daemon;
+use crate::daemon::local::LocalEvent;
+use crate::service::{CallName, Caller};
+
+/// Takes what happens on the links until the network ends.
+pub async fn run(daemon: Arc<Daemon>, mut events: mpsc::Receiver<(Origin, Event)>) {
+    while let Some((origin, event)) = events.recv().await {
+        route(&daemon, &origin, event);
+    }
+}
+
+fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
+    match event {
+        Event::RelayUp { .. } => relay_changed(daemon, origin),
+        Event::RelayDown { why } => {
+            tracing::info!(relay = %origin, ?why, "no connection to the relay");
+            relay_changed(daemon, origin);
+        }
+        Event::Goaway { code, text } => tracing::info!(relay = %origin, %code, %text, "the relay says goodbye"),
+        Event::Presence { peer, here } => tracing::debug!(peer = %peer.short(), here, "presence"),
+        Event::LinkUp { peer, resumed, same_life } => {
+            tracing::info!(peer = %peer.short(), resumed, same_life, "link up");
+            daemon.tell_devices();
+        }
+        Event::LinkDown { peer, why } => {
+            tracing::info!(peer = %peer.short(), ?why, "link down");
+            daemon.tell_devices();
+        }
+        Event::Refused { peer, reason } => refused(daemon, peer, reason),
+        Event::Packet { from, via_rendezvous: true, bytes } => daemon.pairing().packet(from, bytes),
+        Event::Packet { from, .. } => tracing::debug!(from = %from.short(), "a pairing packet outside of a rendezvous"),
+        Event::Undelivered { to, reason } => tracing::debug!(to = %to.short(), ?reason, "a packet was not delivered"),
+        Event::Rendezvous { ticket_hash, state } => daemon.pairing().rendezvous(ticket_hash, state),
+        Event::Request { peer, id, body } => {
+            if let Some(caller) = daemon.caller(peer) {
+                caller.request(CallName::Link(id), body);
+            }
+        }
+        // What runs is finished; the caller just does not wait for it.
+        Event::Cancelled { .. } => {}
+        // Answers reach their callers by themselves, notices and room to write the network.
+        Event::Answer { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
+        Event::Opened { peer, channel, label, .. } => {
+            let opened = match daemon.caller(peer) {
+                Some(caller) => caller.open(channel, &label),
+                None => Err((Code::NOT_PERMITTED, "this device is no member here")),
+            };
+            if let Err((code, reason)) = opened {
+                daemon.network().close_channel(&peer, channel, code, reason);
+            }
+        }
+        Event::Message { peer, channel, bytes } => message(daemon, peer, channel, bytes),
+        Event::Closed { peer, channel, .. } => {
+            if let Some(caller) = daemon.caller(peer) {
+                caller.closed(channel);
+            }
+        }
+    }
+}
+
+fn relay_changed(daemon: &Daemon, origin: &Origin) {
+    if let Some(relay) = daemon.relays().into_iter().find(|relay| relay.origin == origin.as_str()) {
+        daemon.tell_local(&LocalEvent::RelayChanged(relay).to_body());
+    }
+}
+
+fn message(daemon: &Arc<Daemon>, peer: DeviceId, channel: u32, bytes: Vec<u8>) {
+    let Some(caller) = daemon.caller(peer) else { return };
+    // A channel that is not open was closed by this side a moment ago.
+    let Some(inbox) = caller.inbox(channel) else { return };
+    if inbox.try_send(bytes).is_err() {
+        caller.closed(channel);
+        daemon.network().close_channel(&peer, channel, Code::TOO_MANY, "more messages than the credit allows");
+    }
+}
+
+/// A machine refuses this one, signed by itself.
+fn refused(daemon: &Arc<Daemon>, peer: DeviceId, reason: RefusalReason) {
+    tracing::warn!(peer = %peer.short(), ?reason, "a machine refuses this one");
+    if reason != RefusalReason::Revoked {
+        return;
+    }
+    if let Err(trouble) = daemon.roster().removed_by(&peer) {
+        tracing::error!(%trouble, "that this machine was removed cannot be noted");
+    }
+    daemon.network().remove_peer(&peer);
+    daemon.tell_devices();
+}
+
+/// Tells everybody what happens to sessions.
+pub async fn tell_sessions(daemon: Arc<Daemon>) {
+    let mut events = daemon.sessions().subscribe();
+    while let Some(event) = events.next().await {
+        let body = event.to_body();
+        daemon.tell_local(&body);
+        for device in daemon.network().links_up() {
+            daemon.network().emit(&device, body.clone());
+        }
+    }
+}
+
+/// The caller that a linked device is, made when it first says something; none when it is not a member.
+impl Daemon {
+    fn caller(self: &Arc<Self>, device: DeviceId) -> Option<Arc<Caller>> {
+        self.roster().role_of(&device)?;
+        let mut callers = self.callers();
+        let caller = callers.entry(device).or_insert_with(|| {
+            let line = crate::service::Line::Link(self.network().clone(), device);
+            Caller::new(self.clone(), crate::service::Who::Device(device), line)
+        });
+        Some(caller.clone())
+    }
+}

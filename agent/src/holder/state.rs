@@ -1,0 +1,408 @@
+//! A session without its sockets and processes: output, screen, viewers, input, control. Plain calls in, plain answers out; the
+//! loops around it ([`super::server`], [`super::pty`]) wait and move bytes.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use happy_rpc::SessionState;
+use happy_screen::Screen;
+use happy_wire::terminal::Exit;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::input::Input;
+use super::protocol::{Attach, Attached, Refusal, Status, refusal};
+use super::ring::Ring;
+use super::size::{Size, Sizes};
+use super::spec::ExitRecord;
+use super::viewer::{Next, Stage, Viewer};
+
+/// Viewers at once: more than one person has screens, and each may cost a snapshot of up to 16 MiB for a moment.
+pub const MAX_VIEWERS: usize = 64;
+
+/// The most that one read takes from the terminal.
+pub const MAX_READ: usize = 64 * 1024;
+
+/// The most bytes of a viewer's name, which everybody else is shown.
+const MAX_NAME: usize = 120;
+
+/// The most bytes of a title: a program can set it to anything, many times a second.
+const MAX_TITLE: usize = 256;
+
+/// A viewer's connection, as long as it is attached.
+pub type Key = u64;
+
+/// Where a viewer's connection hears from the session.
+#[derive(Default)]
+pub struct Line {
+    /// There may be something to send.
+    pub wake: Notify,
+    /// Why the viewer was cut off, once it was.
+    pub end: std::cell::RefCell<Option<Refusal>>,
+}
+
+/// A session.
+pub struct State {
+    scene: Scene,
+    viewers: BTreeMap<Key, (Viewer, Rc<Line>)>,
+    next_key: Key,
+    title: String,
+    pid: Option<u32>,
+    wakes: Rc<Wakes>,
+}
+
+/// What all viewers look at.
+struct Scene {
+    ring: Ring,
+    screen: Screen,
+    sizes: Sizes,
+    input: Input,
+    /// Who may decide the size, by name: the last one does, those before get it back when it leaves.
+    control: Vec<(Key, String)>,
+    control_changes: u64,
+    exit: Option<ExitRecord>,
+}
+
+impl Scene {
+    fn controller(&self) -> Option<Key> {
+        self.control.last().map(|(key, _)| *key)
+    }
+
+    fn seen_by(&self, key: Key, now: Instant) -> Stage<'_> {
+        Stage {
+            ring: &self.ring,
+            screen: &self.screen,
+            sizes: &self.sizes,
+            input: &self.input,
+            control: self.control_changes,
+            controller: self.control.last().map_or("", |(_, name)| name),
+            you_control: self.controller() == Some(key),
+            exit: self.exit.map(|exit| match exit.state {
+                SessionState::Exited { code } => Exit::Code(code),
+                SessionState::Killed { signal } => Exit::Signal(signal),
+                SessionState::Running | SessionState::Lost => Exit::Unknown,
+            }),
+            now,
+        }
+    }
+}
+
+/// Where the loops around a session hear from it.
+pub struct Wakes {
+    /// There is something to type into the program.
+    pub input: Notify,
+    /// Viewers may type again.
+    pub input_room: Notify,
+    /// The program may print again.
+    pub output_room: Notify,
+    /// Counts changes of the status.
+    pub status: watch::Sender<u64>,
+}
+
+impl Default for Wakes {
+    fn default() -> Self {
+        Self {
+            input: Notify::new(),
+            input_room: Notify::new(),
+            output_room: Notify::new(),
+            status: watch::Sender::new(0),
+        }
+    }
+}
+
+impl State {
+    /// A session whose program runs as `pid`.
+    pub fn new(size: Size, ring_bytes: usize, scrollback_rows: usize, pid: u32) -> Self {
+        Self {
+            scene: Scene {
+                ring: Ring::new(ring_bytes.max(4 * MAX_READ)),
+                screen: Screen::new(size.cols, size.rows, scrollback_rows),
+                sizes: Sizes::new(size),
+                input: Input::default(),
+                control: Vec::new(),
+                control_changes: 0,
+                exit: None,
+            },
+            viewers: BTreeMap::new(),
+            next_key: 0,
+            title: String::new(),
+            pid: Some(pid),
+            wakes: Rc::default(),
+        }
+    }
+
+    /// Where its loops hear from it.
+    pub fn wakes(&self) -> Rc<Wakes> {
+        Rc::clone(&self.wakes)
+    }
+
+    /// The program has printed.
+    pub fn on_output(&mut self, bytes: &[u8]) {
+        self.scene.ring.push(bytes);
+        self.scene.sizes.forget_before(self.scene.ring.start());
+        let fed = self.scene.screen.feed(bytes);
+        // The holder answers, and nobody else: two answers would be typed into a shell.
+        if !fed.replies.is_empty() {
+            if self.scene.input.answer(&fed.replies) {
+                self.wakes.input.notify_one();
+            } else {
+                tracing::debug!("the program asks its terminal and does not read the answers");
+            }
+        }
+        self.take_title();
+        self.wake_viewers();
+    }
+
+    fn take_title(&mut self) {
+        let title = self.scene.screen.title();
+        let title = &title[..title.floor_char_boundary(MAX_TITLE)];
+        if title != self.title {
+            self.title = title.to_owned();
+            self.on_status();
+        }
+    }
+
+    /// Whether the program's output may be read: with [`MAX_READ`] bytes more, every lossless viewer would still find in the ring what
+    /// it has not got. A part is kept free for what comes out of the terminal after the program has ended.
+    pub fn may_read(&self) -> bool {
+        let keep = self.scene.ring.capacity() / 2;
+        let lossless = self.viewers.values().filter(|(viewer, _)| viewer.lossless);
+        let behind = lossless.map(|(viewer, _)| self.scene.ring.end().saturating_sub(viewer.position())).max();
+        behind.is_none_or(|behind| behind + MAX_READ as u64 <= keep)
+    }
+
+    /// Adds a viewer.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for the viewer.
+    pub fn attach(&mut self, attach: Attach, now: Instant) -> Result<(Key, Rc<Line>, Attached), Refusal> {
+        let inherited = self.displace(attach.writer, attach.viewer);
+        if self.viewers.len() >= MAX_VIEWERS {
+            return Err(Refusal::new(refusal::TOO_MANY, format!("{MAX_VIEWERS} viewers are attached already")));
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let input_offset = self.scene.input.attach(attach.writer);
+        let name = clean(&attach.name);
+        let takes = inherited || (attach.take_control && self.scene.control.is_empty());
+        if takes {
+            self.scene.control.push((key, name.clone()));
+            self.scene.control_changes += 1;
+        }
+        let viewer = Viewer::new(&attach, name, &self.scene.seen_by(key, now));
+        let offset = viewer.position();
+        let line = Rc::<Line>::default();
+        self.viewers.insert(key, (viewer, Rc::clone(&line)));
+        if takes && attach.cols > 0 && attach.rows > 0 {
+            self.set_size(Size::clamped(attach.cols, attach.rows));
+        }
+        self.on_status();
+        self.wake_viewers();
+        Ok((key, line, Attached { input_offset, offset, you_control: takes, status: self.status() }))
+    }
+
+    /// A viewer that comes back before its old connection was noticed to be dead takes its own place. Whether it had control.
+    fn displace(&mut self, writer: Uuid, id: Uuid) -> bool {
+        let old: Vec<_> = self
+            .viewers
+            .iter()
+            .filter(|(_, (viewer, _))| viewer.writer == writer || viewer.id == id)
+            .map(|(key, _)| *key)
+            .collect();
+        let controlled = self.scene.controller().is_some_and(|key| old.contains(&key));
+        for key in old {
+            self.cut_off(key, Refusal::new(refusal::DISPLACED, "the same viewer has attached anew"));
+        }
+        controlled
+    }
+
+    fn cut_off(&mut self, key: Key, why: Refusal) {
+        if let Some((_, line)) = self.viewers.get(&key) {
+            line.end.replace(Some(why));
+            line.wake.notify_one();
+        }
+        self.detach(key);
+    }
+
+    /// A viewer has gone. The size stays as it is.
+    pub fn detach(&mut self, key: Key) {
+        let Some((viewer, _)) = self.viewers.remove(&key) else { return };
+        self.scene.input.detach(viewer.writer);
+        if self.scene.controller() == Some(key) {
+            self.scene.control_changes += 1;
+        }
+        self.scene.control.retain(|(other, _)| *other != key);
+        self.wakes.output_room.notify_one();
+        self.on_status();
+        self.wake_viewers();
+    }
+
+    /// Cuts a viewer off on request.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn detach_by_id(&mut self, id: Uuid) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        self.cut_off(key, Refusal::new(refusal::DETACHED, "detached"));
+        Ok(())
+    }
+
+    fn find(&self, id: Uuid) -> Result<Key, Refusal> {
+        let found = self.viewers.iter().find(|(_, (viewer, _))| viewer.id == id);
+        found.map(|(key, _)| *key).ok_or_else(|| Refusal::new(refusal::NOT_FOUND, "no such viewer is attached"))
+    }
+
+    /// Makes a viewer the one that decides the size.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn take_control(&mut self, id: Uuid, cols: u16, rows: u16) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        if self.scene.controller() != Some(key)
+            && let Some((viewer, _)) = self.viewers.get(&key)
+        {
+            self.scene.control.retain(|(other, _)| *other != key);
+            self.scene.control.push((key, viewer.name.clone()));
+            self.scene.control_changes += 1;
+        }
+        self.set_size(Size::clamped(cols, rows));
+        self.on_status();
+        self.wake_viewers();
+        Ok(())
+    }
+
+    /// Changes the size on behalf of a viewer.
+    ///
+    /// # Errors
+    /// Unless the viewer is in control.
+    pub fn resize(&mut self, id: Uuid, cols: u16, rows: u16) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        if self.scene.controller() != Some(key) {
+            return Err(Refusal::new(refusal::CONFLICT, "another viewer decides the size; take control first"));
+        }
+        self.set_size(Size::clamped(cols, rows));
+        Ok(())
+    }
+
+    fn set_size(&mut self, size: Size) {
+        if size == self.scene.sizes.now() || self.scene.exit.is_some() {
+            return;
+        }
+        self.scene.screen.resize(size.cols, size.rows);
+        self.scene.sizes.change(self.scene.ring.end(), size);
+        self.on_status();
+        self.wake_viewers();
+    }
+
+    /// The size that the program's terminal must have.
+    pub fn size(&self) -> Size {
+        self.scene.sizes.now()
+    }
+
+    /// A viewer types.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when input was skipped; the viewer must be cut off.
+    pub fn on_input(&mut self, key: Key, offset: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        let Some((viewer, _)) = self.viewers.get_mut(&key) else { return Ok(()) };
+        viewer.on_input();
+        if self.scene.exit.is_some() {
+            return Ok(());
+        }
+        self.scene
+            .input
+            .type_in(viewer.writer, offset, bytes)
+            // PROTOCOL 10.1: refused with Close 4400.
+            .map_err(|gap| Refusal::new(refusal::MALFORMED, gap.to_string()))?;
+        self.wakes.input.notify_one();
+        Ok(())
+    }
+
+    /// Whether viewers may type more.
+    pub fn has_input_room(&self) -> bool {
+        self.scene.input.has_room()
+    }
+
+    /// What to type into the program next; empty when there is nothing.
+    pub fn pending_input(&self) -> &[u8] {
+        self.scene.input.front()
+    }
+
+    /// The program's terminal took so many bytes.
+    pub fn on_typed(&mut self, count: usize) {
+        let was_full = !self.scene.input.has_room();
+        self.scene.input.wrote(count);
+        if was_full && self.scene.input.has_room() {
+            self.wakes.input_room.notify_waiters();
+        }
+        self.wake_viewers();
+    }
+
+    /// Puts what a viewer should see next; `None` when it was cut off.
+    pub fn fill(&mut self, key: Key, now: Instant, out: &mut BytesMut) -> Option<Next> {
+        let (viewer, _) = self.viewers.get_mut(&key)?;
+        let next = viewer.fill(&self.scene.seen_by(key, now), out);
+        if viewer.lossless {
+            self.wakes.output_room.notify_one();
+        }
+        Some(next)
+    }
+
+    /// The process is no more.
+    pub fn on_reaped(&mut self) {
+        self.pid = None;
+    }
+
+    /// The program has ended and everything it printed was read.
+    pub fn on_exit(&mut self, exit: ExitRecord) {
+        self.scene.exit = Some(exit);
+        self.scene.input.discard();
+        self.wakes.input_room.notify_waiters();
+        self.on_status();
+        self.wake_viewers();
+    }
+
+    /// The program's process, while there is one.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The end of the output.
+    pub fn output_offset(&self) -> u64 {
+        self.scene.ring.end()
+    }
+
+    /// What is told on control connections.
+    pub fn status(&self) -> Status {
+        let size = self.scene.sizes.now();
+        Status {
+            holder: std::process::id(),
+            pid: self.pid,
+            cols: size.cols,
+            rows: size.rows,
+            kept_from: self.scene.ring.start(),
+            output_offset: self.scene.ring.end(),
+            viewers: self.viewers.len() as u32,
+            controller: self.scene.control.last().map(|(_, name)| name.clone()),
+            title: self.title.clone(),
+            state: self.scene.exit.map_or(SessionState::Running, |exit| exit.state),
+        }
+    }
+
+    fn on_status(&self) {
+        self.wakes.status.send_modify(|changes| *changes += 1);
+    }
+
+    fn wake_viewers(&self) {
+        self.viewers.values().for_each(|(_, line)| line.wake.notify_one());
+    }
+}
+
+/// A name that cannot steer the terminal it is shown on.
+fn clean(name: &str) -> String {
+    let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
+    name.truncate(name.floor_char_boundary(MAX_NAME));
+    name
+}

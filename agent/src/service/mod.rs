@@ -1,0 +1,170 @@
+//! The calls of `happy-rpc`, served to the command line and to other devices by the same code.
+//!
+//! [`Caller`] is one of them: it has a role, a way back ([`Line`]) and attachments. [`answer`] is the one place where a method
+//! meets its meaning and where its caller's role is checked.
+
+mod caller;
+mod line;
+mod terminal;
+
+use std::sync::Arc;
+
+use happy_crypto::DeviceId;
+use happy_rpc::{
+    Call, CallError, Capability, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Machine, MachineInfo, Presence,
+    Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionTakeControl,
+    TerminalResize,
+};
+
+pub use caller::{Caller, Who};
+pub use line::{CallName, Gone, Line};
+
+use crate::daemon::Daemon;
+
+/// The calls' word for a role of the membership statements. The one place where the two meet.
+pub fn role(role: happy_pairing::Role) -> Role {
+    match role {
+        happy_pairing::Role::Owner => Role::Owner,
+        happy_pairing::Role::Operator => Role::Operator,
+        happy_pairing::Role::Viewer => Role::Viewer,
+        happy_pairing::Role::Machine => Role::Machine,
+    }
+}
+
+/// The statements' word for a role of the calls.
+pub fn statement_role(role: Role) -> happy_pairing::Role {
+    match role {
+        Role::Owner => happy_pairing::Role::Owner,
+        Role::Operator => happy_pairing::Role::Operator,
+        Role::Viewer => happy_pairing::Role::Viewer,
+        Role::Machine => happy_pairing::Role::Machine,
+    }
+}
+
+/// A role as people write it.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Operator => "operator",
+        Role::Viewer => "viewer",
+        Role::Machine => "machine",
+    }
+}
+
+/// Runs a request and gives the body of its response.
+pub async fn answer(caller: &Arc<Caller>, body: &[u8]) -> Vec<u8> {
+    match Request::parse(body) {
+        Ok(request) => match permit(caller, &request) {
+            Ok(role) => run(caller, role, request).await,
+            Err(error) => happy_rpc::refusal(&error),
+        },
+        Err(error) => happy_rpc::refusal(&error),
+    }
+}
+
+/// The caller's role now, if it is allowed this request. Looked up for each request: a role can end at any time.
+fn permit(caller: &Caller, request: &Request) -> Result<Role, CallError> {
+    let role = caller.role().ok_or_else(|| {
+        CallError::new(ErrorCode::NotPermitted, "this device is no longer a member here; pair it again")
+    })?;
+    if request.needs().granted_to(role) {
+        return Ok(role);
+    }
+    let may = match request.needs() {
+        Capability::View => "look",
+        Capability::Act => "start, steer or end sessions",
+        Capability::Roster => "add or remove devices",
+    };
+    Err(CallError::new(ErrorCode::NotPermitted, format!("the role {} may not {may} here", role_name(role))))
+}
+
+async fn run(caller: &Arc<Caller>, role: Role, request: Request) -> Vec<u8> {
+    let daemon = caller.daemon();
+    match request {
+        Request::MachineInfo(_) => MachineInfo::answer(&Ok(machine_info(daemon, role))),
+        Request::DeviceList(_) => DeviceList::answer(&Ok(devices(daemon, caller.device()))),
+        Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device)),
+        Request::SessionList(_) => SessionList::answer(&Ok(daemon.sessions().list().await)),
+        Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
+        Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, params).await),
+        Request::SessionDetach(params) => {
+            let outcome = match caller.owns(params.attachment) {
+                Ok(()) => daemon.sessions().detach(params.attachment).await.map_err(Into::into),
+                // It has ended already, which is what was asked for.
+                Err(_) => Ok(()),
+            };
+            SessionDetach::answer(&outcome.map(|()| Done {}))
+        }
+        Request::SessionKill(params) => {
+            let outcome = daemon.sessions().kill(params.session).await;
+            SessionKill::answer(&outcome.map(|()| Done {}).map_err(Into::into))
+        }
+        Request::SessionTakeControl(params) => SessionTakeControl::answer(&take_control(caller, params).await),
+        Request::TerminalResize(params) => TerminalResize::answer(&resize(caller, params).await),
+    }
+}
+
+async fn create(caller: &Caller, mut params: SessionCreate) -> Result<happy_rpc::Session, CallError> {
+    if caller.device().is_some() {
+        // An environment is the business of a person's own shell; from elsewhere it would be a way around what the machine
+        // has set up.
+        params.env = None;
+    }
+    caller.daemon().sessions().create(params).await.map_err(Into::into)
+}
+
+async fn take_control(caller: &Caller, params: SessionTakeControl) -> Result<Done, CallError> {
+    caller.owns(params.attachment)?;
+    caller.daemon().sessions().take_control(params.attachment, params.cols, params.rows).await?;
+    Ok(Done {})
+}
+
+async fn resize(caller: &Caller, params: TerminalResize) -> Result<Done, CallError> {
+    caller.owns(params.attachment)?;
+    caller.daemon().sessions().resize(params.attachment, params.cols, params.rows).await?;
+    Ok(Done {})
+}
+
+fn revoke(caller: &Arc<Caller>, device: &str) -> Result<Done, CallError> {
+    let device: DeviceId =
+        device.parse().map_err(|_| CallError::new(ErrorCode::Malformed, "that is not a device id"))?;
+    caller.daemon().revoke(device)?;
+    Ok(Done {})
+}
+
+fn machine_info(daemon: &Daemon, role: Role) -> Machine {
+    Machine {
+        device: daemon.device_id().to_string(),
+        name: daemon.name().to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: happy_wire::VERSION,
+        role,
+        relays: daemon.relay_origins(),
+        app_hash: daemon.app_hash(),
+        home: std::env::home_dir().unwrap_or_default().display().to_string(),
+    }
+}
+
+/// The devices that this machine knows, as one of them (or nobody) sees them.
+pub fn devices(daemon: &Daemon, you: Option<DeviceId>) -> Vec<Device> {
+    let here = daemon.network().links_up();
+    let relay_up = daemon.network().is_up();
+    let presence = |device: &DeviceId| match (here.contains(device), relay_up) {
+        (true, _) => Presence::Here,
+        (false, true) => Presence::Away,
+        (false, false) => Presence::Unknown,
+    };
+    let roster = daemon.roster();
+    let members = roster.members().into_iter().map(|member| Device {
+        device: member.device.to_string(),
+        name: member.name.clone(),
+        role: role(member.role),
+        safety_number: member.safety_number.clone(),
+        added_at: member.added_at_unix.saturating_mul(1000),
+        removed_at: member.removed_at_unix.map(|at| at.saturating_mul(1000)),
+        presence: if member.removed_at_unix.is_some() { Presence::Away } else { presence(&member.device) },
+        you: you == Some(member.device),
+    });
+    members.collect()
+}

@@ -1,0 +1,85 @@
+//! Finding the sessions again that an earlier daemon has left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use happy_rpc::SessionState;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::error::ConnectError;
+use super::{ENDED_KEPT, Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, client, remove_files};
+use crate::holder::spec::{Description, SessionDir, unix_ms};
+
+/// How long to wait before asking again a holder that is just starting.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Looks into every directory of sessions; all holders are asked at once.
+pub(super) async fn all(shared: &Arc<Shared>) -> Result<(), OpenError> {
+    let path = shared.config.home.join("sessions");
+    let root = SessionDir::new(&path);
+    let failed = |source| OpenError { path: path.clone(), source };
+    root.create().map_err(failed)?;
+    let mut found = JoinSet::new();
+    for entry in std::fs::read_dir(&path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<Uuid>().ok()) else { continue };
+        if found.len() >= MAX_SESSIONS {
+            tracing::warn!("there are more than {MAX_SESSIONS} sessions in {}; the rest is not listed", path.display());
+            break;
+        }
+        let shared = Arc::clone(shared);
+        found.spawn(async move {
+            if let Some(entry) = one(&shared, id, SessionDir::new(entry.path())).await {
+                shared.entries().insert(id, entry);
+            }
+        });
+    }
+    while found.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
+    let description = match dir.description() {
+        Ok(description) if description.id == id => description,
+        // Left by a daemon that died between making the directory and describing the session: there is no holder.
+        Ok(_) | Err(_) => {
+            tracing::warn!("{} does not describe a session and is removed", dir.path().display());
+            remove_files(&dir, None);
+            return None;
+        }
+    };
+    match reach(shared, &description, &dir).await {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            let exit = dir.exit().unwrap_or_else(|error| {
+                tracing::warn!("session {id}: {error}");
+                None
+            });
+            match exit {
+                Some(exit) if Duration::from_millis(unix_ms().saturating_sub(exit.at)) > ENDED_KEPT => {
+                    remove_files(&dir, Some(&description.socket));
+                    return None;
+                }
+                Some(_) => {}
+                None => tracing::warn!("session {id} ({}) is lost: {error}", description.name),
+            }
+            let ended = Entry::ended(&description, dir, exit);
+            debug_assert!(ended.session.state != SessionState::Running);
+            Some(ended)
+        }
+    }
+}
+
+/// Asks the holder; one whose session is younger than [`HOLDER_DEADLINE`] may not listen yet.
+async fn reach(shared: &Arc<Shared>, description: &Description, dir: &SessionDir) -> Result<Entry, ConnectError> {
+    loop {
+        let young = unix_ms().saturating_sub(description.created_at) < HOLDER_DEADLINE.as_millis() as u64;
+        match client::steer(shared, description, dir).await {
+            Err(ConnectError::Socket(_)) if young && !matches!(dir.exit(), Ok(Some(_))) => {
+                tokio::time::sleep(RETRY).await
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What can go wrong with sessions, and what a caller is told.
+
+use std::io;
+use std::path::PathBuf;
+
+use happy_rpc::{CallError, ErrorCode};
+
+use crate::holder::protocol::{FrameError, Refusal, refusal};
+use crate::holder::spec::StartError;
+
+/// Why the sessions could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the sessions' directory {path} cannot be used: {source}")]
+pub struct OpenError {
+    /// Which directory.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Why a session was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// [`super::MAX_SESSIONS`] are there.
+    #[error("there are {} sessions already; end or forget some first", super::MAX_SESSIONS)]
+    TooMany,
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Request(&'static str),
+    /// The holder could not start the program.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The session's files could not be written.
+    #[error("the session's files cannot be written to {path}: {source}")]
+    Files {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The holder process could not be started.
+    #[error("the session's process cannot be started: {0}")]
+    Spawn(io::Error),
+    /// The holder ended before it said anything.
+    #[error("the session's process ended before it was ready")]
+    Died,
+    /// The holder did not get ready in time.
+    #[error("the session's process was not ready within {} seconds", super::HOLDER_DEADLINE.as_secs())]
+    Late,
+    /// The holder started and cannot be spoken to.
+    #[error("the session was started and cannot be reached: {0}")]
+    Unreachable(ConnectError),
+}
+
+/// Why a holder cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Its socket does not answer.
+    #[error("its socket does not answer: {0}")]
+    Socket(#[from] io::Error),
+    /// The process behind the socket belongs to somebody else.
+    #[error("its socket belongs to another user")]
+    Stranger,
+    /// It broke off or spoke out of turn.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// It said something that cannot be understood.
+    #[error("it does not speak this version's protocol")]
+    Protocol,
+    /// It refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It took too long.
+    #[error("it did not answer within {} seconds", super::HOLDER_DEADLINE.as_secs())]
+    Late,
+}
+
+/// Why a viewer was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No such session.
+    #[error("there is no such session")]
+    NoSession,
+    /// It has ended and its last screen is gone.
+    #[error("the session has ended and its screen is no longer kept")]
+    Ended,
+    /// Its holder cannot be spoken to.
+    #[error("the session cannot be reached: {0}")]
+    Unreachable(#[from] ConnectError),
+}
+
+/// Why a holder did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No such session.
+    #[error("there is no such session")]
+    NoSession,
+    /// No such attachment, or it has ended.
+    #[error("there is no such attachment; attach again")]
+    NoAttachment,
+    /// The session has ended.
+    #[error("the session has ended")]
+    HolderGone,
+    /// The holder refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The holder does not answer.
+    #[error("the session did not answer within {} seconds", super::HOLDER_DEADLINE.as_secs())]
+    Late,
+}
+
+/// Why an attachment ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewerError {
+    /// The holder cut it off; the code is one of `PROTOCOL 13` and can be passed on with Close.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The connection to the holder broke.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The message is larger than a frame may be.
+    #[error("a terminal message of {0} bytes is too large")]
+    TooLarge(usize),
+}
+
+impl From<io::Error> for ViewerError {
+    fn from(error: io::Error) -> Self {
+        Self::Frame(error.into())
+    }
+}
+
+impl From<CreateError> for CallError {
+    fn from(error: CreateError) -> Self {
+        let code = match &error {
+            CreateError::TooMany => ErrorCode::TooMany,
+            CreateError::Request(_) => ErrorCode::Malformed,
+            CreateError::Start(StartError::CommandNotFound(_) | StartError::CwdMissing(_)) => ErrorCode::NotFound,
+            CreateError::Start(StartError::NotExecutable(..) | StartError::CwdDenied(..)) => ErrorCode::NotPermitted,
+            _ => ErrorCode::Failed,
+        };
+        CallError::new(code, error.to_string())
+    }
+}
+
+impl From<AttachError> for CallError {
+    fn from(error: AttachError) -> Self {
+        let code = match &error {
+            AttachError::NoSession => ErrorCode::NotFound,
+            AttachError::Ended => ErrorCode::Conflict,
+            AttachError::Unreachable(ConnectError::Refused(refused)) => refused_code(refused),
+            AttachError::Unreachable(_) => ErrorCode::Failed,
+        };
+        CallError::new(code, error.to_string())
+    }
+}
+
+impl From<ControlError> for CallError {
+    fn from(error: ControlError) -> Self {
+        let code = match &error {
+            ControlError::NoSession | ControlError::NoAttachment => ErrorCode::NotFound,
+            ControlError::HolderGone => ErrorCode::Conflict,
+            ControlError::Refused(refused) => refused_code(refused),
+            ControlError::Late => ErrorCode::Failed,
+        };
+        CallError::new(code, error.to_string())
+    }
+}
+
+fn refused_code(refused: &Refusal) -> ErrorCode {
+    match refused.code {
+        refusal::MALFORMED => ErrorCode::Malformed,
+        refusal::TOO_MANY => ErrorCode::TooMany,
+        refusal::NOT_FOUND => ErrorCode::NotFound,
+        refusal::CONFLICT | refusal::DISPLACED => ErrorCode::Conflict,
+        _ => ErrorCode::Failed,
+    }
+}

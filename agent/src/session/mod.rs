@@ -1,0 +1,459 @@
+//! The sessions of this machine, as the daemon sees them: each lives in its own holder process ([`crate::holder`]), which the
+//! daemon starts, finds again after a crash or upgrade of itself, and speaks to over one socket per viewer and one to steer.
+//!
+//! The whole interface, for whoever serves calls with it:
+//!
+//! ```no_run
+//! # use happy::session::{AttachRequest, Config, Sessions};
+//! # use uuid::Uuid;
+//! # async fn serve(home: std::path::PathBuf, create: happy_rpc::SessionCreate) -> Result<(), Box<dyn std::error::Error>> {
+//! let sessions = Sessions::open(Config::new(home)?).await?;      // adopts what an earlier daemon has left
+//! let mut events = sessions.subscribe();                         // events.next().await: happy_rpc::Event
+//! let session = sessions.create(create).await?;                  // happy_rpc::Session
+//! let all = sessions.list().await;
+//!
+//! let viewer = sessions
+//!     .attach(AttachRequest { session: session.id, writer: Uuid::new_v4(), name: "desk".into(), from: None, scrollback: 1_000,
+//!                             lossless: false, cols: 80, rows: 24, take_control: true })
+//!     .await?;
+//! let (attached, mut sender, mut receiver) = viewer.split();     // attached: happy_rpc::Attached, for the answer of session.attach
+//! let message = receiver.recv().await?;                          // bytes of one TerminalMessage, for the channel as they are
+//! # let input = message.unwrap();
+//! sender.send(&input).await?;                                    // bytes of one TerminalMessage::Input from the channel
+//!
+//! sessions.take_control(attached.attachment, 120, 40).await?;
+//! sessions.resize(attached.attachment, 100, 30).await?;
+//! sessions.detach(attached.attachment).await?;                   // or drop sender and receiver
+//! sessions.kill(session.id).await?;                              // hang-up, then SIGKILL; forgets a session that has ended
+//! # Ok(()) }
+//! ```
+//!
+//! Everything is cheap to clone, safe to call from many tasks and bounded in time; each error is an enum with a sentence for people
+//! and turns into a [`happy_rpc::CallError`] with `into()`. Backpressure is the socket's: whoever does not call
+//! [`ViewerReceiver::recv`] is given a new snapshot instead of a backlog (a lossless viewer makes the program wait), and
+//! [`ViewerSender::send`] waits while the program does not read. Dropping [`Sessions`] ends its connections, not the sessions.
+
+mod adopt;
+mod client;
+mod error;
+mod spawn;
+mod viewer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use happy_rpc::{Event, Session, SessionCreate, SessionState};
+use rustix::process::Signal;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::holder::protocol::{Request, Status, refusal};
+use crate::holder::spec::{Description, ExitRecord, SessionDir};
+
+pub use error::{AttachError, ControlError, CreateError, OpenError, ViewerError};
+pub use viewer::{AttachRequest, Viewer, ViewerReceiver, ViewerSender};
+
+/// How many sessions there may be, ended ones that are still listed included: each costs a process, some descriptors and memory.
+pub const MAX_SESSIONS: usize = 1_000;
+
+/// How long a holder may take to start its program or to answer, before it counts as broken.
+pub const HOLDER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a program may take to go after a hang-up.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long an ended session is listed when nobody forgets it.
+pub const ENDED_KEPT: Duration = crate::holder::ENDED_KEPT;
+
+/// Events kept for a subscriber that is slow; then it is told to list again.
+const EVENTS: usize = 256;
+
+/// Requests to one holder that wait to be sent; more wait with their callers.
+const ASKS: usize = 16;
+
+/// How long [`Sessions::list`] waits for the holders' newest figures before it makes do with the last known ones.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// Where sessions live and how holders are started.
+#[derive(Clone)]
+pub struct Config {
+    /// `HAPPY_HOME_DIR`; sessions live in `sessions/` there.
+    pub home: PathBuf,
+    /// Program and first arguments of a holder; `--dir DIR` is added.
+    pub holder: Vec<OsString>,
+    /// The environment of sessions whose creator sent none.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Holders run this very program with the argument `holder`, sessions get this process's environment (what of it is UTF-8).
+    ///
+    /// # Errors
+    /// When this program's own path cannot be found.
+    pub fn new(home: impl Into<PathBuf>) -> io::Result<Self> {
+        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Ok(Self {
+            home: home.into(),
+            holder: vec![std::env::current_exe()?.into(), "holder".into()],
+            env: env.collect(),
+        })
+    }
+}
+
+/// All sessions of this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    entries: Mutex<BTreeMap<Uuid, Entry>>,
+    /// Attachment → session.
+    attachments: Mutex<HashMap<Uuid, Uuid>>,
+    events: broadcast::Sender<Event>,
+}
+
+struct Entry {
+    session: Session,
+    dir: SessionDir,
+    socket: PathBuf,
+    /// `None` when no holder lives any more.
+    holder: Option<mpsc::Sender<Ask>>,
+}
+
+/// A request on its way to a holder, and who waits for the answer.
+struct Ask {
+    request: Request,
+    answer: oneshot::Sender<Result<Status, ControlError>>,
+}
+
+impl Sessions {
+    /// Finds the sessions that earlier daemons have left, and is ready for more.
+    ///
+    /// # Errors
+    /// When the sessions' directory cannot be made or read.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared {
+            config,
+            entries: Mutex::default(),
+            attachments: Mutex::default(),
+            events: broadcast::channel(EVENTS).0,
+        });
+        adopt::all(&shared).await?;
+        Ok(Self { shared })
+    }
+
+    /// Starts a program in a new terminal.
+    ///
+    /// # Errors
+    /// [`CreateError`]; nothing is left behind.
+    pub async fn create(&self, params: SessionCreate) -> Result<Session, CreateError> {
+        let (id, dir) = self.shared.reserve()?;
+        let started = spawn::start(&self.shared.config, id, &dir, params).await;
+        let started = match started {
+            Ok(description) => client::steer(&self.shared, &description, &dir).await.map_err(CreateError::Unreachable),
+            Err(error) => Err(error),
+        };
+        self.shared.settle(id, &dir, started)
+    }
+
+    /// All sessions, oldest first.
+    pub async fn list(&self) -> Vec<Session> {
+        let holders: Vec<_> = self.shared.entries().values().filter_map(|entry| entry.holder.clone()).collect();
+        let asked = holders.into_iter().map(|holder| async move { ask(&holder, Request::Status).await });
+        // What a holder answers reaches the list through its own task; one that is slow shows its last figures.
+        let mut answers = tokio::task::JoinSet::from_iter(asked);
+        let all = async { while answers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(REFRESH, all).await;
+        let mut sessions: Vec<_> = self.shared.listed().collect();
+        sessions.sort_by_key(|session| (session.created_at, session.id));
+        sessions
+    }
+
+    /// One session as last heard of.
+    pub fn session(&self, id: Uuid) -> Option<Session> {
+        self.shared.listed().find(|session| session.id == id)
+    }
+
+    /// Everything that happens to sessions from now on.
+    pub fn subscribe(&self) -> Events {
+        Events { inner: self.shared.events.subscribe() }
+    }
+
+    /// Shows a session to a viewer.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn attach(&self, request: AttachRequest) -> Result<Viewer, AttachError> {
+        viewer::attach(&self.shared, request).await
+    }
+
+    /// Ends an attachment; the session goes on. One that has already ended is no error.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn detach(&self, attachment: Uuid) -> Result<(), ControlError> {
+        match self.shared.ask_about(attachment, |viewer| Request::Detach { viewer }).await {
+            Ok(_) | Err(ControlError::NoAttachment) => Ok(()),
+            Err(ControlError::Refused(refused)) if refused.code == refusal::NOT_FOUND => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an attachment the one that decides the size, at once in its own size.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn take_control(&self, attachment: Uuid, cols: u16, rows: u16) -> Result<(), ControlError> {
+        self.shared.ask_about(attachment, |viewer| Request::TakeControl { viewer, cols, rows }).await.map(drop)
+    }
+
+    /// Changes the size of the screen.
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlError::Refused`] unless the attachment is in control.
+    pub async fn resize(&self, attachment: Uuid, cols: u16, rows: u16) -> Result<(), ControlError> {
+        self.shared.ask_about(attachment, |viewer| Request::Resize { viewer, cols, rows }).await.map(drop)
+    }
+
+    /// Ends the program: a hang-up for its process group, SIGKILL after [`KILL_GRACE`]. A session that has already ended is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn kill(&self, id: Uuid) -> Result<(), ControlError> {
+        let session = self.session(id).ok_or(ControlError::NoSession)?;
+        if session.state != SessionState::Running {
+            return self.forget(id).await;
+        }
+        match self.signal(id, Signal::HUP, KILL_GRACE).await {
+            // It has ended and we had not heard of it yet.
+            Err(ControlError::Refused(refused)) if refused.code == refusal::CONFLICT => self.forget(id).await,
+            other => other,
+        }
+    }
+
+    /// Sends a signal to the program's process group; SIGKILL follows after `grace`, or never when that is zero.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn signal(&self, id: Uuid, signal: Signal, grace: Duration) -> Result<(), ControlError> {
+        let request = Request::Kill {
+            signal: signal.as_raw().unsigned_abs(),
+            then_kill_after_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX),
+        };
+        let holder = self.shared.holder(id)?;
+        ask(&holder, request).await.map(drop)
+    }
+
+    /// Takes a session that has ended off the list, its last screen and its files with it.
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlError::Refused`] while the program runs.
+    pub async fn forget(&self, id: Uuid) -> Result<(), ControlError> {
+        match self.shared.holder(id) {
+            Ok(holder) => match ask(&holder, Request::Forget).await {
+                Ok(_) | Err(ControlError::HolderGone) => {}
+                Err(error) => return Err(error),
+            },
+            Err(ControlError::HolderGone) => {}
+            Err(error) => return Err(error),
+        }
+        self.shared.remove(id);
+        Ok(())
+    }
+}
+
+/// What happens to sessions.
+pub struct Events {
+    inner: broadcast::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; `None` when the [`Sessions`] are gone. A subscriber that was too slow is told [`Event::ListAgain`] once.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.inner.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::ListAgain {}),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Asks a holder and waits for its answer, for [`HOLDER_DEADLINE`] at most.
+async fn ask(holder: &mpsc::Sender<Ask>, request: Request) -> Result<Status, ControlError> {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        holder.send(Ask { request, answer }).await.map_err(|_| ControlError::HolderGone)?;
+        answered.await.unwrap_or(Err(ControlError::HolderGone))
+    };
+    tokio::time::timeout(HOLDER_DEADLINE, asked).await.unwrap_or(Err(ControlError::Late))
+}
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
+        // Nothing panics while it holds the lock; if something did, the list itself is still whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attachments(&self) -> MutexGuard<'_, HashMap<Uuid, Uuid>> {
+        self.attachments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions that people are shown: one that is just being created is not among them.
+    fn listed(&self) -> impl Iterator<Item = Session> + use<> {
+        let sessions: Vec<_> =
+            self.entries().values().filter(|entry| entry.is_settled()).map(|e| e.session.clone()).collect();
+        sessions.into_iter()
+    }
+
+    /// Takes a place on the list, so that the limit holds while many sessions are created at once.
+    fn reserve(&self) -> Result<(Uuid, SessionDir), CreateError> {
+        let mut entries = self.entries();
+        if entries.len() >= MAX_SESSIONS {
+            return Err(CreateError::TooMany);
+        }
+        let id = Uuid::new_v4();
+        let dir = SessionDir::new(self.config.home.join("sessions").join(id.to_string()));
+        entries.insert(id, Entry::reserved(id, dir.clone()));
+        Ok((id, dir))
+    }
+
+    /// Fills or frees the place that [`Shared::reserve`] took.
+    fn settle(&self, id: Uuid, dir: &SessionDir, started: Result<Entry, CreateError>) -> Result<Session, CreateError> {
+        match started {
+            Ok(entry) => {
+                let session = entry.session.clone();
+                self.entries().insert(id, entry);
+                let _ = self.events.send(Event::SessionChanged(session.clone()));
+                Ok(session)
+            }
+            Err(error) => {
+                self.entries().remove(&id);
+                remove_files(dir, None);
+                Err(error)
+            }
+        }
+    }
+
+    fn holder(&self, id: Uuid) -> Result<mpsc::Sender<Ask>, ControlError> {
+        let entries = self.entries();
+        let entry = entries.get(&id).ok_or(ControlError::NoSession)?;
+        entry.holder.clone().ok_or(ControlError::HolderGone)
+    }
+
+    async fn ask_about(&self, attachment: Uuid, request: impl FnOnce(Uuid) -> Request) -> Result<Status, ControlError> {
+        let session = self.attachments().get(&attachment).copied().ok_or(ControlError::NoAttachment)?;
+        let holder = self.holder(session)?;
+        ask(&holder, request(attachment)).await
+    }
+
+    /// Takes in what a holder says of itself.
+    fn update(&self, id: Uuid, status: &Status) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&id) else { return };
+        let before = entry.session.clone();
+        apply(&mut entry.session, status);
+        let only_output = Session { output_offset: before.output_offset, ..entry.session.clone() } == before;
+        if !only_output && entry.is_settled() {
+            let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
+        }
+    }
+
+    /// The connection to a holder has ended: it was told to, or it has died.
+    fn holder_gone(&self, id: Uuid) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&id) else { return };
+        entry.holder = None;
+        entry.session.viewers = 0;
+        entry.session.controller = None;
+        entry.session.pid = None;
+        if entry.session.state == SessionState::Running {
+            (entry.session.state, entry.session.output_offset) = match entry.dir.exit() {
+                Ok(Some(exit)) => (exit.state, exit.offset),
+                Ok(None) | Err(_) => (SessionState::Lost, entry.session.output_offset),
+            };
+        }
+        let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
+    }
+
+    fn remove(&self, id: Uuid) {
+        let Some(entry) = self.entries().remove(&id) else { return };
+        remove_files(&entry.dir, Some(&entry.socket));
+        let _ = self.events.send(Event::SessionRemoved { session: id });
+    }
+}
+
+impl Entry {
+    fn reserved(id: Uuid, dir: SessionDir) -> Self {
+        let description = Description {
+            id,
+            name: String::new(),
+            command: Vec::new(),
+            cwd: PathBuf::new(),
+            created_at: 0,
+            socket: PathBuf::new(),
+        };
+        Self { session: describe(&description), dir, socket: PathBuf::new(), holder: None }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.session.created_at != 0
+    }
+
+    /// A session whose holder has gone.
+    fn ended(description: &Description, dir: SessionDir, exit: Option<ExitRecord>) -> Self {
+        let mut session = describe(description);
+        if let Some(exit) = exit {
+            session.state = exit.state;
+            session.output_offset = exit.offset;
+        }
+        Self { session, dir, socket: description.socket.clone(), holder: None }
+    }
+}
+
+/// What is known without a holder.
+fn describe(description: &Description) -> Session {
+    Session {
+        id: description.id,
+        name: description.name.clone(),
+        title: String::new(),
+        command: description.command.clone(),
+        cwd: description.cwd.clone(),
+        state: SessionState::Lost,
+        pid: None,
+        cols: 0,
+        rows: 0,
+        output_offset: 0,
+        viewers: 0,
+        controller: None,
+        created_at: description.created_at,
+    }
+}
+
+fn apply(session: &mut Session, status: &Status) {
+    session.title.clone_from(&status.title);
+    session.state = status.state;
+    session.pid = status.pid;
+    (session.cols, session.rows) = (status.cols, status.rows);
+    session.output_offset = status.output_offset;
+    session.viewers = status.viewers;
+    session.controller.clone_from(&status.controller);
+}
+
+/// Best effort: what cannot be removed is tried again when the next daemon starts.
+fn remove_files(dir: &SessionDir, socket: Option<&PathBuf>) {
+    if let Some(socket) = socket {
+        let _ = std::fs::remove_file(socket);
+    }
+    if let Err(error) = std::fs::remove_dir_all(dir.path())
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("the files of a session cannot be removed from {}: {error}", dir.path().display());
+    }
+}

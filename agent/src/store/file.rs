@@ -1,0 +1,141 @@
+//! Files that are whole or absent: written aside, synced, renamed into place.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::trouble::Trouble;
+
+/// Only the owner reads and writes.
+pub const PRIVATE: u32 = 0o600;
+
+/// The largest file of ours that is read into memory; a bigger one is not ours.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// Makes a folder that only its owner can enter, or checks the one that is there.
+pub fn private_dir(path: &Path) -> Result<(), Trouble> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Trouble::file("make the folder", path, &error))?;
+    let facts = fs::metadata(path).map_err(|error| Trouble::file("look at", path, &error))?;
+    if facts.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Trouble::new(
+            format!("The folder {} belongs to another user.", path.display()),
+            "Set HAPPY_HOME_DIR to a folder of your own.",
+        ));
+    }
+    if facts.mode() & 0o077 != 0 {
+        // The folder protects the sockets in it, so it is closed rather than complained about.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|error| Trouble::file("close to others the folder", path, &error))?;
+    }
+    Ok(())
+}
+
+/// Replaces a file in one step: a crash leaves the old one or the new one.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Trouble> {
+    write_aside(path, bytes, mode).map_err(|error| Trouble::file("write", path, &error))
+}
+
+fn write_aside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let aside = path.with_file_name(name);
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // O_EXCL: whoever planted a file or link of this name does not get our bytes.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_folder_of(path)
+}
+
+/// Makes a rename or a new file in this folder survive a power cut.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// The content of a file; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Trouble> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Trouble::file("read", path, &error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Trouble::file("read", path, &error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Trouble::new(
+            format!("The file {} is far larger than anything written there.", path.display()),
+            "Move it aside and try again.",
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+/// The content of a file that holds secrets: refused when others could have read it.
+pub fn read_private(path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Trouble> {
+    let Some(bytes) = read(path)?.map(zeroize::Zeroizing::new) else { return Ok(None) };
+    let facts = fs::metadata(path).map_err(|error| Trouble::file("look at", path, &error))?;
+    let mode = facts.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Trouble::new(
+            format!("The key file {} can be read by other users (mode {mode:04o}).", path.display()),
+            format!(
+                "Close it with `chmod 600 {}`; if others use this machine, move the file aside and pair again.",
+                path.display()
+            ),
+        ));
+    }
+    if facts.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Trouble::new(
+            format!("The key file {} belongs to another user.", path.display()),
+            "Set HAPPY_HOME_DIR to a folder of your own.",
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_has_the_mode_asked_for_and_no_rest_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        replace(&path, b"long old content", 0o644).unwrap();
+        replace(&path, b"new", PRIVATE).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn secrets_that_others_can_read_are_refused_with_the_command_that_helps() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("access.key");
+        replace(&path, b"k", 0o640).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let trouble = read_private(&path).unwrap_err();
+        assert!(trouble.todo.contains(&format!("chmod 600 {}", path.display())), "{trouble}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_private(&path).unwrap().unwrap().as_slice(), b"k");
+    }
+
+    #[test]
+    fn a_folder_open_to_others_is_closed() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b");
+        private_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        private_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+}

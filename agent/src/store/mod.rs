@@ -1,0 +1,270 @@
+//! What is kept in `HAPPY_HOME_DIR` (default `~/.happy`, mode 0700).
+//!
+//! | file | what | secret |
+//! |---|---|---|
+//! | `access.key` | identity and signed prekey ([`AccessKey`]) | yes, 0600 |
+//! | `settings.json` | what a person chose ([`Settings`]) | no |
+//! | `membership.log` | the signed statements ([`Roster`]) | no |
+//! | `peers.json` | how the devices are reached ([`Roster`]) | no |
+//! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
+//! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
+//! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
+//! | `logs/`, `sessions/` | what their names say | |
+
+pub mod file;
+mod key;
+mod lock;
+mod log;
+mod roster;
+mod settings;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+
+pub use key::AccessKey;
+pub use lock::DaemonLock;
+pub use log::{LogFile, MAX_LOG};
+pub use roster::{MemberEntry, Peer, Roster};
+pub use settings::{API_PORT, RELAY_PORT, Settings};
+pub use state::DaemonState;
+
+use crate::trouble::Trouble;
+
+/// The variable that names the home.
+pub const HOME_VARIABLE: &str = "HAPPY_HOME_DIR";
+
+/// A Unix socket's path may be this long on every system we run on (macOS: 104 with its end).
+const MAX_SOCKET_PATH: usize = 103;
+
+/// The home folder; knows where everything is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The home that the environment names. Does not touch the disk.
+    ///
+    /// # Errors
+    /// When there is neither `HAPPY_HOME_DIR` nor a home directory, or its path is too long for a socket.
+    pub fn from_env() -> Result<Home, Trouble> {
+        let root = match std::env::var_os(HOME_VARIABLE).filter(|path| !path.is_empty()) {
+            Some(path) => std::path::absolute(&path)
+                .map_err(|error| Trouble::file("find the folder", Path::new(&path), &error))?,
+            None => match std::env::home_dir().filter(|path| path.is_absolute()) {
+                Some(home) => home.join(".happy"),
+                None => {
+                    return Err(Trouble::new(
+                        "There is no home directory to keep the keys in.",
+                        format!("Set HOME, or set {HOME_VARIABLE} to a folder of your own."),
+                    ));
+                }
+            },
+        };
+        Self::at(root)
+    }
+
+    /// The home at a path.
+    ///
+    /// # Errors
+    /// When the path is too long for a socket in it.
+    pub fn at(root: PathBuf) -> Result<Home, Trouble> {
+        let home = Home { root };
+        if home.socket().as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(Trouble::new(
+                format!("The path {} is too long for a socket in it.", home.root.display()),
+                format!("Set {HOME_VARIABLE} to a shorter path."),
+            ));
+        }
+        Ok(home)
+    }
+
+    /// Makes the folders, or checks them.
+    ///
+    /// # Errors
+    /// When they cannot be made or belong to somebody else.
+    pub fn prepare(&self) -> Result<(), Trouble> {
+        file::private_dir(&self.root)?;
+        file::private_dir(&self.logs())?;
+        file::private_dir(&self.sessions())?;
+        self.check_writable()
+    }
+
+    fn check_writable(&self) -> Result<(), Trouble> {
+        let probe = self.root.join(".probe");
+        file::replace(&probe, b"", file::PRIVATE)?;
+        std::fs::remove_file(&probe).map_err(|error| Trouble::file("write in", &self.root, &error))
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The secrets.
+    pub fn access_key(&self) -> PathBuf {
+        self.root.join("access.key")
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("daemon.sock")
+    }
+
+    /// The daemon's lock.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("daemon.lock")
+    }
+
+    /// The log that is written to.
+    pub fn log(&self) -> PathBuf {
+        self.logs().join("daemon.log")
+    }
+
+    /// The logs.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The sessions' folders.
+    pub fn sessions(&self) -> PathBuf {
+        self.root.join("sessions")
+    }
+
+    /// Certificate and key of the relay inside the daemon.
+    pub fn relay_pem(&self) -> PathBuf {
+        self.root.join("relay.pem")
+    }
+
+    /// The signed statements.
+    pub fn membership(&self) -> PathBuf {
+        self.root.join("membership.log")
+    }
+
+    /// How devices are reached.
+    pub fn peers(&self) -> PathBuf {
+        self.root.join("peers.json")
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn settings(&self) -> Result<Settings, Trouble> {
+        let path = self.root.join("settings.json");
+        match file::read(&path)? {
+            None => Ok(Settings::default()),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Trouble::new(
+                    format!("The settings in {} cannot be read: {error}.", path.display()),
+                    "Correct the file, or move it aside to have the defaults.",
+                )
+            }),
+        }
+    }
+
+    /// Says where the daemon is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_state(&self, state: &DaemonState) -> Result<(), Trouble> {
+        let text = serde_json::to_vec_pretty(state).unwrap_or_default();
+        file::replace(&self.state(), &text, file::PRIVATE)
+    }
+
+    /// Where the daemon says where it is.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("daemon.state.json")
+    }
+
+    /// A number for this life of the daemon, larger than that of every life before; the high half of its relay login epochs
+    /// (`PROTOCOL 7`).
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn next_epoch(&self) -> Result<u32, Trouble> {
+        let path = self.root.join("epoch");
+        let last = match file::read(&path)? {
+            None => 0,
+            Some(bytes) => {
+                std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<u32>().ok()).ok_or_else(|| {
+                    Trouble::new(
+                        format!("The counter in {} is damaged.", path.display()),
+                        "Write a number into it that is larger than any it has had, for instance 100000.",
+                    )
+                })?
+            }
+        };
+        let next = last.saturating_add(1);
+        file::replace(&path, format!("{next}\n").as_bytes(), file::PRIVATE)?;
+        Ok(next)
+    }
+}
+
+/// The machine's name unless a person chose one: the host name, up to its first dot.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name: String = name.split('.').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    if name.is_empty() { "machine".into() } else { fit_name(&name) }
+}
+
+/// A name as statements carry it: at most 64 bytes (`PROTOCOL 11`), without control characters.
+pub fn fit_name(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.trim().chars().filter(|c| !c.is_control()) {
+        if out.len() + c.len_utf8() > 64 {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The randomness of the operating system; it does not fail once the machine is up.
+pub fn random() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_only_grow_and_a_damaged_counter_is_not_started_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().to_owned()).unwrap();
+        assert_eq!([home.next_epoch().unwrap(), home.next_epoch().unwrap()], [1, 2]);
+        std::fs::write(folder.path().join("epoch"), "x").unwrap();
+        assert!(home.next_epoch().is_err());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_home_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        std::fs::write(&path, "").unwrap();
+        let trouble = Home::at(path.clone()).unwrap().prepare().unwrap_err();
+        assert!(trouble.what.contains(&path.display().to_string()), "{trouble}");
+        assert!(trouble.todo.contains(HOME_VARIABLE), "{trouble}");
+    }
+
+    #[test]
+    fn names_fit_a_statement() {
+        assert_eq!(fit_name(" a\nb "), "ab");
+        assert_eq!(fit_name(&"ü".repeat(40)).len(), 64);
+    }
+}

@@ -1,0 +1,467 @@
+//! Who belongs to this machine, and how they are reached.
+//!
+//! `membership.log` holds the signed statements (`PROTOCOL 11`) and decides who is a member; it only grows, and every statement is on
+//! the disk before anybody hears of it. `peers.json` holds what a link needs besides: public data, written before the statement that makes
+//! it count, so that a crash between the two leaves nothing but a line that nobody reads.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use happy_crypto::{Bundle, DeviceId, Identity, IdentityRecord, safety_number};
+use happy_pairing::{Change, Membership, NextStatement, Origin, PairedPeer, Role, Statement};
+use happy_rpc::{CallError, ErrorCode};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Home, file, unix_seconds};
+use crate::trouble::Trouble;
+
+/// How a device is reached.
+#[derive(Clone)]
+pub struct Peer {
+    /// Its id.
+    pub device: DeviceId,
+    /// Its keys.
+    pub record: IdentityRecord,
+    /// Its name here.
+    pub name: String,
+    /// What this machine is there.
+    pub my_role: Role,
+    /// What a new handshake begins with; this machine joined that one if there is one.
+    pub bundle: Option<Bundle>,
+    /// The relays through which it can be reached; the first is the one it was joined through.
+    pub relays: Vec<Origin>,
+    /// It has told this machine, signed, that it removed it.
+    pub removed_us: bool,
+}
+
+/// A member, or one that was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberEntry {
+    /// Its id.
+    pub device: DeviceId,
+    /// Its name here.
+    pub name: String,
+    /// What it is to this machine.
+    pub role: Role,
+    /// Sixty digits for two people to compare.
+    pub safety_number: String,
+    /// When it was added first, Unix seconds.
+    pub added_at_unix: u64,
+    /// When it was removed, Unix seconds.
+    pub removed_at_unix: Option<u64>,
+}
+
+/// The members of this machine.
+pub struct Roster {
+    me: Identity,
+    log: Membership,
+    log_path: PathBuf,
+    peers_path: PathBuf,
+    peers: BTreeMap<DeviceId, Peer>,
+    /// What follows from the log; worked out again at each change, since safety numbers take a while.
+    members: BTreeMap<DeviceId, MemberEntry>,
+}
+
+/// A line of `peers.json`.
+#[derive(Serialize, Deserialize)]
+struct StoredPeer {
+    identity: String,
+    name: String,
+    my_role: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bundle: Option<String>,
+    #[serde(default)]
+    relays: Vec<String>,
+    #[serde(default)]
+    removed_us: bool,
+}
+
+impl Roster {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When one of them is damaged: a statement that is lost could be the one that removes a device.
+    pub fn open(home: &Home, me: &Identity) -> Result<Roster, Trouble> {
+        let (log_path, peers_path) = (home.membership(), home.peers());
+        let log = open_log(&log_path, me.device_id())?;
+        let peers = open_peers(&peers_path)?;
+        let mut roster = Roster { me: me.clone(), log, log_path, peers_path, peers, members: BTreeMap::new() };
+        roster.resolve();
+        Ok(roster)
+    }
+
+    fn resolve(&mut self) {
+        let resolved = self.log.resolve();
+        let known = std::mem::take(&mut self.members);
+        for (device, member) in resolved {
+            let safety_number = match known.get(&device) {
+                Some(before) => before.safety_number.clone(),
+                None => safety_number(self.me.record(), &member.record),
+            };
+            let entry = MemberEntry {
+                device,
+                name: member.name,
+                role: member.role,
+                safety_number,
+                added_at_unix: member.since,
+                removed_at_unix: member.removed,
+            };
+            self.members.insert(device, entry);
+            if entry_is_current(&self.members, &device) {
+                // A responder needs nothing of `peers.json` but the record, and that stands in the statement.
+                self.peers.entry(device).or_insert_with(|| Peer {
+                    device,
+                    record: member.record,
+                    name: String::new(),
+                    my_role: Role::Machine,
+                    bundle: None,
+                    relays: Vec::new(),
+                    removed_us: false,
+                });
+            }
+        }
+        for (device, peer) in &mut self.peers {
+            if let Some(member) = self.members.get(device) {
+                peer.name.clone_from(&member.name);
+            }
+        }
+    }
+
+    /// Where the next statement of this machine goes.
+    pub fn next(&self) -> NextStatement {
+        self.log.next()
+    }
+
+    /// Members and those that were, oldest first.
+    pub fn members(&self) -> Vec<MemberEntry> {
+        let mut members: Vec<_> = self.members.values().cloned().collect();
+        members.sort_by_key(|member| (member.added_at_unix, member.device));
+        members
+    }
+
+    /// What a device is to this machine; none when it is not a member, or no longer.
+    pub fn role_of(&self, device: &DeviceId) -> Option<Role> {
+        self.members.get(device).filter(|member| member.removed_at_unix.is_none()).map(|member| member.role)
+    }
+
+    /// Whether a device was removed from here.
+    pub fn is_removed(&self, device: &DeviceId) -> bool {
+        self.log.is_removed(device)
+    }
+
+    /// Those that were removed.
+    pub fn removed(&self) -> Vec<DeviceId> {
+        self.members.values().filter(|member| member.removed_at_unix.is_some()).map(|member| member.device).collect()
+    }
+
+    /// The peers of current members.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.peers.values().filter(|peer| self.role_of(&peer.device).is_some()).cloned().collect()
+    }
+
+    /// The peers that are machines: those that this one has joined, and those that are members as machines.
+    pub fn machines(&self) -> Vec<Peer> {
+        let is_machine = |peer: &Peer| peer.bundle.is_some() || self.role_of(&peer.device) == Some(Role::Machine);
+        self.peers().into_iter().filter(is_machine).collect()
+    }
+
+    /// The machine that a name, an id or the beginning of one means.
+    ///
+    /// # Errors
+    /// A sentence for the person who typed it.
+    pub fn find_machine(&self, wanted: &str) -> Result<Peer, CallError> {
+        let machines = self.machines();
+        let mut fitting: Vec<_> = machines.iter().filter(|peer| peer.name == wanted).collect();
+        if fitting.is_empty() && !wanted.is_empty() {
+            fitting = machines.iter().filter(|peer| peer.device.to_string().starts_with(wanted)).collect();
+        }
+        match fitting.as_slice() {
+            [] => {
+                let names: Vec<_> = machines.iter().map(|peer| peer.name.as_str()).collect();
+                let known = if names.is_empty() { "none was joined yet".into() } else { names.join(", ") };
+                Err(CallError::new(ErrorCode::NotFound, format!("no machine is called `{wanted}` here ({known})")))
+            }
+            [peer] if peer.removed_us => Err(CallError::new(
+                ErrorCode::NotPermitted,
+                format!("{} has removed this machine and refuses it from now on", peer.name),
+            )),
+            [peer] => Ok((*peer).clone()),
+            many => {
+                let ids: Vec<_> = many.iter().map(|peer| peer.device.short()).collect();
+                Err(CallError::new(
+                    ErrorCode::Conflict,
+                    format!("`{wanted}` means more than one machine: {}", ids.join(", ")),
+                ))
+            }
+        }
+    }
+
+    /// Stores a pairing. When this returns, both statements are on the disk.
+    ///
+    /// # Errors
+    /// When they cannot be written; nothing has changed then.
+    pub fn add(&mut self, paired: &PairedPeer) -> Result<Peer, Trouble> {
+        let device = paired.identity.device_id();
+        let peer = Peer {
+            device,
+            record: paired.identity.clone(),
+            name: paired.name.clone(),
+            my_role: paired.my_role,
+            bundle: paired.bundle.clone(),
+            relays: paired.relays.clone(),
+            removed_us: false,
+        };
+        let before = self.peers.insert(device, peer);
+        let stored = self.write_peers().and_then(|()| self.append(&[paired.theirs.clone(), paired.mine.clone()]));
+        if let Err(trouble) = stored {
+            match before {
+                Some(before) => self.peers.insert(device, before),
+                None => self.peers.remove(&device),
+            };
+            return Err(trouble);
+        }
+        self.resolve();
+        match self.peers.get(&device) {
+            Some(peer) => Ok(peer.clone()),
+            // It was put in a few lines above.
+            None => Err(Trouble::new("The new device was not stored.", "Pair again.")),
+        }
+    }
+
+    /// Removes a device for good. When this returns, the statement is on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remove(&mut self, device: DeviceId) -> Result<(), Trouble> {
+        let statement = Statement::sign(&self.me, &self.log.next(), unix_seconds(), Change::Remove { subject: device });
+        self.append(&[statement])?;
+        self.resolve();
+        Ok(())
+    }
+
+    /// Notes that a machine has removed this one.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is known until the daemon ends all the same.
+    pub fn removed_by(&mut self, device: &DeviceId) -> Result<(), Trouble> {
+        match self.peers.get_mut(device) {
+            Some(peer) if !peer.removed_us => peer.removed_us = true,
+            _ => return Ok(()),
+        }
+        self.write_peers()
+    }
+
+    /// Appends statements: checked on a copy, written, synced, and only then true.
+    fn append(&mut self, statements: &[Statement]) -> Result<(), Trouble> {
+        let mut log = self.log.clone();
+        let mut bytes = Vec::new();
+        for statement in statements {
+            let new = log.append(statement.clone()).map_err(|error| {
+                Trouble::new(
+                    format!("The membership of this machine cannot be changed: {error}."),
+                    "Pair with a new key.",
+                )
+            })?;
+            if new {
+                Membership::encode_entry(statement, &mut bytes);
+            }
+        }
+        let written = || -> io::Result<()> {
+            let mut file = OpenOptions::new().create(true).append(true).mode(file::PRIVATE).open(&self.log_path)?;
+            let before = file.metadata()?.len();
+            let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+            if written.is_err() {
+                // Half a statement must not stand before the next one.
+                let _ = file.set_len(before);
+            }
+            written?;
+            file::sync_folder_of(&self.log_path)
+        };
+        written().map_err(|error| Trouble::file("write", &self.log_path, &error))?;
+        self.log = log;
+        Ok(())
+    }
+
+    fn write_peers(&self) -> Result<(), Trouble> {
+        let stored: Vec<_> = self.peers.values().map(StoredPeer::of).collect();
+        file::replace(&self.peers_path, &serde_json::to_vec_pretty(&stored).unwrap_or_default(), file::PRIVATE)
+    }
+}
+
+fn entry_is_current(members: &BTreeMap<DeviceId, MemberEntry>, device: &DeviceId) -> bool {
+    members.get(device).is_some_and(|member| member.removed_at_unix.is_none())
+}
+
+fn open_log(path: &std::path::Path, me: DeviceId) -> Result<Membership, Trouble> {
+    let bytes = file::read(path)?.unwrap_or_default();
+    match Membership::decode(me, &bytes) {
+        Ok(log) => Ok(log),
+        Err(error) if is_cut(&bytes[error.offset.min(bytes.len())..]) => {
+            // The machine lost power while it appended; nobody was told of that statement.
+            tracing::warn!(
+                offset = error.offset,
+                "the membership log was cut while it grew; its last entry is dropped"
+            );
+            let whole = &bytes[..error.offset];
+            file::replace(path, whole, file::PRIVATE)?;
+            Membership::decode(me, whole).map_err(|error| damaged(path, &error.to_string()))
+        }
+        Err(error) => Err(damaged(path, &error.to_string())),
+    }
+}
+
+/// Whether the last entry says that it is longer than the file.
+fn is_cut(rest: &[u8]) -> bool {
+    match rest.split_first_chunk::<2>() {
+        Some((len, entry)) => entry.len() < usize::from(u16::from_be_bytes(*len)),
+        None => true,
+    }
+}
+
+fn damaged(path: &std::path::Path, what: &str) -> Trouble {
+    Trouble::new(
+        format!("The file {} is damaged: {what}.", path.display()),
+        "Restore it from a backup; or move it and access.key aside, and pair every device again.",
+    )
+}
+
+fn open_peers(path: &std::path::Path) -> Result<BTreeMap<DeviceId, Peer>, Trouble> {
+    let Some(bytes) = file::read(path)? else { return Ok(BTreeMap::new()) };
+    let stored: Vec<StoredPeer> = serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
+    let read = |stored: StoredPeer| stored.read().map(|peer| (peer.device, peer));
+    stored.into_iter().map(read).collect::<Option<_>>().ok_or_else(|| damaged(path, "an entry cannot be read"))
+}
+
+impl StoredPeer {
+    fn of(peer: &Peer) -> StoredPeer {
+        StoredPeer {
+            identity: hex(peer.record.as_bytes()),
+            name: peer.name.clone(),
+            my_role: peer.my_role.to_string(),
+            bundle: peer.bundle.as_ref().map(|bundle| hex(bundle.as_bytes())),
+            relays: peer.relays.iter().map(ToString::to_string).collect(),
+            removed_us: peer.removed_us,
+        }
+    }
+
+    fn read(self) -> Option<Peer> {
+        let record = IdentityRecord::decode(&unhex(&self.identity)?).ok()?;
+        Some(Peer {
+            device: record.device_id(),
+            record,
+            name: self.name,
+            my_role: self.my_role.parse().ok()?,
+            bundle: match self.bundle {
+                Some(bundle) => Some(Bundle::decode(&unhex(&bundle)?).ok()?),
+                None => None,
+            },
+            relays: self.relays.iter().map(|relay| Origin::parse(relay)).collect::<Result<_, _>>().ok()?,
+            removed_us: self.removed_us,
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?);
+    text.as_bytes().chunks(2).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::random;
+
+    struct World {
+        _folder: tempfile::TempDir,
+        home: Home,
+        me: Identity,
+    }
+
+    fn world() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().to_owned()).unwrap();
+        World { home, _folder: folder, me: Identity::generate(&mut random()) }
+    }
+
+    fn paired(me: &Identity, roster: &Roster, other: &Identity, name: &str) -> PairedPeer {
+        let add = |subject: &Identity, role| Change::Add {
+            subject: subject.record().clone(),
+            role,
+            name: name.to_owned(),
+            session: [1; 16],
+        };
+        PairedPeer {
+            identity: other.record().clone(),
+            name: name.to_owned(),
+            role: Role::Operator,
+            my_role: Role::Machine,
+            bundle: None,
+            relays: vec![Origin::parse("http://127.0.0.1:9").unwrap()],
+            theirs: Statement::sign(other, &NextStatement::FIRST, 1, add(me, Role::Machine)),
+            mine: Statement::sign(me, &roster.next(), 1, add(other, Role::Operator)),
+        }
+    }
+
+    #[test]
+    fn members_are_there_after_a_restart_and_removed_ones_stay_removed() {
+        let world = world();
+        let (phone, laptop) = (Identity::generate(&mut random()), Identity::generate(&mut random()));
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&paired(&world.me, &roster, &phone, "phone")).unwrap();
+        roster.add(&paired(&world.me, &roster, &laptop, "laptop")).unwrap();
+        roster.remove(phone.device_id()).unwrap();
+        for roster in [roster, Roster::open(&world.home, &world.me).unwrap()] {
+            assert_eq!(roster.role_of(&laptop.device_id()), Some(Role::Operator));
+            assert_eq!(roster.role_of(&phone.device_id()), None);
+            assert_eq!(roster.removed(), [phone.device_id()]);
+            assert_eq!(roster.peers().iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["laptop"]);
+            assert_eq!(roster.members().len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_log_cut_by_a_crash_loses_only_its_last_entry_and_a_damaged_one_stops_everything() {
+        let world = world();
+        let (phone, laptop) = (Identity::generate(&mut random()), Identity::generate(&mut random()));
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&paired(&world.me, &roster, &phone, "phone")).unwrap();
+        let first = std::fs::read(world.home.membership()).unwrap();
+        roster.add(&paired(&world.me, &roster, &laptop, "laptop")).unwrap();
+        let whole = std::fs::read(world.home.membership()).unwrap();
+
+        std::fs::write(world.home.membership(), &whole[..whole.len() - 3]).unwrap();
+        let roster = Roster::open(&world.home, &world.me).unwrap();
+        assert!(roster.role_of(&phone.device_id()).is_some() && roster.role_of(&laptop.device_id()).is_none());
+
+        let mut damaged = whole.clone();
+        damaged[first.len() / 2] ^= 1;
+        std::fs::write(world.home.membership(), &damaged).unwrap();
+        assert!(Roster::open(&world.home, &world.me).is_err());
+        assert_eq!(std::fs::read(world.home.membership()).unwrap(), damaged, "it is left as it is");
+    }
+
+    #[test]
+    fn a_machine_that_removed_us_is_named_so() {
+        let world = world();
+        let other = Identity::generate(&mut random());
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        let mut peer = paired(&world.me, &roster, &other, "desk");
+        peer.bundle =
+            Some(Bundle::new(&other, &happy_crypto::SignedPrekey::generate(&mut random(), &other, 1, 1), None));
+        roster.add(&peer).unwrap();
+        assert_eq!(roster.find_machine("desk").unwrap().device, other.device_id());
+        assert_eq!(roster.find_machine(&other.device_id().short()).unwrap().device, other.device_id());
+        assert_eq!(roster.find_machine("shed").err().unwrap().code, ErrorCode::NotFound);
+        roster.removed_by(&other.device_id()).unwrap();
+        let roster = Roster::open(&world.home, &world.me).unwrap();
+        assert_eq!(roster.find_machine("desk").err().unwrap().code, ErrorCode::NotPermitted);
+    }
+}

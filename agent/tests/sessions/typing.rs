@@ -1,0 +1,164 @@
+//! From the viewer to the program.
+
+use happy::holder::protocol::refusal;
+use happy::session::ViewerError;
+use happy_wire::terminal::Exit;
+use uuid::Uuid;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn what_is_typed_is_echoed_and_acknowledged() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let session = sessions.create(sh("cat")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.type_in(b"hello\n").await;
+    glass.until_text("hello\r\nhello\r\n").await;
+    glass.until("the acknowledgement", |glass| glass.taken == 6).await;
+    glass.type_in(b"\x04").await;
+    assert_eq!(glass.until_exit().await, Exit::Code(0));
+    assert_eq!(glass.output, b"hello\r\nhello\r\n");
+}
+
+#[tokio::test]
+async fn input_is_typed_once_however_often_it_is_sent() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let session = sessions.create(sh("stty -echo; echo ready; cat")).await.unwrap();
+    let writer = Uuid::new_v4();
+    let again = || happy::session::AttachRequest { writer, ..from_start(&session) };
+    let mut glass = Glass::attach(&sessions, again()).await;
+    glass.until_text("ready").await;
+    glass.type_at(0, b"one\n").await;
+    glass.type_at(0, b"one\n").await;
+    glass.type_at(2, b"e\ntwo\n").await;
+    glass.until_text("one\r\ntwo\r\n").await;
+    glass.until("the acknowledgement", |glass| glass.taken == 8).await;
+    drop(glass);
+
+    // Back again, it sends what it does not know to have arrived.
+    let mut glass = Glass::attach(&sessions, again()).await;
+    assert_eq!(glass.attached.input_offset, 8);
+    glass.type_at(4, b"two\nthree\n").await;
+    glass.until_text("three\r\n").await;
+    assert_eq!(glass.output, b"ready\r\none\r\ntwo\r\nthree\r\n");
+
+    // A gap would be a key that nobody pressed: refused, and nobody else is harmed.
+    let mut other = Glass::attach(&sessions, from_start(&session)).await;
+    glass.type_at(99, b"x\n").await;
+    match glass.cut_off().await {
+        Some(ViewerError::Refused(refused)) => assert_eq!(refused.code, refusal::MALFORMED),
+        other => panic!("{other:?}"),
+    }
+    other.type_in(b"four\n").await;
+    other.until_text("three\r\nfour\r\n").await;
+    assert!(!other.shows("x"));
+}
+
+#[tokio::test]
+async fn a_large_paste_into_a_program_that_prints_it_back_does_not_lock_up() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    // Both directions are full all the time: the terminal's echo, and the program's own output.
+    let session = sessions.create(sh("echo ready; cat | cksum; echo done")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_text("ready").await;
+    let line = [&[b'x'; 79][..], b"\n"].concat();
+    let paste: Vec<u8> = line.iter().copied().cycle().take(80 * 13_108).collect();
+    assert!(paste.len() > 1024 * 1024);
+    let mut sent = 0;
+    while sent < paste.len() {
+        let piece = &paste[sent..(sent + 30_000).min(paste.len())];
+        let message = happy_wire::terminal::TerminalMessage::Input { offset: sent as u64, bytes: piece }.to_vec();
+        // The viewer does not read meanwhile: what it typed arrives all the same, bounded by the sockets and the program.
+        tokio::select! {
+            outcome = glass.sender.send(&message) => { outcome.unwrap(); }
+            () = async { tokio::time::sleep(DEADLINE).await } => panic!("the paste is stuck at {sent}"),
+        }
+        sent += piece.len();
+    }
+    glass.typed = paste.len() as u64;
+    glass.type_in(b"\x04").await;
+    let output = std::process::Command::new("sh")
+        .args(["-c", "cksum"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .and_then(|mut child| {
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), &paste)?;
+            child.wait_with_output()
+        })
+        .unwrap();
+    let wanted = String::from_utf8(output.stdout).unwrap();
+    let mut late = Glass::attach(&sessions, from_start(&session)).await;
+    late.until_text("done").await;
+    assert!(late.shows(wanted.trim()), "the program was given something else");
+    glass.until("the acknowledgement", |glass| glass.taken == glass.typed).await;
+}
+
+#[tokio::test]
+async fn a_heredoc_pasted_into_a_shell_arrives_whole() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let session = sessions.create(sh("echo ready; exec sh -i")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_text("ready").await;
+    let body: String = (0..20_000).map(|n| format!("line {n} {}\n", "=".repeat(40))).collect();
+    assert!(body.len() > 1024 * 1024 - 100_000);
+    let paste = format!("cat <<'END' | cksum | tr ' ' '_'\n{body}END\n");
+    for piece in paste.as_bytes().chunks(8_000) {
+        glass.type_in(piece).await;
+    }
+    let output = std::process::Command::new("cksum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .and_then(|mut child| {
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), body.as_bytes())?;
+            child.wait_with_output()
+        })
+        .unwrap();
+    let wanted = String::from_utf8(output.stdout).unwrap().trim().replace(' ', "_");
+    soon("the checksum", async {
+        // The viewer may have been given the screen instead of the echo: look at the end of the log.
+        loop {
+            let mut late = Glass::attach(&sessions, from_start(&session)).await;
+            late.until("all output so far", |glass| glass.offset >= Some(glass.attached.session.output_offset)).await;
+            if late.shows(&wanted) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_holds_up_the_typist_and_nobody_else() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let session = sessions.create(sh("stty -icanon -echo; echo ready; sleep 600")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_text("ready").await;
+    // Far more than all buffers together.
+    let flood = async {
+        for offset in 0..2_000u64 {
+            glass.type_at(offset * 10_000, &[b'x'; 10_000]).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_secs(2), flood).await.is_err(),
+        "20 MB were taken by nobody"
+    );
+    let status = std::fs::read_to_string(format!("/proc/{}/status", home.status(session.id).unwrap().holder))
+        .unwrap_or_default();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok());
+    assert!(resident.is_none_or(|kib| kib < 20_000), "the holder has grown to {resident:?} KiB");
+    // Another viewer attaches at once.
+    let other = Glass::attach(&sessions, from_start(&session)).await;
+    assert_eq!(other.attached.session.viewers, 2);
+}

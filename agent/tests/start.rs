@@ -1,0 +1,198 @@
+//! How the daemon starts, and what is said when it cannot.
+
+mod harness;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use harness::{Home, Running, link};
+
+fn http(port: u64, host: &str) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port as u16)).unwrap();
+    write!(stream, "GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn up(home: &Home) -> Running {
+    home.spawn(&["up", "--api-port", "0", "--relay-port", "0"])
+}
+
+#[test]
+fn up_in_a_pipe_prints_links_and_a_second_up_uses_the_first() {
+    let home = Home::new();
+    let mut first = up(&home);
+    let first_link = link(&mut first);
+    assert!(first_link.rsplit_once("/#").unwrap().1.len() > 130, "{first_link}");
+
+    let status = home.json(&["daemon", "status"]);
+    let port = status["api_port"].as_u64().unwrap();
+    let answer = http(port, &format!("127.0.0.1:{port}"));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""status":"ok""#), "{answer}");
+    assert!(http(port, "evil.example").starts_with("HTTP/1.1 403"));
+
+    let mut second = up(&home);
+    let second_link = link(&mut second);
+    assert_ne!(first_link, second_link, "each invitation is new");
+    assert_eq!(home.json(&["daemon", "status"])["pid"], status["pid"]);
+
+    // Ctrl-C of the first ends the daemon, and says that sessions go on.
+    let session = home.run(&["run", "-d", "sleep", "1000"]).ok();
+    first.signal(rustix::process::Signal::INT);
+    let ended = first.finish();
+    assert!(ended.err.contains("sessions go on"), "{ended:?}");
+    home.run(&["daemon", "status"]).fails_with(&["No daemon is running", "happy up"]);
+    home.start();
+    let sessions = home.json(&["ls"]);
+    assert!(sessions[0]["id"].as_str().unwrap().starts_with(session.trim()), "{sessions}");
+    assert_eq!(sessions[0]["state"], "running");
+}
+
+#[test]
+fn nothing_secret_stands_in_the_log_or_where_others_can_read_it() {
+    let home = Home::new();
+    home.start();
+    let mut pair = home.spawn(&["pair"]);
+    let link = link(&mut pair);
+    drop(pair);
+    let log = home.log();
+    assert!(log.contains("an invitation is open"), "{log}");
+    let digits = link.rsplit_once('#').unwrap().1;
+    for secret in [&digits[..20], &digits[digits.len() - 20..], "PRIVATE KEY"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    for entry in std::fs::read_dir(home.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", entry.path());
+    }
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_with_the_command_that_helps() {
+    let home = Home::new();
+    home.start();
+    home.run(&["daemon", "stop"]).ok();
+    let key = home.file("access.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for command in [&["up"][..], &["daemon", "start"]] {
+        home.run(command).fails_with(&["access.key", "can be read by other users", "chmod 600"]);
+    }
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    home.start();
+}
+
+#[test]
+fn a_damaged_key_or_membership_log_stops_the_daemon_and_stays_as_it_is() {
+    let home = Home::new();
+    home.start();
+    home.run(&["daemon", "stop"]).ok();
+    let log = home.file("membership.log");
+    std::fs::write(&log, [0, 3, 1, 2, 3]).unwrap();
+    home.run(&["daemon", "start"]).fails_with(&["membership.log", "damaged", "backup"]);
+    assert_eq!(std::fs::read(&log).unwrap(), [0, 3, 1, 2, 3]);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(home.file("access.key"), "nonsense").unwrap();
+    home.run(&["daemon", "start"]).fails_with(&["access.key", "damaged"]);
+}
+
+#[test]
+fn a_home_that_cannot_be_used_is_named_with_what_to_do() {
+    let home = Home::new();
+    std::fs::write(home.path(), "a file in its place").unwrap();
+    for command in [&["up"][..], &["daemon", "start"], &["run", "true"]] {
+        home.run(command).fails_with(&[home.path().to_str().unwrap(), "HAPPY_HOME_DIR"]);
+    }
+    let long = "x".repeat(120);
+    let mut command = home.command(&["up"]);
+    let output = command.env("HAPPY_HOME_DIR", format!("/tmp/{long}")).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("too long"), "{output:?}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_flag_that_changes_it() {
+    let home = Home::new();
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    home.run(&["up", "--api-port", &port, "--relay-port", "0"]).fails_with(&[&port, "used by another", "--api-port"]);
+    home.run(&["up", "--api-port", "0", "--relay-port", &port]).fails_with(&[&port, "used by another", "--relay-port"]);
+    let failed = home.run(&["daemon", "start", "--api-port", &port, "--relay-port", "0", "--json"]);
+    let failed = failed.fails_with(&[&port]);
+    let error: serde_json::Value = serde_json::from_str(failed.err.trim()).unwrap();
+    assert!(error["error"]["remedy"].as_str().unwrap().contains("--api-port"), "{error}");
+}
+
+#[test]
+fn settings_and_relay_addresses_that_make_no_sense_are_told() {
+    let home = Home::new();
+    home.run(&["up", "--relay", "http://relay.example"]).fails_with(&["http://relay.example", "https"]);
+    std::fs::write(home.file("settings.json"), r#"{"relai": 1}"#).unwrap();
+    home.run(&["up"]).fails_with(&["settings.json", "relai"]);
+}
+
+#[test]
+fn a_relay_that_cannot_be_reached_is_told_and_tried_on() {
+    let home = Home::new();
+    // A port that was free a moment ago; nobody listens there.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    home.start_with(&["--relay", &format!("http://127.0.0.1:{port}")]);
+    let relays = home.until(&["relay"], |relays| relays[0]["trouble"].is_string());
+    assert_eq!(relays[0]["up"], false);
+    let mut pair = home.spawn(&["pair"]);
+    link(&mut pair);
+    pair.signal(rustix::process::Signal::INT);
+    let ended = pair.finish();
+    assert!(ended.err.contains("not reached"), "{ended:?}");
+    // Sessions do not need it.
+    assert!(home.run(&["run", "echo", "hello"]).ok().contains("hello"));
+}
+
+#[test]
+fn a_client_that_sends_nonsense_harms_nobody_else() {
+    let home = Home::new();
+    home.start();
+    let socket = home.file("daemon.sock");
+    let hello = br#"{"happy":1,"target":null}"#;
+    let frame = |channel: u32, message: &[u8]| {
+        let mut frame = (message.len() as u32 + 4).to_be_bytes().to_vec();
+        frame.extend_from_slice(&channel.to_be_bytes());
+        frame.extend_from_slice(message);
+        frame
+    };
+    let nonsense: [Vec<u8>; 7] = [
+        vec![0xff; 64],
+        vec![0, 0, 0, 2, 1, 1],
+        frame(0, b"not json"),
+        frame(0, br#"{"happy":9}"#),
+        [frame(0, hello), frame(0, &[9; 20])].concat(),
+        [frame(0, hello), frame(u32::MAX, &[77])].concat(),
+        [frame(0, hello), 0x7fff_ffff_u32.to_be_bytes().to_vec()].concat(),
+    ];
+    for bytes in nonsense {
+        let mut client = UnixStream::connect(&socket).unwrap();
+        client.write_all(&bytes).unwrap();
+        client.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+        // The daemon ends this connection by itself, after at most one answer.
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        assert!(rest.len() < 4096);
+    }
+    // Messages for channels that are not open are dropped, requests with strange parameters refused.
+    let mut client = UnixStream::connect(&socket).unwrap();
+    client.write_all(&frame(0, hello)).unwrap();
+    client.write_all(&frame(77, b"x")).unwrap();
+    client.write_all(&frame(0, &[&[1][..], &7u64.to_be_bytes(), br#"{"method":"session.kill","params":{}}"#].concat())).unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("malformed") {
+        let mut chunk = [0; 4096];
+        let n = client.read(&mut chunk).unwrap();
+        assert_ne!(n, 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&chunk[..n]);
+    }
+    assert_eq!(home.json(&["ls"]), serde_json::json!([]));
+    home.run(&["kill", "nosuch"]).fails_with(&["no session", "happy ls"]);
+}

@@ -1,0 +1,201 @@
+//! What an [`Endpoint`](crate::Endpoint) tells its owner.
+
+use std::time::Duration;
+
+use happy_crypto::DeviceId;
+use happy_wire::Code;
+use happy_wire::frame::Class;
+use happy_wire::relay::{RendezvousState, Undelivered};
+
+use crate::calls::{Answer, CallId, RequestId};
+use crate::suite::RefusalReason;
+
+/// Something happened. Events come in the order of their causes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The login at the relay succeeded. A guest is told its host.
+    RelayUp {
+        /// The machine that a guest may talk to.
+        host: Option<DeviceId>,
+    },
+    /// The connection to the relay ended, or an attempt to make one failed.
+    RelayDown {
+        /// Why, as far as it is known.
+        why: RelayDown,
+    },
+    /// The relay is about to close the connection.
+    Goaway {
+        /// Why.
+        code: Code,
+        /// For a person.
+        text: String,
+    },
+    /// Whether a peer is connected to the relay. Nothing is known of it after [`Event::RelayDown`].
+    Presence {
+        /// Who.
+        peer: DeviceId,
+        /// Connected or not.
+        here: bool,
+    },
+    /// Frames pass between this device and the peer, and both have proved who they are.
+    LinkUp {
+        /// Who.
+        peer: DeviceId,
+        /// The session is the one from before: channels are open, nothing was lost. Otherwise channels of the last session were
+        /// closed, and what the peer tells in events has to be asked for anew.
+        resumed: bool,
+        /// The peer was not restarted since the last session.
+        same_life: bool,
+    },
+    /// Frames do not pass now. What was sent is kept and sent again, unless the session ended.
+    LinkDown {
+        /// Who.
+        peer: DeviceId,
+        /// Why.
+        why: LinkDown,
+    },
+    /// The peer refuses this device, signed by itself.
+    Refused {
+        /// Who.
+        peer: DeviceId,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// A packet that belongs to no link: pairing.
+    Packet {
+        /// Who sent it, written by the relay.
+        from: DeviceId,
+        /// It came through a rendezvous.
+        via_rendezvous: bool,
+        /// The packet.
+        bytes: Vec<u8>,
+    },
+    /// A packet of [`Endpoint::send_packet`](crate::Endpoint::send_packet) did not reach its receiver.
+    Undelivered {
+        /// The receiver.
+        to: DeviceId,
+        /// Why.
+        reason: Undelivered,
+    },
+    /// What has become of a rendezvous.
+    Rendezvous {
+        /// The hash it was opened with.
+        ticket_hash: [u8; 32],
+        /// Its state from now on.
+        state: RendezvousState,
+    },
+    /// The peer asks for something. Answer with [`Endpoint::respond`](crate::Endpoint::respond), also when the link is down by then.
+    Request {
+        /// Who.
+        peer: DeviceId,
+        /// Names the request.
+        id: RequestId,
+        /// JSON.
+        body: Vec<u8>,
+    },
+    /// The peer no longer waits for the answer.
+    Cancelled {
+        /// Who.
+        peer: DeviceId,
+        /// Which request.
+        id: RequestId,
+    },
+    /// The one answer to a call.
+    Answer {
+        /// Who was asked.
+        peer: DeviceId,
+        /// Which call.
+        id: CallId,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// The peer tells of something that happened there.
+    Notice {
+        /// Who.
+        peer: DeviceId,
+        /// JSON.
+        body: Vec<u8>,
+    },
+    /// The peer opened a channel.
+    Opened {
+        /// Who.
+        peer: DeviceId,
+        /// Its number.
+        channel: u32,
+        /// Its urgency.
+        class: Class,
+        /// What it is for.
+        label: String,
+    },
+    /// A whole message came. Give its length to [`Endpoint::consumed`](crate::Endpoint::consumed) when it has been dealt with.
+    Message {
+        /// Who.
+        peer: DeviceId,
+        /// On which channel.
+        channel: u32,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A channel takes messages again after [`SendError::WouldBlock`](crate::SendError::WouldBlock). Channel 0 stands for answers and events.
+    Writable {
+        /// Who.
+        peer: DeviceId,
+        /// Which channel.
+        channel: u32,
+    },
+    /// A channel was closed by the peer or ended with its session; not told for channels that this side closed itself.
+    Closed {
+        /// Who.
+        peer: DeviceId,
+        /// Which channel.
+        channel: u32,
+        /// Why.
+        code: Code,
+        /// For a person.
+        reason: String,
+    },
+}
+
+/// Why there is no connection to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayDown {
+    /// It could not be reached, or the connection broke.
+    Lost,
+    /// It ended the connection and said why.
+    Told(Code),
+    /// This side ended it: silence, nonsense from the relay, or goodbye.
+    Ours(Code),
+}
+
+/// Why frames do not pass between this device and a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkDown {
+    /// The connection to the relay is gone.
+    RelayDown,
+    /// The relay says that the peer is away, or cannot be reached.
+    Away,
+    /// The peer has not answered for twenty seconds, although the relay says it is here.
+    Silent,
+    /// A new session takes the place of the old one.
+    Replaced,
+    /// The session ended.
+    Ended {
+        /// Whether the peer ended it.
+        by_peer: bool,
+        /// Why.
+        code: Code,
+        /// For a person.
+        reason: String,
+    },
+}
+
+/// Whether and when to dial the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dial {
+    /// There is a connection.
+    Connected,
+    /// Dial at this time.
+    At(Duration),
+    /// Do not dial again.
+    Never(Code),
+}

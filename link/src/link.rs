@@ -1,0 +1,743 @@
+//! The link to one peer (`PROTOCOL 8` and `9`): its handshakes, its session, its calls, and whether frames pass now.
+//!
+//! A link outlives paths and sessions. A *path* is the way through the relay; it comes up when the relay says that the peer is
+//! here, and proves itself when a packet opens. A *session* survives the loss of a path. Only a new handshake replaces it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use happy_crypto::DeviceId;
+use happy_wire::Code;
+use happy_wire::frame::{Class, MAX_CHANNELS};
+use happy_wire::packet::Packet;
+use happy_wire::relay::{PING_AFTER_SECONDS, PONG_GRACE_SECONDS, ToRelay, Undelivered};
+use rand_core::CryptoRng;
+
+use crate::allowance::Allowance;
+use crate::calls::Calls;
+use crate::channels::Numbering;
+use crate::event::{Event, LinkDown};
+use crate::session::{Outcome, Session, call_event};
+use crate::suite::{Established, Life, NoWelcome, OpenError, RefusalReason, Suite};
+
+/// `PROTOCOL 8`: a Hello is repeated after 1 s, doubling to 10 s. A Resume that nobody answers is repeated likewise.
+const REPEAT_FIRST: Duration = Duration::from_secs(1);
+const REPEAT_LONGEST: Duration = Duration::from_secs(10);
+/// `PROTOCOL 8`: a hint that costs a handshake is heeded, and given, at most once in this time.
+const HINTS: Duration = Duration::from_secs(2);
+/// `PROTOCOL 5`: the unconfirmed handshakes of one device, and how long each is held.
+const MAX_PENDING: usize = 4;
+const PENDING_FOR: Duration = Duration::from_secs(10);
+/// New Hellos of one device that are answered; an honest one makes one in 2 s.
+const HELLOS: (u32, Duration) = (8, Duration::from_secs(4));
+/// `PROTOCOL 5`: refusals to one device.
+pub(crate) const REFUSALS: (u32, Duration) = (10, Duration::from_secs(60));
+/// After a refusal that may be lifted, or a fault of the peer.
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+const AFTER_GOODBYE: Duration = Duration::from_secs(10);
+/// Packets in a row that do not open before the session counts as broken. The relay could provoke that, as it could drop everything.
+const MAX_FAILURES: u32 = 8;
+/// A full queue at the relay is given this much time, doubling, to drain.
+const HOLD_FIRST: Duration = Duration::from_millis(50);
+const HOLD_LONGEST: Duration = Duration::from_secs(2);
+const PING_AFTER: Duration = Duration::from_secs(PING_AFTER_SECONDS);
+const PONG_GRACE: Duration = Duration::from_secs(PONG_GRACE_SECONDS);
+/// The tag of packets that belong to no link. Those of links are smaller, and 0 where nobody asks.
+pub(crate) const RAW_TAG: u32 = u32::MAX;
+/// Handshake packets that wait to be written; older ones are worthless by then.
+const MAX_OUTBOX: usize = 16;
+
+/// The side of a link that this device is on (`PROTOCOL 8`: the side that joined initiates).
+#[derive(Clone)]
+pub enum Side<B = happy_crypto::Bundle> {
+    /// This device joined; it needs the bundle of the peer.
+    Initiator(B),
+    /// The peer joined.
+    Responder,
+}
+
+/// A peer as the pairing left it.
+#[derive(Clone)]
+pub struct Peer<I = happy_crypto::IdentityRecord, B = happy_crypto::Bundle> {
+    /// Its identity.
+    pub record: I,
+    /// Who initiates.
+    pub side: Side<B>,
+}
+
+/// What the methods of a link work with.
+pub(crate) struct Context<'a, S, R> {
+    pub(crate) now: Duration,
+    pub(crate) suite: &'a S,
+    pub(crate) rng: &'a mut R,
+    pub(crate) life: Life,
+    pub(crate) events: &'a mut VecDeque<Event>,
+    /// Set when a session was confirmed: the connection is worth having.
+    pub(crate) confirmed: &'a mut bool,
+    /// Packets that were dropped.
+    pub(crate) dropped: &'a mut u64,
+}
+
+/// What is asked for when the driver can write, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Handshakes, signals, and what is sent again.
+    Urgent,
+    /// New data of this class.
+    Data(Class),
+    /// An acknowledgement that found nothing to ride on.
+    Acknowledgement,
+}
+
+/// In this order.
+pub(crate) const TURNS: [Turn; 5] = [
+    Turn::Urgent,
+    Turn::Data(Class::Control),
+    Turn::Data(Class::Interactive),
+    Turn::Data(Class::Bulk),
+    Turn::Acknowledgement,
+];
+
+enum Hello<I> {
+    /// None is wanted.
+    Idle,
+    /// One is wanted at that time.
+    Later(Duration),
+    Sent {
+        initiator: I,
+        packet: Vec<u8>,
+        again: Duration,
+        wait: Duration,
+    },
+    /// The peer said that it will never answer.
+    Never,
+}
+
+struct Pending<P> {
+    responder: P,
+    hello: Vec<u8>,
+    welcome: Vec<u8>,
+    until: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Down,
+    /// Resume was sent and nothing has been opened since.
+    Probing {
+        again: Duration,
+        wait: Duration,
+        probed: Duration,
+    },
+    Up,
+}
+
+pub(crate) struct Link<S: Suite> {
+    peer: DeviceId,
+    record: S::Record,
+    side: Side<S::Bundle>,
+    /// The relay says so, or a packet came.
+    here: bool,
+    path: Path,
+    session: Option<Session<S::Cipher>>,
+    /// The session was announced with LinkUp before.
+    announced: bool,
+    last_life: Option<Life>,
+    pub(crate) calls: Calls,
+
+    hello: Hello<S::Initiator>,
+    last_hello: Option<Duration>,
+    /// Confirm, until a packet of the responder shows that it arrived.
+    confirm: Option<Vec<u8>>,
+    pending: Vec<Pending<S::Responder>>,
+    /// The Confirm that began the session, to know a repetition.
+    confirmed_by: Vec<u8>,
+    hellos: Allowance,
+    refusals: Allowance,
+    hints: Allowance,
+    /// Sessions in a row that ended with a fault.
+    faults: u32,
+    began: Duration,
+
+    outbox: VecDeque<Vec<u8>>,
+    /// When the last packet opened.
+    heard: Duration,
+    pinged: Option<Duration>,
+    hold: Option<Duration>,
+    hold_wait: Duration,
+}
+
+impl<S: Suite> Link<S> {
+    pub(crate) fn new(peer: DeviceId, record: S::Record, side: Side<S::Bundle>) -> Self {
+        Self {
+            peer,
+            record,
+            side,
+            here: false,
+            path: Path::Down,
+            session: None,
+            announced: false,
+            last_life: None,
+            calls: Calls::new(),
+            hello: Hello::Idle,
+            last_hello: None,
+            confirm: None,
+            pending: Vec::new(),
+            confirmed_by: Vec::new(),
+            hellos: Allowance::new(HELLOS.0, HELLOS.1),
+            refusals: Allowance::new(REFUSALS.0, REFUSALS.1),
+            hints: Allowance::new(1, HINTS),
+            faults: 0,
+            began: Duration::ZERO,
+            outbox: VecDeque::new(),
+            heard: Duration::ZERO,
+            pinged: None,
+            hold: None,
+            hold_wait: HOLD_FIRST,
+        }
+    }
+
+    /// The peer was paired again, or its bundle is a newer one. The session goes on if the identity is the same.
+    pub(crate) fn update(&mut self, record: S::Record, side: Side<S::Bundle>) {
+        self.record = record;
+        self.side = side;
+        if matches!(self.hello, Hello::Never | Hello::Later(_)) {
+            self.hello = Hello::Idle;
+        }
+    }
+
+    pub(crate) fn session(&mut self) -> Option<&mut Session<S::Cipher>> {
+        self.session.as_mut()
+    }
+
+    /// Whether frames pass now.
+    pub(crate) fn is_up(&self) -> bool {
+        self.path == Path::Up
+    }
+
+    /// Since when data waits to be acknowledged on a path that should be alive.
+    pub(crate) fn waiting_since(&self) -> Option<Duration> {
+        self.session.as_ref().filter(|_| self.is_up())?.send.unacknowledged_since()
+    }
+
+    // Below: the path.
+
+    /// The connection to the relay ended.
+    pub(crate) fn on_relay_down<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        self.leave(cx, LinkDown::RelayDown);
+    }
+
+    /// The relay tells whether the peer is connected.
+    pub(crate) fn on_presence<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, here: bool) {
+        if !here {
+            return self.leave(cx, LinkDown::Away);
+        }
+        if self.here && self.is_up() {
+            // Told again: the peer has a new connection, and perhaps a new life.
+            if let Some(session) = &mut self.session {
+                session.resume = true;
+            }
+        } else {
+            self.come_up(cx);
+        }
+    }
+
+    fn leave<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, why: LinkDown) {
+        self.here = false;
+        self.outbox.clear();
+        self.hold = None;
+        if let Hello::Later(_) = self.hello {
+            self.hello = Hello::Idle;
+        }
+        self.go_down(cx, why);
+        self.path = Path::Down;
+    }
+
+    fn go_down<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, why: LinkDown) {
+        if self.is_up() {
+            cx.events.push_back(Event::LinkDown { peer: self.peer, why });
+            self.probe_from(cx.now + REPEAT_FIRST, cx.now);
+        }
+    }
+
+    /// The peer can be reached, as far as anybody knows.
+    fn come_up<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        self.here = true;
+        if self.session.is_some() {
+            self.probe_from(cx.now, cx.now);
+            self.probe(cx);
+        }
+        match &mut self.hello {
+            Hello::Sent { packet, again, wait, .. } => {
+                *wait = REPEAT_FIRST;
+                *again = cx.now + REPEAT_FIRST;
+                let packet = packet.clone();
+                self.post(packet);
+            }
+            Hello::Idle if self.session.is_none() => self.want_hello(cx.now),
+            _ => {}
+        }
+        self.start_wanted_hello(cx);
+    }
+
+    fn probe_from(&mut self, again: Duration, probed: Duration) {
+        self.path = Path::Probing { again, wait: REPEAT_FIRST, probed };
+    }
+
+    /// Asks the other side to show that it has the session (`PROTOCOL 9`, Resume).
+    fn probe<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let (Some(session), Path::Probing { again, wait, probed }) = (&mut self.session, &mut self.path) else {
+            return;
+        };
+        session.resume = true;
+        *probed = cx.now;
+        *again = cx.now + *wait;
+        *wait = (*wait * 2).min(REPEAT_LONGEST);
+        // The Confirm may have been lost, and without it the other side cannot open anything.
+        if let Some(confirm) = self.confirm.clone() {
+            self.post(confirm);
+        }
+    }
+
+    /// A packet of the session opened: frames pass.
+    fn on_opened<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let Some(session) = &mut self.session else { return };
+        self.heard = cx.now;
+        self.pinged = None;
+        self.confirm = None;
+        session.failures = 0;
+        session.confirmed = true;
+        let Path::Probing { probed, .. } = self.path else { return };
+        self.path = Path::Up;
+        session.send.forgive(cx.now);
+        session.send.resend_all(probed);
+        let same_life = self.last_life == Some(session.peer_life);
+        self.last_life = Some(session.peer_life);
+        let resumed = std::mem::replace(&mut self.announced, true);
+        *cx.confirmed = true;
+        cx.events.push_back(Event::LinkUp { peer: self.peer, resumed, same_life });
+    }
+
+    // Below: what comes from the relay.
+
+    pub(crate) fn handle_packet<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, packet: Packet<'_>) {
+        if !self.here {
+            self.come_up(cx);
+        }
+        let initiator = matches!(self.side, Side::Initiator(_));
+        match packet {
+            Packet::Hello(hello) if !initiator => self.handle_hello(cx, hello),
+            Packet::Welcome(welcome) if initiator => self.handle_welcome(cx, welcome),
+            Packet::Confirm(confirm) if !initiator => self.handle_confirm(cx, confirm),
+            Packet::Refused(refused) if initiator => self.handle_refused(cx, refused),
+            Packet::Sealed { session, message } => self.handle_sealed(cx, session, message),
+            Packet::UnknownSession(id) if initiator => {
+                if self.session.as_ref().is_some_and(|session| session.id == id) {
+                    self.want_hello(cx.now);
+                    self.start_wanted_hello(cx);
+                }
+            }
+            _ => *cx.dropped += 1,
+        }
+    }
+
+    /// The relay could not deliver.
+    pub(crate) fn on_undeliverable<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, tag: u32, reason: Undelivered) {
+        match reason {
+            Undelivered::QueueFull => {
+                let Some(session) = &mut self.session else { return };
+                session.send.resend_tag(tag);
+                if self.hold.is_none() {
+                    self.hold = Some(cx.now + self.hold_wait);
+                    self.hold_wait = (self.hold_wait * 2).min(HOLD_LONGEST);
+                }
+            }
+            // The relay will say when the peer is here; until then the path is tried now and then, in case its words crossed.
+            Undelivered::Unreachable | Undelivered::NotNamed => self.go_down(cx, LinkDown::Away),
+            _ => *cx.dropped += 1,
+        }
+    }
+
+    fn handle_sealed<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, id: [u8; 16], message: &[u8]) {
+        let Some(session) = self.session.as_mut().filter(|session| session.id == id) else {
+            return self.handle_unknown_session(cx, id);
+        };
+        match session.open(cx.rng, message) {
+            Ok(frame) => {
+                self.on_opened(cx);
+                self.handle_frame(cx, frame);
+            }
+            // PROTOCOL 9: dropped. Its sender has not heard that it came.
+            Err(OpenError::Repeated) => session.receive.owe(cx.now),
+            Err(OpenError::CannotBeOpened) => {
+                *cx.dropped += 1;
+                session.failures += 1;
+                if session.failures >= MAX_FAILURES {
+                    session.failures = 0;
+                    self.on_broken(cx);
+                }
+            }
+        }
+    }
+
+    fn handle_frame<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, frame: Vec<u8>) {
+        let Some(session) = &mut self.session else { return };
+        match session.handle_frame(cx.now, frame, &mut self.calls, cx.events) {
+            Ok(Outcome { goodbye: Some((code, reason)), .. }) => self.end(cx, code, &reason, true),
+            Ok(Outcome { progress: true, .. }) => self.hold_wait = HOLD_FIRST,
+            Ok(_) => {}
+            Err(violation) => self.end(cx, Code::MALFORMED, violation.0, false),
+        }
+    }
+
+    fn handle_unknown_session<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, id: [u8; 16]) {
+        *cx.dropped += 1;
+        match self.side {
+            Side::Initiator(_) if self.session.is_none() => {
+                if let Hello::Idle = self.hello {
+                    self.want_hello(cx.now);
+                    self.start_wanted_hello(cx);
+                }
+            }
+            // The Confirm of a handshake that is under way may just be late.
+            Side::Responder if self.pending.is_empty() && self.hints.take(cx.now) => {
+                let packet = self.wrap(&Packet::UnknownSession(id));
+                self.post(packet);
+            }
+            _ => {}
+        }
+    }
+
+    // Below: the handshake.
+
+    /// A Hello shall be sent, but not too soon after the last one.
+    fn want_hello(&mut self, now: Duration) {
+        if matches!(self.side, Side::Initiator(_)) && matches!(self.hello, Hello::Idle) {
+            self.hello = Hello::Later(self.last_hello.map_or(now, |last| now.max(last + HINTS)));
+        }
+    }
+
+    fn start_wanted_hello<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let (Hello::Later(at), Side::Initiator(bundle)) = (&self.hello, &self.side) else { return };
+        if *at > cx.now || !self.here {
+            return;
+        }
+        let Some((initiator, hello)) = cx.suite.start(cx.rng, bundle, cx.life) else {
+            return self.on_refused(cx, RefusalReason::UnknownPrekey);
+        };
+        let packet = self.wrap(&Packet::Hello(&hello));
+        self.post(packet.clone());
+        self.last_hello = Some(cx.now);
+        self.hello = Hello::Sent { initiator, packet, again: cx.now + REPEAT_FIRST, wait: REPEAT_FIRST };
+    }
+
+    fn handle_welcome<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, welcome: &[u8]) {
+        let Hello::Sent { initiator, .. } = &self.hello else { return };
+        let Some((established, confirm)) = cx.suite.welcome(cx.rng, initiator, welcome) else {
+            *cx.dropped += 1;
+            return;
+        };
+        if established.peer != self.peer {
+            *cx.dropped += 1;
+            return;
+        }
+        self.hello = Hello::Idle;
+        self.confirm = Some(self.wrap(&Packet::Confirm(&confirm)));
+        self.begin(cx, established, Numbering::Initiator);
+    }
+
+    fn handle_hello<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, hello: &[u8]) {
+        self.expire_pending(cx.now);
+        if let Some(pending) = self.pending.iter().find(|pending| pending.hello == hello) {
+            let welcome = pending.welcome.clone();
+            return self.post(welcome);
+        }
+        if !self.hellos.take(cx.now) {
+            *cx.dropped += 1;
+            return;
+        }
+        match cx.suite.answer(cx.rng, &self.record, hello, cx.life) {
+            Ok((responder, welcome)) => {
+                let welcome = self.wrap(&Packet::Welcome(&welcome));
+                self.post(welcome.clone());
+                if self.pending.len() >= MAX_PENDING {
+                    self.pending.remove(0);
+                }
+                self.pending.push(Pending { responder, hello: hello.to_vec(), welcome, until: cx.now + PENDING_FOR });
+            }
+            Err(NoWelcome::Refuse(reason)) if self.refusals.take(cx.now) => {
+                let refused = cx.suite.refuse(reason, hello);
+                let packet = self.wrap(&Packet::Refused(&refused));
+                self.post(packet);
+            }
+            Err(_) => *cx.dropped += 1,
+        }
+    }
+
+    fn handle_confirm<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, confirm: &[u8]) {
+        self.expire_pending(cx.now);
+        if let Some(session) = self.session.as_mut().filter(|_| self.confirmed_by == confirm) {
+            // The initiator repeats it because it has not heard of us since; this is what it waits for.
+            session.receive.owe_now();
+            return;
+        }
+        let established = self.pending.iter().rev().find_map(|pending| cx.suite.confirm(&pending.responder, confirm));
+        match established.filter(|established| established.peer == self.peer) {
+            Some(established) => {
+                self.pending.clear();
+                self.confirmed_by = confirm.to_vec();
+                self.begin(cx, established, Numbering::Responder);
+            }
+            None => *cx.dropped += 1,
+        }
+    }
+
+    fn handle_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, refused: &[u8]) {
+        let Hello::Sent { initiator, .. } = &self.hello else { return };
+        match cx.suite.refusal(&self.peer, initiator, refused) {
+            Some(reason) => self.on_refused(cx, reason),
+            None => *cx.dropped += 1,
+        }
+    }
+
+    fn on_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, reason: RefusalReason) {
+        cx.events.push_back(Event::Refused { peer: self.peer, reason });
+        self.last_hello = Some(cx.now);
+        if reason == RefusalReason::Revoked {
+            self.hello = Hello::Never;
+            self.end(cx, Code::REMOVED, "this device was removed", true);
+            self.lose_calls(cx);
+        } else {
+            self.hello = Hello::Later(cx.now + AFTER_REFUSAL);
+        }
+    }
+
+    fn lose_calls<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let mut heard = Vec::new();
+        self.calls.on_gone(&mut heard);
+        cx.events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
+    }
+
+    fn expire_pending(&mut self, now: Duration) {
+        self.pending.retain(|pending| pending.until > now);
+    }
+
+    // Below: sessions begin and end.
+
+    fn begin<R: CryptoRng>(
+        &mut self,
+        cx: &mut Context<'_, S, R>,
+        established: Established<S::Cipher>,
+        numbering: Numbering,
+    ) {
+        if self.is_up() {
+            cx.events.push_back(Event::LinkDown { peer: self.peer, why: LinkDown::Replaced });
+        }
+        self.drop_session(cx, Code::GOODBYE, "a new session has begun");
+        let mut heard = Vec::new();
+        self.calls.on_session(established.peer_life, &mut heard);
+        cx.events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
+        self.session = Some(Session::new(established, numbering));
+        self.announced = false;
+        self.began = cx.now;
+        self.probe_from(cx.now, cx.now);
+        self.probe(cx);
+    }
+
+    fn drop_session<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, code: Code, reason: &str) {
+        let Some(session) = self.session.take() else { return };
+        debug_assert!(session.channels.open_ids().count() <= 2 * MAX_CHANNELS);
+        let peer = self.peer;
+        let closed = |channel| Event::Closed { peer, channel, code, reason: reason.to_owned() };
+        cx.events.extend(session.channels.open_ids().map(closed));
+        self.calls.on_session_end();
+        self.path = Path::Down;
+        self.pinged = None;
+        self.hold = None;
+    }
+
+    /// Ends the session. The initiator tries again, later and later if it happens again and again.
+    pub(crate) fn end<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, code: Code, reason: &str, by_peer: bool) {
+        self.say_goodbye(cx, code, reason, by_peer);
+        if self.session.is_none() {
+            return;
+        }
+        self.confirm = None;
+        self.drop_session(cx, code, reason);
+        let why = LinkDown::Ended { by_peer, code, reason: reason.to_owned() };
+        cx.events.push_back(Event::LinkDown { peer: self.peer, why });
+        if matches!(self.side, Side::Initiator(_)) && !matches!(self.hello, Hello::Never) {
+            let wait = if code == Code::GOODBYE {
+                AFTER_GOODBYE
+            } else {
+                // A session that had worked for a while was no attempt.
+                self.faults = if cx.now > self.began + AFTER_REFUSAL { 1 } else { self.faults.saturating_add(1) };
+                HINTS.saturating_mul(1 << self.faults.min(5))
+            };
+            self.hello = Hello::Later(cx.now + wait);
+        }
+    }
+
+    fn say_goodbye<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, code: Code, reason: &str, by_peer: bool) {
+        let Some(session) = self.session.as_mut().filter(|session| !by_peer && self.here && session.can_seal()) else {
+            return;
+        };
+        if let Ok(packet) = session.make_goodbye(cx.rng, code, reason) {
+            self.post(packet);
+        }
+    }
+
+    /// The link is given up. What is left to be written is handed out.
+    pub(crate) fn give_up<R: CryptoRng>(
+        mut self,
+        cx: &mut Context<'_, S, R>,
+        code: Code,
+        reason: &str,
+    ) -> VecDeque<Vec<u8>> {
+        self.end(cx, code, reason, false);
+        self.lose_calls(cx);
+        self.outbox
+    }
+
+    /// The session cannot go on, and only a handshake helps.
+    fn on_broken<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let Some(session) = &self.session else { return };
+        let id = session.id;
+        match self.side {
+            Side::Initiator(_) => {
+                self.want_hello(cx.now);
+                self.start_wanted_hello(cx);
+            }
+            Side::Responder if self.hints.take(cx.now) => {
+                let packet = self.wrap(&Packet::UnknownSession(id));
+                self.post(packet);
+            }
+            Side::Responder => {}
+        }
+    }
+
+    // Below: time.
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let mut next = self.calls.timeout();
+        let mut at = |time: Option<Duration>| next = [next, time].into_iter().flatten().min();
+        at(self.pending.iter().map(|pending| pending.until).min());
+        if !self.here {
+            return next;
+        }
+        match self.hello {
+            Hello::Later(time) | Hello::Sent { again: time, .. } => at(Some(time)),
+            Hello::Idle | Hello::Never => {}
+        }
+        let Some(session) = &self.session else { return next };
+        at(self.hold);
+        at(session.receive.timeout());
+        match self.path {
+            Path::Down => {}
+            Path::Probing { again, .. } => at(Some(again)),
+            Path::Up => {
+                at(Some(self.pinged.map_or(self.heard + PING_AFTER, |pinged| pinged + PONG_GRACE)));
+                at(session.send.timeout().filter(|_| self.hold.is_none()));
+            }
+        }
+        next
+    }
+
+    pub(crate) fn handle_timeout<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        self.expire_pending(cx.now);
+        let mut heard = Vec::new();
+        self.calls.handle_timeout(cx.now, &mut heard);
+        cx.events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
+        if !self.here {
+            return;
+        }
+        self.start_wanted_hello(cx);
+        if let Hello::Sent { packet, again, wait, .. } = &mut self.hello
+            && *again <= cx.now
+        {
+            *wait = (*wait * 2).min(REPEAT_LONGEST);
+            *again = cx.now + *wait;
+            let packet = packet.clone();
+            self.post(packet);
+        }
+        self.hold = self.hold.filter(|until| *until > cx.now);
+        if let Some(session) = &mut self.session {
+            session.receive.handle_timeout(cx.now);
+        }
+        match self.path {
+            Path::Probing { again, .. } if again <= cx.now => self.probe(cx),
+            Path::Up => self.check_life(cx),
+            _ => {}
+        }
+    }
+
+    fn check_life<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let Some(session) = &mut self.session else { return };
+        match self.pinged {
+            None if cx.now >= self.heard + PING_AFTER => {
+                self.pinged = Some(cx.now);
+                session.ping = Some(cx.now.as_millis() as u64);
+            }
+            Some(pinged) if cx.now >= pinged + PONG_GRACE => return self.go_down(cx, LinkDown::Silent),
+            _ => {}
+        }
+        if self.hold.is_none() && session.send.timeout().is_some_and(|timeout| timeout <= cx.now) {
+            session.send.handle_timeout(cx.now);
+            if session.send.is_hopeless() {
+                self.on_broken(cx);
+            }
+        }
+    }
+
+    // Below: sending.
+
+    /// The next frame for the relay, made now.
+    pub(crate) fn poll<R: CryptoRng>(
+        &mut self,
+        cx: &mut Context<'_, S, R>,
+        turn: Turn,
+        tag: &mut u32,
+    ) -> Option<Vec<u8>> {
+        if !self.here {
+            return None;
+        }
+        if turn == Turn::Urgent
+            && let Some(packet) = self.outbox.pop_front()
+        {
+            return Some(packet);
+        }
+        let up = self.is_up();
+        let session = self.session.as_mut().filter(|session| self.hold.is_none() && session.can_seal())?;
+        let made = match turn {
+            Turn::Urgent if session.has_signal() => session.make_signal(cx.rng).map(Some),
+            Turn::Urgent if up && session.send.has_due() => Ok(session.send.take_due(cx.now)),
+            Turn::Data(class) if session.has_data(class, &self.calls) => {
+                *tag = if *tag >= RAW_TAG - 1 { 1 } else { *tag + 1 };
+                session.make_data(cx.now, cx.rng, *tag, class, &mut self.calls, cx.events)
+            }
+            Turn::Acknowledgement if session.receive.owes_now() => session.make_signal(cx.rng).map(Some),
+            _ => Ok(None),
+        };
+        made.unwrap_or_else(|_| {
+            // The cipher is used up: nothing can be said in this session any more, and a new one is due at once.
+            self.end(cx, Code::GOODBYE, "the keys of the session are used up", true);
+            self.hello = Hello::Idle;
+            self.want_hello(cx.now);
+            self.start_wanted_hello(cx);
+            None
+        })
+    }
+
+    fn wrap(&self, packet: &Packet<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        ToRelay::Send { to: self.peer, tag: 0, payload: &packet.to_vec() }.encode(&mut out);
+        out
+    }
+
+    fn post(&mut self, packet: Vec<u8>) {
+        if self.outbox.len() >= MAX_OUTBOX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back(packet);
+    }
+}

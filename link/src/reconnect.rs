@@ -1,0 +1,206 @@
+//! When to dial the relay again (`PROTOCOL 9`, Liveness, and the last column of `PROTOCOL 13`).
+
+use std::time::Duration;
+
+use happy_wire::Code;
+use rand_core::CryptoRng;
+
+use crate::event::Dial;
+
+/// The first attempt: soon, but not in step with everybody else whose relay just went away.
+const FIRST: Duration = Duration::from_millis(100);
+/// The ceiling while a person may be waiting.
+const EAGER: Duration = Duration::from_secs(2);
+/// How long a person is assumed to be waiting.
+const EAGER_FOR: Duration = Duration::from_secs(60);
+/// The ceiling afterwards.
+const PATIENT: Duration = Duration::from_secs(30);
+/// After answers that the next attempt will hardly change: not permitted, login refused, malformed.
+const UNPROMISING: Duration = Duration::from_secs(60);
+/// A relay cannot send a device away for longer than this.
+const LONGEST_NAMED: Duration = Duration::from_secs(300);
+
+/// What the relay said before the connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) code: Code,
+    pub(crate) retry_after: Duration,
+}
+
+pub(crate) struct Reconnect {
+    attempts: u32,
+    down_since: Option<Duration>,
+    at: Duration,
+    /// The relay chose the time, so nobody's impatience moves it.
+    named: bool,
+    never: Option<Code>,
+    active: bool,
+    guest: bool,
+}
+
+impl Reconnect {
+    /// The first attempt may start at once.
+    pub(crate) fn new(now: Duration, guest: bool) -> Self {
+        Self { attempts: 0, down_since: None, at: now, named: false, never: None, active: false, guest }
+    }
+
+    pub(crate) fn dial(&self) -> Dial {
+        self.never.map_or(Dial::At(self.at), Dial::Never)
+    }
+
+    /// The connection proved useful: the next attempt is a first one.
+    pub(crate) fn reset(&mut self) {
+        self.attempts = 0;
+        self.down_since = None;
+    }
+
+    /// The connection ended, or could not be made.
+    pub(crate) fn schedule(&mut self, now: Duration, rng: &mut impl CryptoRng, told: Option<Told>) {
+        let down_since = *self.down_since.get_or_insert(now);
+        self.named = false;
+        match told {
+            // PROTOCOL 13, 4409: another connection of this device is newer than this one.
+            Some(Told { code: Code::DISPLACED, .. }) => self.never = Some(Code::DISPLACED),
+            Some(Told { code: Code::LOGIN_REFUSED, .. }) if self.guest => self.never = Some(Code::LOGIN_REFUSED),
+            Some(Told { retry_after, .. }) if !retry_after.is_zero() => {
+                let retry_after = retry_after.min(LONGEST_NAMED);
+                self.reset();
+                self.named = true;
+                self.at = now + retry_after + below(rng, retry_after / 10 + FIRST);
+            }
+            Some(Told {
+                code: Code::NOT_PERMITTED | Code::LOGIN_REFUSED | Code::MALFORMED | Code::TOO_LARGE, ..
+            }) => {
+                self.at = now + UNPROMISING / 2 + below(rng, UNPROMISING);
+            }
+            _ => {
+                let eager = self.active || now.saturating_sub(down_since) < EAGER_FOR;
+                let doubled = FIRST.saturating_mul(1 << self.attempts.min(16));
+                self.at = now + below(rng, doubled.min(if eager { EAGER } else { PATIENT }));
+                self.attempts = self.attempts.saturating_add(1);
+            }
+        }
+    }
+
+    /// Someone is using the application, or no longer does.
+    pub(crate) fn set_active(&mut self, now: Duration, rng: &mut impl CryptoRng, active: bool) {
+        if active && !self.active && self.at > now + EAGER {
+            self.hurry(now, rng);
+        }
+        self.active = active;
+    }
+
+    /// There is reason to think that an attempt will succeed now: the network is back, or the screen went on.
+    pub(crate) fn hurry(&mut self, now: Duration, rng: &mut impl CryptoRng) {
+        if !self.named {
+            self.at = self.at.min(now + below(rng, FIRST));
+        }
+    }
+
+    /// Do not dial again.
+    pub(crate) fn stop(&mut self, code: Code) {
+        self.never = Some(code);
+    }
+
+    /// A person wants this connection although the relay had ended it for good.
+    pub(crate) fn revive(&mut self, now: Duration) {
+        if self.never.take().is_some() {
+            self.reset();
+            self.at = now;
+        }
+    }
+}
+
+/// Full jitter: anything from nothing to `ceiling`.
+fn below(rng: &mut impl CryptoRng, ceiling: Duration) -> Duration {
+    let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(rng.next_u64() % nanos.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    fn at(reconnect: &Reconnect) -> Duration {
+        match reconnect.dial() {
+            Dial::At(at) => at,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The longest of many delays for the attempt with this number, made `down_for` after the loss.
+    fn longest(attempt: u32, down_for: Duration, active: bool) -> Duration {
+        (0..200)
+            .map(|seed| {
+                let mut rng = ChaCha20Rng::seed_from_u64(seed);
+                let mut reconnect = Reconnect::new(Duration::ZERO, false);
+                reconnect.set_active(Duration::ZERO, &mut rng, active);
+                for _ in 0..attempt {
+                    reconnect.schedule(Duration::ZERO, &mut rng, None);
+                }
+                reconnect.schedule(down_for, &mut rng, None);
+                at(&reconnect) - down_for
+            })
+            .max()
+            .unwrap()
+    }
+
+    fn is_about(delay: Duration, ceiling_ms: u64) -> bool {
+        let ceiling = Duration::from_millis(ceiling_ms);
+        delay <= ceiling && delay >= ceiling * 9 / 10
+    }
+
+    #[test]
+    fn the_delay_doubles_from_100_ms_to_2_s_and_after_a_minute_to_30_s() {
+        for (attempt, ceiling_ms) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1600), (5, 2000), (50, 2000)] {
+            let delay = longest(attempt, Duration::ZERO, false);
+            assert!(is_about(delay, ceiling_ms), "attempt {attempt}: {delay:?}");
+        }
+        assert!(is_about(longest(20, Duration::from_secs(61), false), 30_000));
+    }
+
+    #[test]
+    fn while_someone_is_active_the_ceiling_stays_at_2_s() {
+        assert!(is_about(longest(20, Duration::from_secs(3600), true), 2000));
+    }
+
+    #[test]
+    fn activity_shortens_a_long_wait() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let mut reconnect = Reconnect::new(Duration::ZERO, false);
+        let now = Duration::from_secs(100);
+        reconnect.schedule(Duration::ZERO, &mut rng, None);
+        reconnect.attempts = 20;
+        while at(&reconnect) < now + EAGER {
+            reconnect.schedule(now, &mut rng, None);
+        }
+        reconnect.set_active(now, &mut rng, true);
+        assert!(at(&reconnect) <= now + FIRST);
+    }
+
+    #[test]
+    fn a_time_that_the_relay_names_is_kept_within_bounds() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let mut reconnect = Reconnect::new(Duration::ZERO, false);
+        let told = |ms| Some(Told { code: Code::RESTARTING, retry_after: Duration::from_millis(ms) });
+        reconnect.schedule(Duration::ZERO, &mut rng, told(10_000));
+        reconnect.hurry(Duration::ZERO, &mut rng);
+        assert!((10_000..=11_100).contains(&at(&reconnect).as_millis()), "{:?}", at(&reconnect));
+        reconnect.schedule(Duration::ZERO, &mut rng, told(u64::from(u32::MAX)));
+        assert!(at(&reconnect) <= LONGEST_NAMED + LONGEST_NAMED / 10 + FIRST);
+    }
+
+    #[test]
+    fn a_displaced_connection_stays_away_until_somebody_wants_it() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let mut reconnect = Reconnect::new(Duration::ZERO, false);
+        reconnect.schedule(Duration::ZERO, &mut rng, Some(Told { code: Code::DISPLACED, retry_after: Duration::ZERO }));
+        reconnect.hurry(Duration::ZERO, &mut rng);
+        assert_eq!(reconnect.dial(), Dial::Never(Code::DISPLACED));
+        reconnect.revive(Duration::from_secs(5));
+        assert_eq!(reconnect.dial(), Dial::At(Duration::from_secs(5)));
+    }
+}

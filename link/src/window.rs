@@ -1,0 +1,364 @@
+//! Numbers, acknowledgements and resending (`PROTOCOL 9`).
+//!
+//! A sender keeps every numbered packet as it was sealed until the other side acknowledges it, and sends those same bytes
+//! again when there is reason to: sealing anew would be a second message with the number of the first. A receiver delivers in
+//! order and keeps what comes early, within the same bounds that bind the sender.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use happy_wire::frame::{Class, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_FRAMES};
+
+/// The shortest wait for an acknowledgement: more than the 10 ms that a receiver may hold one back, and than a busy machine's hiccup.
+const MIN_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait, doubling included; after it a person would notice.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// The wait while no round trip has been measured.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long an acknowledgement may wait for a frame to ride on.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(10);
+/// After so many frames it does not wait.
+const ACKNOWLEDGE_EVERY: u32 = 8;
+/// The most frames sent again for one step forward after a loss that no Resume explains.
+const MAX_BURST: u32 = 32;
+/// A frame that was sent so often on a living path will never be accepted (its key was dropped, or the peer is broken): the session
+/// cannot go on. At 2 s each this is half a minute.
+const MAX_RESENDS: u32 = 16;
+
+/// A frame number that cannot be: the peer is broken or hostile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutsideWindow;
+
+/// The round trip as `srtt` and `rttvar` of RFC 6298.
+#[derive(Debug, Default)]
+struct RoundTrip {
+    measured: Option<(Duration, Duration)>,
+}
+
+impl RoundTrip {
+    fn sample(&mut self, rtt: Duration) {
+        self.measured = Some(match self.measured {
+            None => (rtt, rtt / 2),
+            Some((srtt, rttvar)) => ((srtt * 7 + rtt) / 8, (rttvar * 3 + srtt.abs_diff(rtt)) / 4),
+        });
+    }
+
+    fn wait(&self) -> Duration {
+        self.measured.map_or(FIRST_WAIT, |(srtt, rttvar)| (srtt + rttvar * 4).clamp(MIN_WAIT, MAX_WAIT))
+    }
+}
+
+struct InFlight {
+    tag: u32,
+    /// The whole frame for the relay, sealed packet included.
+    bytes: Vec<u8>,
+    size: usize,
+    first_sent: Duration,
+    last_sent: Duration,
+    resends: u32,
+    /// To be sent again as soon as the socket takes it.
+    due: bool,
+}
+
+/// After a wait without an acknowledgement: what was in flight then is suspect and is sent again in growing bursts.
+struct Recovery {
+    end: u64,
+    started: Duration,
+    burst: u32,
+}
+
+/// The numbered frames that are on their way.
+pub(crate) struct SendWindow {
+    frames: VecDeque<InFlight>,
+    /// The number of the first of `frames`.
+    first: u64,
+    // INVARIANT: the sum of `size` and the count of `due` over `frames`.
+    bytes: usize,
+    due: usize,
+    round_trip: RoundTrip,
+    /// When the current wait began.
+    waiting_since: Duration,
+    doublings: u32,
+    recovery: Option<Recovery>,
+}
+
+impl SendWindow {
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            due: 0,
+            round_trip: RoundTrip::default(),
+            waiting_since: Duration::ZERO,
+            doublings: 0,
+            recovery: None,
+        }
+    }
+
+    /// The number of the next frame.
+    pub(crate) fn next(&self) -> u64 {
+        self.first + self.frames.len() as u64
+    }
+
+    /// How large the packet of a frame with records of this class may be now. The last quarter of the window is closed to bulk, and
+    /// the last eighth to interactive data, so that an approval never waits for a round trip of somebody's file.
+    pub(crate) fn room(&self, class: Class) -> usize {
+        let eighths = match class {
+            Class::Control => 8,
+            Class::Interactive => 7,
+            Class::Bulk => 6,
+        };
+        if self.frames.len() as u64 >= MAX_IN_FLIGHT_FRAMES / 8 * eighths {
+            return 0;
+        }
+        (MAX_IN_FLIGHT_BYTES / 8 * eighths as usize).saturating_sub(self.bytes)
+    }
+
+    /// Notes a frame that is sent now. `size` is that of its packet.
+    pub(crate) fn push(&mut self, now: Duration, tag: u32, bytes: Vec<u8>, size: usize) {
+        if self.frames.is_empty() {
+            self.restart_wait(now);
+        }
+        self.bytes += size;
+        self.frames.push_back(InFlight { tag, bytes, size, first_sent: now, last_sent: now, resends: 0, due: false });
+    }
+
+    /// The other side expects `next` now. True when that is news.
+    pub(crate) fn acknowledge(&mut self, now: Duration, next: u64) -> Result<bool, OutsideWindow> {
+        if next > self.next() {
+            return Err(OutsideWindow);
+        }
+        let mut sample = None;
+        let before = self.first;
+        while self.first < next {
+            let Some(frame) = self.frames.pop_front() else { break };
+            self.first += 1;
+            self.bytes -= frame.size;
+            self.due -= usize::from(frame.due);
+            // Karn's rule: of a frame that was sent twice nobody knows which copy was acknowledged.
+            sample = (frame.resends == 0).then(|| now.saturating_sub(frame.last_sent)).or(sample);
+        }
+        if self.first == before {
+            return Ok(false);
+        }
+        if let Some(rtt) = sample {
+            self.round_trip.sample(rtt);
+        }
+        self.restart_wait(now);
+        self.go_on_recovering();
+        Ok(true)
+    }
+
+    fn restart_wait(&mut self, now: Duration) {
+        self.waiting_since = now;
+        self.doublings = 0;
+    }
+
+    fn go_on_recovering(&mut self) {
+        let Some(recovery) = &mut self.recovery else { return };
+        if self.first >= recovery.end {
+            self.recovery = None;
+            return;
+        }
+        recovery.burst = (recovery.burst * 2).min(MAX_BURST);
+        let (started, burst) = (recovery.started, recovery.burst as usize);
+        let suspects = (recovery.end - self.first) as usize;
+        for frame in
+            self.frames.iter_mut().take(suspects).filter(|frame| frame.last_sent < started && !frame.due).take(burst)
+        {
+            frame.due = true;
+            self.due += 1;
+        }
+    }
+
+    /// Everything that was last sent before `before` is to be sent again.
+    pub(crate) fn resend_all(&mut self, before: Duration) {
+        for frame in self.frames.iter_mut().filter(|frame| !frame.due && frame.last_sent < before) {
+            frame.due = true;
+            self.due += 1;
+        }
+    }
+
+    /// The frame with this tag was not delivered.
+    pub(crate) fn resend_tag(&mut self, tag: u32) {
+        if let Some(frame) = self.frames.iter_mut().find(|frame| frame.tag == tag && !frame.due) {
+            frame.due = true;
+            self.due += 1;
+        }
+    }
+
+    /// Whether something waits to be sent again.
+    pub(crate) fn has_due(&self) -> bool {
+        self.due > 0
+    }
+
+    /// The next frame to be sent again, as the same bytes.
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<Vec<u8>> {
+        if self.due == 0 {
+            return None;
+        }
+        let frame = self.frames.iter_mut().find(|frame| frame.due)?;
+        frame.due = false;
+        frame.last_sent = now;
+        frame.resends += 1;
+        self.due -= 1;
+        self.waiting_since = now;
+        Some(frame.bytes.clone())
+    }
+
+    /// When the wait for an acknowledgement is over.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        if self.frames.is_empty() || self.due > 0 {
+            return None;
+        }
+        let wait = self.round_trip.wait().saturating_mul(1 << self.doublings.min(8)).min(MAX_WAIT);
+        Some(self.waiting_since + wait)
+    }
+
+    /// Sends the oldest frame again when the wait is over: one frame is enough to learn whether the rest was lost.
+    pub(crate) fn handle_timeout(&mut self, now: Duration) {
+        if self.timeout().is_none_or(|timeout| now < timeout) {
+            return;
+        }
+        self.doublings += 1;
+        self.waiting_since = now;
+        self.recovery = Some(Recovery { end: self.next(), started: now, burst: 1 });
+        if let Some(frame) = self.frames.front_mut() {
+            frame.due = true;
+            self.due += 1;
+        }
+    }
+
+    /// Since when the oldest frame waits to be acknowledged.
+    pub(crate) fn unacknowledged_since(&self) -> Option<Duration> {
+        self.frames.front().map(|frame| frame.first_sent)
+    }
+
+    /// Whether resending has become pointless.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.frames.front().is_some_and(|frame| frame.resends >= MAX_RESENDS)
+    }
+
+    /// A new path is a new chance: past attempts do not count against it.
+    pub(crate) fn forgive(&mut self, now: Duration) {
+        self.restart_wait(now);
+        if let Some(frame) = self.frames.front_mut() {
+            frame.resends = frame.resends.min(1);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        (self.frames.len(), self.bytes)
+    }
+}
+
+/// What to do with a numbered frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is the next one: process it, then call [`ReceiveWindow::advance`].
+    Next,
+    /// It came early: [`ReceiveWindow::keep`] it.
+    Early,
+}
+
+/// The numbered frames that came, and what is owed for them.
+pub(crate) struct ReceiveWindow {
+    expected: u64,
+    early: BTreeMap<u64, Vec<u8>>,
+    early_bytes: usize,
+    unacknowledged: u32,
+    /// When an acknowledgement stops waiting for a frame to ride on.
+    acknowledge_at: Option<Duration>,
+    /// It no longer waits.
+    acknowledge_now: bool,
+}
+
+impl ReceiveWindow {
+    pub(crate) fn new() -> Self {
+        Self {
+            expected: 0,
+            early: BTreeMap::new(),
+            early_bytes: 0,
+            unacknowledged: 0,
+            acknowledge_at: None,
+            acknowledge_now: false,
+        }
+    }
+
+    /// The next number that we expect.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Where the frame `number` of `size` bytes belongs. An honest sender never seals the same number twice and keeps to the bounds,
+    /// so that everything else is [`OutsideWindow`].
+    pub(crate) fn place(&self, number: u64, size: usize) -> Result<Place, OutsideWindow> {
+        if number == self.expected {
+            return Ok(Place::Next);
+        }
+        let distance = number.checked_sub(self.expected).ok_or(OutsideWindow)?;
+        let fits = self.early_bytes + size <= MAX_IN_FLIGHT_BYTES;
+        if distance >= MAX_IN_FLIGHT_FRAMES || self.early.contains_key(&number) || !fits {
+            return Err(OutsideWindow);
+        }
+        Ok(Place::Early)
+    }
+
+    /// Keeps a frame that came early.
+    pub(crate) fn keep(&mut self, number: u64, frame: Vec<u8>) {
+        self.early_bytes += frame.len();
+        self.early.insert(number, frame);
+    }
+
+    /// The expected frame was processed; gives the one after it when it is here already.
+    pub(crate) fn advance(&mut self) -> Option<Vec<u8>> {
+        self.expected += 1;
+        let frame = self.early.remove(&self.expected)?;
+        self.early_bytes -= frame.len();
+        Some(frame)
+    }
+
+    /// An acknowledgement is owed for a frame that came, a repeated one included: its sender has not heard of the first.
+    pub(crate) fn owe(&mut self, now: Duration) {
+        self.unacknowledged += 1;
+        self.acknowledge_at.get_or_insert(now + ACKNOWLEDGE_AFTER);
+        if self.unacknowledged >= ACKNOWLEDGE_EVERY {
+            self.owe_now();
+        }
+    }
+
+    /// The acknowledgement is sent without waiting.
+    pub(crate) fn owe_now(&mut self) {
+        self.acknowledge_now = true;
+    }
+
+    /// Whether an acknowledgement has to leave by itself.
+    pub(crate) fn owes_now(&self) -> bool {
+        self.acknowledge_now
+    }
+
+    /// The number to acknowledge with; it leaves with the frame that is being made.
+    pub(crate) fn acknowledge(&mut self) -> u64 {
+        self.unacknowledged = 0;
+        self.acknowledge_at = None;
+        self.acknowledge_now = false;
+        self.expected
+    }
+
+    /// When an acknowledgement has to leave by itself.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.acknowledge_at.filter(|_| !self.acknowledge_now)
+    }
+
+    /// Notes that time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Duration) {
+        self.acknowledge_now |= self.acknowledge_at.is_some_and(|at| at <= now);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        (self.early.len(), self.early_bytes)
+    }
+}

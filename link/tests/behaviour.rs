@@ -1,0 +1,696 @@
+//! What the link promises beyond getting everything there: that it is prompt, that it is quiet, and in which order things go.
+
+mod model;
+
+use std::time::Duration;
+
+use happy_link::{
+    Answer, CallError, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, RefusalReason, RelayDown, SendError, Side, Suite,
+};
+use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
+use happy_wire::frame::{FrameHeader, Record};
+use happy_wire::packet::{Gone, Packet};
+use happy_wire::relay::{FromRelay, RendezvousState, ToRelay, Undelivered};
+use model::lone::{Lone, Puppet, id, payload, tag};
+use model::ms;
+use model::null::NullSuite;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn frame(number: Option<u64>, acknowledgement: u64, records: &[Record<'_>]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    FrameHeader { number, acknowledgement }.encode(&mut frame);
+    records.iter().for_each(|record| record.encode(&mut frame));
+    frame
+}
+
+fn resume(acknowledgement: u64) -> Vec<u8> {
+    frame(None, acknowledgement, &[Record::Resume])
+}
+
+/// A machine with a link that is up, everything drained.
+fn linked() -> (Lone, Puppet) {
+    let mut lone = Lone::machine();
+    let mut puppet = Puppet::initiate(&mut lone, 2, 9);
+    puppet.say(&mut lone, &resume(0));
+    lone.packets().iter().for_each(|packet| drop(puppet.open(packet)));
+    lone.events();
+    (lone, puppet)
+}
+
+/// A record without its borrowed parts.
+#[derive(Debug, PartialEq, Eq, Clone)]
+enum Said {
+    Open(u32),
+    Data(u32, usize, bool),
+    Limit(u32, u64),
+    Close(u32),
+    Signal(&'static str),
+}
+
+/// The frames that a puppet can open: number, acknowledgement and records.
+fn said(puppet: &mut Puppet, packets: &[Vec<u8>]) -> Vec<(Option<u64>, u64, Vec<Said>)> {
+    let frames: Vec<Vec<u8>> = packets.iter().filter_map(|packet| puppet.open(packet)).collect();
+    let read = |frame: &Vec<u8>| {
+        let (header, records) = FrameHeader::decode(frame).unwrap();
+        let records = records.map(|record| match record.unwrap() {
+            Record::Open { channel, .. } => Said::Open(channel),
+            Record::Data { channel, bytes, last } => Said::Data(channel, bytes.len(), last),
+            Record::Limit { channel, limit } => Said::Limit(channel, limit),
+            Record::Close { channel, .. } => Said::Close(channel),
+            Record::Ping(_) => Said::Signal("ping"),
+            Record::Pong(_) => Said::Signal("pong"),
+            Record::Resume => Said::Signal("resume"),
+            Record::Goodbye { .. } => Said::Signal("goodbye"),
+            Record::Padding(_) => Said::Signal("padding"),
+        });
+        (header.number, header.acknowledgement, records.collect())
+    };
+    frames.iter().map(read).collect()
+}
+
+// Order.
+
+#[test]
+fn an_approval_overtakes_a_file() {
+    let (mut lone, mut puppet) = linked();
+    let file = lone.endpoint.open_channel(&id(2), Class::Bulk, "file").unwrap();
+    let terminal = lone.endpoint.open_channel(&id(2), Class::Interactive, "terminal").unwrap();
+    lone.endpoint.send(&id(2), file, &[1; 250_000]).unwrap();
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        first.extend(lone.endpoint.poll_transmit(lone.now).and_then(|frame| payload(&frame)));
+    }
+    lone.endpoint.send(&id(2), terminal, b"key").unwrap();
+    lone.endpoint.emit(&id(2), b"approve?".to_vec()).unwrap();
+    let next = lone.endpoint.poll_transmit(lone.now).and_then(|frame| payload(&frame)).unwrap();
+    assert_eq!(said(&mut puppet, &first)[0].2, [Said::Open(file), Said::Open(terminal)]);
+    let urgent = said(&mut puppet, &[next]);
+    assert_eq!(urgent[0].2, [Said::Data(0, 17, true), Said::Data(terminal, 3, true)]);
+    // A bulk frame is one record of at most 16 KiB, so nothing waits for more than that.
+    let rest = lone.packets();
+    assert!(rest.iter().all(|packet| packet.len() < 17_000));
+    assert!(!rest.is_empty());
+}
+
+#[test]
+fn what_is_urgent_goes_first_even_when_files_fill_the_window() {
+    let (mut lone, mut puppet) = linked();
+    let file = lone.endpoint.open_channel(&id(2), Class::Bulk, "file").unwrap();
+    let terminal = lone.endpoint.open_channel(&id(2), Class::Interactive, "terminal").unwrap();
+    lone.endpoint.send(&id(2), file, &[1; 250_000]).unwrap();
+    let flight: usize = lone.packets().iter().map(Vec::len).sum();
+    assert!((130_000..=147_456).contains(&flight), "bulk takes three quarters of the window: {flight}");
+    lone.endpoint.send(&id(2), terminal, &[2; 100_000]).unwrap();
+    let flight: usize = flight + lone.packets().iter().map(Vec::len).sum::<usize>();
+    assert!((155_000..=172_032).contains(&flight), "interactive takes an eighth more: {flight}");
+    lone.endpoint.emit(&id(2), b"approve?".to_vec()).unwrap();
+    assert_eq!(lone.packets().len(), 1);
+    lone.endpoint.emit(&id(2), vec![0; 100_000]).unwrap();
+    let flight: usize = flight + lone.packets().iter().map(Vec::len).sum::<usize>();
+    assert!((180_000..=196_608).contains(&flight), "the window is full: {flight}");
+    // An acknowledgement lets exactly what it frees go on.
+    puppet.say(&mut lone, &frame(None, 3, &[]));
+    assert!(!lone.packets().is_empty());
+}
+
+#[test]
+fn channels_of_a_class_take_turns() {
+    let (mut lone, mut puppet) = linked();
+    let channels = [0; 3].map(|_| lone.endpoint.open_channel(&id(2), Class::Bulk, "file").unwrap());
+    for channel in channels {
+        lone.endpoint.send(&id(2), channel, &[1; 60_000]).unwrap();
+    }
+    let packets = lone.packets();
+    let turns: Vec<u32> = said(&mut puppet, &packets)
+        .into_iter()
+        .flat_map(|(_, _, records)| records)
+        .filter_map(|record| match record {
+            Said::Data(channel, ..) => Some(channel),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(turns[..6], [2, 4, 6, 2, 4, 6]);
+}
+
+#[test]
+fn links_take_turns() {
+    let mut lone = Lone::machine();
+    lone.add_peer(3, Side::Responder);
+    lone.presence(3, true);
+    for peer in [2, 3] {
+        Puppet::initiate(&mut lone, peer, 9).say(&mut lone, &resume(0));
+        let file = lone.endpoint.open_channel(&id(peer), Class::Bulk, "file").unwrap();
+        lone.endpoint.send(&id(peer), file, &[1; 100_000]).unwrap();
+    }
+    let to = |frame: &Vec<u8>| match ToRelay::decode(frame) {
+        Ok(ToRelay::Send { to, payload, .. }) if payload.len() > 10_000 => Some(to),
+        _ => None,
+    };
+    let turns: Vec<_> = lone.frames().iter().filter_map(to).collect();
+    assert!(turns.len() > 8 && turns.windows(2).all(|pair| pair[0] != pair[1]), "{turns:?}");
+}
+
+#[test]
+fn a_closed_channel_ends_after_what_was_sent_on_it() {
+    let (mut lone, mut puppet) = linked();
+    let channel = lone.endpoint.open_channel(&id(2), Class::Interactive, "x").unwrap();
+    lone.endpoint.send(&id(2), channel, b"last words").unwrap();
+    lone.endpoint.close_channel(&id(2), channel, Code::GOODBYE, "");
+    assert_eq!(lone.endpoint.send(&id(2), channel, b"later"), Err(SendError::Closed));
+    let packets = lone.packets();
+    let records: Vec<Said> = said(&mut puppet, &packets).into_iter().flat_map(|(_, _, records)| records).collect();
+    assert_eq!(records, [Said::Open(channel), Said::Data(channel, 10, true), Said::Close(channel)]);
+    // What crosses the Close is dropped without harm.
+    let data = Record::Data { channel, last: true, bytes: b"crossed" };
+    puppet.say(&mut lone, &frame(Some(0), 1, &[data, Record::Limit { channel, limit: 600_000 }, Record::Close { channel, code: Code(1), reason: "" }]));
+    assert!(lone.events().is_empty() && lone.endpoint.is_up(&id(2)));
+}
+
+// Resending.
+
+#[test]
+fn resume_brings_back_the_same_bytes_at_once() {
+    let (mut lone, mut puppet) = linked();
+    for _ in 0..5 {
+        lone.endpoint.emit(&id(2), b"event".to_vec()).unwrap();
+        lone.now += ms(1);
+    }
+    lone.endpoint.emit(&id(2), vec![0; 60_000]).unwrap();
+    let lost = lone.packets();
+    assert!(lost.len() >= 3);
+    lone.endpoint.handle_disconnected(lone.now);
+    lone.now += SECOND;
+    lone.log_in();
+    lone.presence(2, true);
+    let first = lone.packets();
+    assert_eq!(said(&mut puppet, &first), [(None, 0, vec![Said::Signal("resume")])]);
+    puppet.say(&mut lone, &resume(1));
+    let again = lone.packets();
+    assert_eq!(again[..lost.len() - 1], lost[1..], "all but the first, which has arrived");
+    assert!(lone.events().contains(&Event::LinkUp { peer: id(2), resumed: true, same_life: true }));
+}
+
+#[test]
+fn a_full_queue_is_given_time_and_only_what_was_refused_is_sent_again() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.emit(&id(2), vec![0; 80_000]).unwrap();
+    let frames = lone.frames();
+    assert_eq!(frames.len(), 3);
+    let refused = tag(&frames[1]).unwrap();
+    lone.relay(&FromRelay::Undeliverable { to: id(2), tag: refused, reason: Undelivered::QueueFull });
+    assert!(lone.packets().is_empty(), "not at once");
+    lone.endpoint.emit(&id(2), b"and this waits as well".to_vec()).unwrap();
+    assert!(lone.packets().is_empty());
+    let again = lone.wait(ms(60));
+    assert_eq!(again[0], frames[1]);
+    assert_eq!(again.len(), 2);
+    // Refused again and again, it waits longer and longer.
+    let mut pause = Duration::ZERO;
+    for _ in 0..8 {
+        lone.relay(&FromRelay::Undeliverable { to: id(2), tag: refused, reason: Undelivered::QueueFull });
+        let begin = lone.now;
+        while lone.wait(ms(10)).is_empty() {}
+        pause = lone.now - begin;
+    }
+    assert!((ms(1900)..=ms(2100)).contains(&pause), "{pause:?}");
+    puppet.say(&mut lone, &frame(None, 3, &[]));
+}
+
+#[test]
+fn after_a_burst_of_loss_recovery_is_a_matter_of_round_trips() {
+    let (mut lone, mut puppet) = linked();
+    let first = 3;
+    for number in 0..first {
+        // The link learns how long a round trip takes.
+        lone.endpoint.emit(&id(2), b"event".to_vec()).unwrap();
+        lone.frames();
+        lone.now += ms(20);
+        puppet.say(&mut lone, &frame(None, number + 1, &[]));
+    }
+    lone.endpoint.emit(&id(2), vec![0; 180_000]).unwrap();
+    let lost = lone.frames();
+    assert!(lost.len() >= 5);
+    let probe = lone.wait(ms(250));
+    assert_eq!(probe, lost[..1], "one frame asks whether the rest is lost");
+    let mut arrived = 1;
+    let mut trips = 0;
+    while arrived < lost.len() {
+        lone.now += ms(20);
+        puppet.say(&mut lone, &frame(None, first + arrived as u64, &[]));
+        let burst = lone.frames();
+        assert!(!burst.is_empty(), "{arrived} of {}", lost.len());
+        arrived += burst.iter().filter(|frame| lost.contains(frame)).count();
+        trips += 1;
+    }
+    assert!(trips <= 4, "{trips} round trips");
+}
+
+#[test]
+fn a_repeated_packet_is_acknowledged_again() {
+    let (mut lone, mut puppet) = linked();
+    let packet = puppet.seal(&frame(Some(0), 0, &[Record::Data { channel: 0, last: true, bytes: &CallMessage::Event(b"x").to_vec() }]));
+    lone.deliver(2, &packet);
+    assert!(lone.packets().is_empty(), "it waits 10 ms for something to ride on");
+    let sent = lone.wait(ms(10));
+    let first: Vec<_> = sent.iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(said(&mut puppet, &first), [(None, 1, vec![])]);
+    lone.deliver(2, &packet);
+    let sent = lone.wait(ms(10));
+    let second: Vec<_> = sent.iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(said(&mut puppet, &second), [(None, 1, vec![])]);
+    let notices = lone.events().iter().filter(|event| matches!(event, Event::Notice { .. })).count();
+    assert_eq!(notices, 1);
+}
+
+#[test]
+fn every_eighth_frame_is_acknowledged_at_once() {
+    let (mut lone, mut puppet) = linked();
+    for number in 0..8 {
+        assert!(lone.packets().is_empty());
+        puppet.say(&mut lone, &frame(Some(number), 0, &[Record::Data { channel: 0, last: true, bytes: &CallMessage::Event(b"x").to_vec() }]));
+    }
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets), [(None, 8, vec![])]);
+}
+
+#[test]
+fn limits_grow_as_messages_are_consumed() {
+    let (mut lone, mut puppet) = linked();
+    puppet.say(&mut lone, &frame(Some(0), 0, &[Record::Open { channel: 1, class: Class::Bulk, limit: 0, label: "x" }]));
+    for number in 1..=32 {
+        let part = Record::Data { channel: 1, last: number % 8 == 0, bytes: &[0; 16_384] };
+        puppet.say(&mut lone, &frame(Some(number), 0, &[part]));
+    }
+    lone.packets().iter().for_each(|packet| drop(puppet.open(packet)));
+    lone.endpoint.consumed(&id(2), 1, 131_072);
+    assert!(lone.packets().is_empty(), "small steps are not announced");
+    lone.endpoint.consumed(&id(2), 1, 131_072);
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets)[0].2, [Said::Limit(1, 262_144 + 524_288)]);
+    // Nobody can consume more than there was.
+    lone.endpoint.consumed(&id(2), 1, usize::MAX);
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets)[0].2, [Said::Limit(1, 524_288 + 524_288)]);
+}
+
+// Handshakes.
+
+#[test]
+fn a_hello_is_repeated_after_1_s_doubling_to_10_s() {
+    let mut lone = Lone::phone();
+    let mut times = Vec::new();
+    for _ in 0..600 {
+        if !lone.wait(ms(100)).is_empty() {
+            times.push((lone.now.as_millis() + 50) / 1000);
+        }
+    }
+    // The relay's Ping at 15 s, and so on, ends the connection at 20 s, for this relay says nothing.
+    assert_eq!(times[..4], [0, 1, 3, 7], "{times:?}");
+}
+
+#[test]
+fn a_lost_confirm_is_repeated() {
+    let mut lone = Lone::phone();
+    let suite = NullSuite { device: id(2) };
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let packets = lone.packets();
+    let Some(Packet::Hello(hello)) = packets.iter().filter_map(|packet| Packet::decode(packet).ok()).next() else { panic!() };
+    let (_, welcome) = suite.answer(&mut rng, &id(1), hello, [9; 16]).unwrap();
+    lone.deliver(2, &Packet::Welcome(&welcome).to_vec());
+    let kinds = |packets: Vec<Vec<u8>>| packets.iter().map(|packet| packet[0]).collect::<Vec<_>>();
+    assert_eq!(kinds(lone.packets()), [3, 5], "Confirm, and at once a sealed packet");
+    let sent: Vec<_> = lone.wait(ms(1000)).iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(kinds(sent), [3, 5]);
+    assert!(lone.events().iter().all(|event| !matches!(event, Event::LinkUp { .. })), "nothing came from there yet");
+}
+
+#[test]
+fn a_session_stays_until_the_new_one_is_confirmed() {
+    let (mut lone, mut puppet) = linked();
+    let suite = NullSuite { device: id(2) };
+    let (_, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), [7; 16]).unwrap();
+    lone.deliver(2, &Packet::Hello(&hello).to_vec());
+    assert_eq!(lone.packets().len(), 1);
+    // The same Hello again gets the same Welcome.
+    lone.deliver(2, &Packet::Hello(&hello).to_vec());
+    assert_eq!(lone.packets().len(), 1);
+    puppet.say(&mut lone, &frame(None, 0, &[Record::Ping(5)]));
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets), [(None, 0, vec![Said::Signal("pong")])]);
+}
+
+#[test]
+fn a_restarted_phone_gets_a_new_session_and_its_old_channels_are_closed() {
+    let (mut lone, mut puppet) = linked();
+    let channel = lone.endpoint.open_channel(&id(2), Class::Interactive, "x").unwrap();
+    let call = lone.endpoint.call(lone.now, &id(2), b"never answered".to_vec(), None).unwrap();
+    let unsent = frame(Some(0), 0, &[Record::Open { channel: 1, class: Class::Bulk, limit: 0, label: "x" }]);
+    puppet.say(&mut lone, &unsent);
+    lone.frames();
+    lone.events();
+    let mut again = Puppet::initiate(&mut lone, 2, 10);
+    again.say(&mut lone, &resume(0));
+    let closed = |channel| Event::Closed { peer: id(2), channel, code: Code::GOODBYE, reason: "a new session has begun".into() };
+    assert_eq!(
+        lone.events(),
+        [
+            Event::LinkDown { peer: id(2), why: LinkDown::Replaced },
+            closed(1),
+            closed(channel),
+            Event::Answer { peer: id(2), id: call, answer: Answer::Indeterminate },
+            Event::LinkUp { peer: id(2), resumed: false, same_life: false },
+        ]
+    );
+    // The old session is nobody's any more.
+    lone.frames();
+    puppet.say(&mut lone, &resume(0));
+    assert!(lone.events().is_empty());
+}
+
+#[test]
+fn calls_go_on_in_a_new_session_of_the_same_life() {
+    let (mut lone, mut puppet) = linked();
+    let call = lone.endpoint.call(lone.now, &id(2), b"question".to_vec(), None).unwrap();
+    let request = CallMessage::Request { id: 1, body: b"asked once" }.to_vec();
+    puppet.say(&mut lone, &frame(Some(0), 0, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    let first = lone.packets();
+    assert!(!said(&mut puppet, &first).is_empty());
+    let asked: Vec<_> = lone.events();
+    let [Event::Request { id: asked_id, .. }] = asked[..] else { panic!("{asked:?}") };
+
+    let mut again = Puppet::initiate(&mut lone, 2, 9);
+    again.say(&mut lone, &resume(0));
+    let packets = lone.packets();
+    let spoken: Vec<u8> = packets.iter().filter_map(|packet| again.open(packet)).flatten().collect();
+    assert!(String::from_utf8_lossy(&spoken).contains("question"), "sent again with its id");
+    // The peer asks again as well; it runs once, and both copies of the question are settled by one answer.
+    again.say(&mut lone, &frame(Some(0), 1, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    assert_eq!(lone.events(), [Event::LinkUp { peer: id(2), resumed: false, same_life: true }]);
+    lone.endpoint.respond(&id(2), asked_id, b"the answer").unwrap();
+    let answer = CallMessage::Response { id: 1, body: b"mine" }.to_vec();
+    let data = Record::Data { channel: 0, last: true, bytes: &answer };
+    again.say(&mut lone, &frame(Some(1), 1, &[data, data]));
+    assert_eq!(lone.events(), [Event::Answer { peer: id(2), id: call, answer: Answer::Body(b"mine".to_vec()) }]);
+    // And once more, in a third session: the answer was kept.
+    let mut third = Puppet::initiate(&mut lone, 2, 9);
+    third.say(&mut lone, &resume(0));
+    third.say(&mut lone, &frame(Some(0), 0, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    let packets = lone.packets();
+    let spoken: Vec<u8> = packets.iter().filter_map(|packet| third.open(packet)).flatten().collect();
+    assert!(String::from_utf8_lossy(&spoken).contains("the answer"));
+    assert!(!lone.events().iter().any(|event| matches!(event, Event::Request { .. })));
+}
+
+#[test]
+fn an_answer_for_a_former_life_does_not_reach_the_next_one() {
+    let (mut lone, mut puppet) = linked();
+    let request = CallMessage::Request { id: 1, body: b"first life" }.to_vec();
+    puppet.say(&mut lone, &frame(Some(0), 0, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    let Some(Event::Request { id: old, .. }) = lone.events().pop() else { panic!() };
+    let mut again = Puppet::initiate(&mut lone, 2, 10);
+    again.say(&mut lone, &resume(0));
+    let request = CallMessage::Request { id: 1, body: b"second life" }.to_vec();
+    again.say(&mut lone, &frame(Some(0), 0, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    let Some(Event::Request { id: new, .. }) = lone.events().pop() else { panic!() };
+    lone.frames();
+    lone.endpoint.respond(&id(2), old, b"too late").unwrap();
+    assert!(lone.packets().is_empty());
+    lone.endpoint.respond(&id(2), new, b"in time").unwrap();
+    assert_eq!(lone.packets().len(), 1);
+}
+
+#[test]
+fn a_revoked_device_is_told_so_and_gives_up() {
+    let mut phone = Lone::phone();
+    let call = phone.endpoint.call(phone.now, &id(2), b"anybody?".to_vec(), None).unwrap();
+    let packets = phone.packets();
+    let Ok(Packet::Hello(hello)) = Packet::decode(&packets[0]) else { panic!() };
+    // Somebody else's refusal is no refusal.
+    let machine = NullSuite { device: id(2) };
+    phone.deliver(2, &Packet::Refused(&machine.refuse(RefusalReason::Revoked, b"another hello")).to_vec());
+    assert!(phone.events().iter().all(|event| !matches!(event, Event::Refused { .. })));
+    phone.deliver(2, &Packet::Refused(&machine.refuse(RefusalReason::Revoked, hello)).to_vec());
+    let events = phone.events();
+    assert!(events.contains(&Event::Refused { peer: id(2), reason: RefusalReason::Revoked }));
+    assert!(events.contains(&Event::Answer { peer: id(2), id: call, answer: Answer::LinkGone }));
+    let later: Vec<_> = (0..12).flat_map(|_| phone.wait(SECOND)).filter_map(|frame| payload(&frame)).collect();
+    assert!(later.is_empty(), "{later:?}");
+}
+
+#[test]
+fn a_tombstone_answers_in_its_own_name_and_within_bounds() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.tombstone(lone.now, id(2));
+    let frames = lone.frames();
+    let goodbye: Vec<_> = frames.iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(said(&mut puppet, &goodbye), [(None, 0, vec![Said::Signal("goodbye")])]);
+    assert!(matches!(ToRelay::decode(&frames[1]), Ok(ToRelay::Peers(peers)) if peers == [id(2)]), "it stays named");
+    let suite = NullSuite { device: id(2) };
+    let (initiator, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), [7; 16]).unwrap();
+    let mut refusals = Vec::new();
+    for _ in 0..50 {
+        lone.deliver(2, &Packet::Hello(&hello).to_vec());
+        refusals.extend(lone.packets());
+    }
+    assert_eq!(refusals.len(), 10, "ten in a minute");
+    let Ok(Packet::Refused(refused)) = Packet::decode(&refusals[0]) else { panic!() };
+    assert_eq!(suite.refusal(&id(1), &initiator, refused), Some(RefusalReason::Revoked));
+    assert_eq!(lone.endpoint.call(lone.now, &id(2), vec![], None), Err(CallError::UnknownPeer));
+}
+
+#[test]
+fn a_removed_peer_answers_its_calls_and_is_no_longer_named() {
+    let (mut lone, _) = linked();
+    let call = lone.endpoint.call(lone.now, &id(2), b"?".to_vec(), None).unwrap();
+    lone.frames();
+    lone.endpoint.remove_peer(lone.now, &id(2));
+    assert!(lone.events().contains(&Event::Answer { peer: id(2), id: call, answer: Answer::LinkGone }));
+    let frames = lone.frames();
+    assert!(matches!(ToRelay::decode(frames.last().unwrap()), Ok(ToRelay::Peers(peers)) if peers.is_empty()));
+}
+
+// Signs of life.
+
+#[test]
+fn an_idle_link_is_nearly_silent_and_an_absent_peer_costs_nothing() {
+    let mut lone = Lone::machine();
+    lone.presence(2, false);
+    lone.frames();
+    let mut sent = Vec::new();
+    for _ in 0..60 {
+        sent.extend(lone.wait(SECOND));
+        // The relay answers pings.
+        for frame in std::mem::take(&mut sent) {
+            match ToRelay::decode(&frame) {
+                Ok(ToRelay::Ping(n)) => lone.relay(&FromRelay::Pong(n)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(lone.endpoint.must_close().is_none());
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_noticed_within_twenty_seconds_and_asked_for() {
+    let (mut lone, mut puppet) = linked();
+    let mut down = None;
+    let mut heard = Vec::new();
+    for second in 1..40 {
+        for frame in lone.wait(SECOND) {
+            match ToRelay::decode(&frame) {
+                Ok(ToRelay::Ping(n)) => lone.relay(&FromRelay::Pong(n)),
+                Ok(ToRelay::Send { payload, .. }) => heard.push((second, payload.to_vec())),
+                other => panic!("{other:?}"),
+            }
+        }
+        if lone.events().iter().any(|event| matches!(event, Event::LinkDown { why: LinkDown::Silent, .. })) {
+            down = Some(second);
+        }
+    }
+    assert_eq!(down, Some(20));
+    let asked: Vec<_> = heard.iter().filter_map(|(second, packet)| Some((*second, said(&mut puppet, &[packet.clone()]).pop()?.2))).collect();
+    let signal = |what| vec![Said::Signal(what)];
+    assert_eq!(asked, [(15, signal("ping")), (21, signal("resume")), (22, signal("resume")), (24, signal("resume")), (28, signal("resume")), (36, signal("resume"))]);
+    puppet.say(&mut lone, &resume(0));
+    assert!(lone.endpoint.is_up(&id(2)));
+}
+
+#[test]
+fn while_someone_waits_a_dead_connection_is_given_up_after_two_seconds() {
+    for (active, data, least, most) in [(true, true, 1900, 2200), (false, true, 19_000, 21_000), (true, false, 19_000, 21_000)] {
+        let (mut lone, _) = linked();
+        lone.endpoint.set_active(lone.now, active);
+        lone.wait(SECOND * 5);
+        let begin = lone.now;
+        if data {
+            lone.endpoint.emit(&id(2), b"key".to_vec()).unwrap();
+        }
+        while lone.endpoint.must_close().is_none() {
+            lone.wait(ms(50));
+        }
+        // The wait counts from the last sign of life, and from the data if that is later.
+        let took = (lone.now - if data && active { begin } else { Duration::ZERO }).as_millis();
+        assert!((least..most).contains(&took), "active {active}, data {data}: {took} ms");
+        lone.endpoint.handle_disconnected(lone.now);
+        assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Ours(Code::SILENT) }));
+        assert!(matches!(lone.endpoint.wants_connection(lone.now), Dial::At(at) if at <= lone.now + ms(100)));
+    }
+}
+
+#[test]
+fn a_displaced_connection_does_not_come_back() {
+    let (mut lone, _) = linked();
+    lone.relay(&FromRelay::Goaway { code: Code::DISPLACED, retry_after_ms: 0, text: "newer" });
+    assert!(lone.endpoint.must_close().is_some());
+    lone.endpoint.handle_disconnected(lone.now);
+    assert_eq!(lone.endpoint.wants_connection(lone.now), Dial::Never(Code::DISPLACED));
+    assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Told(Code::DISPLACED) }));
+    lone.endpoint.revive(lone.now);
+    assert!(matches!(lone.endpoint.wants_connection(lone.now), Dial::At(_)));
+}
+
+#[test]
+fn the_epoch_grows_with_every_login() {
+    let mut lone = Lone::new(Login::Device { epoch: 40 });
+    for expected in 40..43 {
+        lone.endpoint.handle_connected(lone.now);
+        lone.relay(&FromRelay::Challenge { nonce: [1; 32] });
+        let frames = lone.frames();
+        assert!(matches!(ToRelay::decode(&frames[0]), Ok(ToRelay::Login { epoch, .. }) if epoch == expected));
+        lone.endpoint.handle_disconnected(lone.now);
+    }
+}
+
+#[test]
+fn a_relay_that_never_speaks_is_left() {
+    let mut lone = Lone::new(Login::Device { epoch: 1 });
+    lone.endpoint.handle_connected(lone.now);
+    lone.wait(SECOND * 9);
+    assert!(lone.endpoint.must_close().is_none());
+    lone.wait(SECOND * 2);
+    assert_eq!(lone.endpoint.must_close(), Some(Code::SILENT));
+}
+
+// Rendezvous.
+
+#[test]
+fn a_rendezvous_is_opened_again_after_a_reconnect_until_its_time_is_over() {
+    let mut lone = Lone::machine();
+    lone.frames();
+    assert!(lone.endpoint.open_rendezvous(lone.now, [1; 32], 120));
+    let opened = |lone: &mut Lone| {
+        lone.frames().iter().find_map(|frame| match ToRelay::decode(frame) {
+            Ok(ToRelay::OpenRendezvous { seconds, .. }) => Some(seconds),
+            _ => None,
+        })
+    };
+    assert_eq!(opened(&mut lone), Some(120));
+    lone.endpoint.handle_disconnected(lone.now);
+    lone.now += SECOND * 50;
+    lone.log_in();
+    assert_eq!(opened(&mut lone), Some(70));
+    lone.endpoint.handle_disconnected(lone.now);
+    lone.now += SECOND * 100;
+    lone.log_in();
+    assert_eq!(opened(&mut lone), None);
+    for number in 2..6 {
+        assert!(lone.endpoint.open_rendezvous(lone.now, [number; 32], 120));
+    }
+    assert!(!lone.endpoint.open_rendezvous(lone.now, [9; 32], 120), "four at a time");
+    lone.relay(&FromRelay::Rendezvous { ticket_hash: [2; 32], state: RendezvousState::Ended });
+    assert!(lone.endpoint.open_rendezvous(lone.now, [9; 32], 120));
+}
+
+#[test]
+fn packets_of_a_rendezvous_pass_through_and_touch_no_link() {
+    let (mut lone, _) = linked();
+    let bytes = Packet::InvitationGone(Gone::Used).to_vec();
+    // Also when the guest has the identity of a peer: it is being paired again.
+    lone.relay(&FromRelay::Deliver { from: id(2), rendezvous: true, payload: &bytes });
+    assert_eq!(lone.events(), [Event::Packet { from: id(2), via_rendezvous: true, bytes: bytes.clone() }]);
+    lone.endpoint.send_packet(id(8), &bytes).unwrap();
+    let frames = lone.frames();
+    assert_eq!(payload(&frames[0]), Some(bytes));
+    let tag = tag(&frames[0]).unwrap();
+    lone.relay(&FromRelay::Undeliverable { to: id(8), tag, reason: Undelivered::Unreachable });
+    assert_eq!(lone.events(), [Event::Undelivered { to: id(8), reason: Undelivered::Unreachable }]);
+}
+
+// Bounds on this side.
+
+#[test]
+fn the_application_is_told_when_too_much_waits() {
+    let (mut lone, _) = linked();
+    lone.presence(2, false);
+    for _ in 0..MAX_OUTSTANDING {
+        lone.endpoint.call(lone.now, &id(2), vec![], None).unwrap();
+    }
+    assert_eq!(lone.endpoint.call(lone.now, &id(2), vec![], None), Err(CallError::TooMany));
+    assert_eq!(lone.endpoint.call(lone.now, &id(2), vec![0; 300_000], None), Err(CallError::TooLarge));
+    let channel = lone.endpoint.open_channel(&id(2), Class::Bulk, "x").unwrap();
+    lone.endpoint.send(&id(2), channel, &[0; 262_144]).unwrap();
+    assert_eq!(lone.endpoint.send(&id(2), channel, b"x"), Err(SendError::WouldBlock));
+    assert_eq!(lone.endpoint.sendable(&id(2), channel), 0);
+    assert_eq!(lone.endpoint.send(&id(2), channel, &[0; 262_145]), Err(SendError::TooLarge));
+    let mut empty = 0;
+    let other = lone.endpoint.open_channel(&id(2), Class::Bulk, "x").unwrap();
+    while lone.endpoint.send(&id(2), other, b"").is_ok() {
+        empty += 1;
+    }
+    assert!(empty <= 8192, "empty messages are bounded as well: {empty}");
+    let mut events = 0;
+    while lone.endpoint.emit(&id(2), vec![0; 1000]).is_ok() {
+        events += 1;
+    }
+    assert!(events <= 257);
+    for _ in 0..253 {
+        lone.endpoint.open_channel(&id(2), Class::Bulk, "x").unwrap();
+    }
+    assert_eq!(lone.endpoint.open_channel(&id(2), Class::Bulk, "x"), Err(OpenChannelError::TooMany));
+    // Deadlines pass also while nobody is there.
+    lone.wait(SECOND * 31);
+    let passed = lone.events().iter().filter(|event| matches!(event, Event::Answer { answer: Answer::DeadlinePassed, .. })).count();
+    assert_eq!(passed, MAX_OUTSTANDING);
+}
+
+#[test]
+fn answers_that_nobody_reads_hold_up_the_one_who_answers() {
+    let (mut lone, mut puppet) = linked();
+    let mut asked = Vec::new();
+    for number in 0..40 {
+        let request = CallMessage::Request { id: number + 1, body: b"{}" }.to_vec();
+        puppet.say(&mut lone, &frame(Some(number), 0, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    }
+    for event in lone.events() {
+        if let Event::Request { id, .. } = event {
+            asked.push(id);
+        }
+    }
+    let answer = vec![b'1'; 200_000];
+    let accepted = asked.iter().take_while(|id_| lone.endpoint.respond(&id(2), **id_, &answer) == Ok(())).count();
+    assert_eq!(accepted, 20, "4 MiB");
+    // As they are read, there is room again, and it is told.
+    let mut next = 0;
+    let mut writable = false;
+    for _ in 0..40 {
+        next += lone.packets().iter().filter(|packet| puppet.open(packet).is_some_and(|frame| frame[0] == 1)).count() as u64;
+        puppet.say(&mut lone, &frame(None, next, &[]));
+        writable |= lone.events().contains(&Event::Writable { peer: id(2), channel: 0 });
+    }
+    assert!(writable);
+    assert_eq!(lone.endpoint.respond(&id(2), asked[accepted], &answer), Ok(()));
+}
+
+#[test]
+fn shutting_down_takes_leave_of_everybody() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.shut_down(lone.now);
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets), [(None, 0, vec![Said::Signal("goodbye")])]);
+    assert_eq!(lone.endpoint.must_close(), Some(Code::GOODBYE));
+    lone.endpoint.handle_disconnected(lone.now);
+    assert_eq!(lone.endpoint.wants_connection(lone.now), Dial::Never(Code::GOODBYE));
+}

@@ -1,0 +1,197 @@
+//! Cryptography that protects nothing and costs nothing: it tells messages apart, finds changed bytes and knows repetitions, like
+//! the real one, so that a simulation of the link means something.
+
+use std::collections::BTreeSet;
+
+use happy_crypto::DeviceId;
+use happy_link::{CannotSeal, Cipher, Established, Life, NoWelcome, OpenError, RefusalReason, Suite};
+use rand_core::CryptoRng;
+
+/// What a receiver skips at most, as the ratchet does.
+const MAX_SKIPPED: u64 = 512;
+
+fn hash(parts: &[&[u8]]) -> [u8; 8] {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // A whole word at a time: this is no more than a checksum.
+        for chunk in part.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+        hash = (hash ^ part.len() as u64).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash.to_be_bytes()
+}
+
+pub struct NullCipher {
+    key: [u8; 8],
+    me: u8,
+    sent: u64,
+    newest: u64,
+    missing: BTreeSet<u64>,
+    may_seal: bool,
+}
+
+impl Cipher for NullCipher {
+    const OVERHEAD: usize = 16;
+
+    fn seal(&mut self, _: &mut impl CryptoRng, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), CannotSeal> {
+        if !self.may_seal {
+            return Err(CannotSeal);
+        }
+        self.sent += 1;
+        let number = self.sent.to_be_bytes();
+        out.extend_from_slice(&number);
+        out.extend_from_slice(&hash(&[&self.key, &[self.me], &number, plaintext]));
+        out.extend_from_slice(plaintext);
+        Ok(())
+    }
+
+    fn open(&mut self, _: &mut impl CryptoRng, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
+        let Some((number, rest)) = message.split_first_chunk::<8>() else { return Err(OpenError::CannotBeOpened) };
+        let Some((tag, plaintext)) = rest.split_first_chunk::<8>() else { return Err(OpenError::CannotBeOpened) };
+        if *tag != hash(&[&self.key, &[1 - self.me], number, plaintext]) {
+            return Err(OpenError::CannotBeOpened);
+        }
+        let number = u64::from_be_bytes(*number);
+        if number > self.newest {
+            if number - self.newest > MAX_SKIPPED {
+                return Err(OpenError::CannotBeOpened);
+            }
+            self.missing.extend(self.newest + 1..number);
+            self.newest = number;
+        } else if !self.missing.remove(&number) {
+            return Err(OpenError::Repeated);
+        }
+        self.may_seal = true;
+        out.extend_from_slice(plaintext);
+        Ok(())
+    }
+
+    fn can_seal(&self) -> bool {
+        self.may_seal
+    }
+}
+
+#[derive(Clone)]
+pub struct NullSuite {
+    pub device: DeviceId,
+}
+
+pub struct NullInitiator {
+    hello: Vec<u8>,
+    peer: DeviceId,
+}
+
+pub struct NullResponder {
+    hello: Vec<u8>,
+    welcome: Vec<u8>,
+}
+
+const HELLO: usize = 32 + 32 + 8 + 16 + 8;
+const WELCOME: usize = 8 + 8 + 16 + 8;
+
+fn established(
+    hello: &[u8],
+    welcome: &[u8],
+    peer: DeviceId,
+    life: &[u8],
+    me: u8,
+) -> Established<NullCipher> {
+    let (left, right) = (hash(&[b"session", hello, welcome]), hash(&[welcome, hello]));
+    let mut session = [0; 16];
+    session[..8].copy_from_slice(&left);
+    session[8..].copy_from_slice(&right);
+    let cipher =
+        NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0 };
+    Established { session, peer, peer_life: life.try_into().unwrap(), cipher }
+}
+
+impl Suite for NullSuite {
+    type Cipher = NullCipher;
+    type Record = DeviceId;
+    type Bundle = DeviceId;
+    type Initiator = NullInitiator;
+    type Responder = NullResponder;
+
+    fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    fn record_device(record: &DeviceId) -> DeviceId {
+        *record
+    }
+
+    fn bundle_device(bundle: &DeviceId) -> DeviceId {
+        *bundle
+    }
+
+    fn sign_login(&self, _: &[u8]) -> [u8; 64] {
+        [0; 64]
+    }
+
+    fn start(&self, rng: &mut impl CryptoRng, peer: &DeviceId, life: Life) -> Option<(NullInitiator, Vec<u8>)> {
+        let mut nonce = [0; 8];
+        rng.fill_bytes(&mut nonce);
+        let mut hello = [self.device.as_bytes(), &peer.as_bytes()[..], &nonce, &life].concat();
+        let tag = hash(&[&hello]);
+        hello.extend_from_slice(&tag);
+        Some((NullInitiator { hello: hello.clone(), peer: *peer }, hello))
+    }
+
+    fn welcome(
+        &self,
+        _: &mut impl CryptoRng,
+        initiator: &NullInitiator,
+        welcome: &[u8],
+    ) -> Option<(Established<NullCipher>, Vec<u8>)> {
+        if welcome.len() != WELCOME || welcome[..8] != hash(&[b"hello", &initiator.hello]) {
+            return None;
+        }
+        if welcome[32..] != hash(&[b"welcome", &welcome[..32]]) {
+            return None;
+        }
+        let established = established(&initiator.hello, welcome, initiator.peer, &welcome[16..32], 0);
+        Some((established, hash(&[b"confirm", welcome]).to_vec()))
+    }
+
+    fn answer(
+        &self,
+        rng: &mut impl CryptoRng,
+        peer: &DeviceId,
+        hello: &[u8],
+        life: Life,
+    ) -> Result<(NullResponder, Vec<u8>), NoWelcome> {
+        let mine = hello.len() == HELLO
+            && hello[..32] == peer.as_bytes()[..]
+            && hello[32..64] == self.device.as_bytes()[..]
+            && hello[88..] == hash(&[&hello[..88]]);
+        if !mine {
+            return Err(NoWelcome::Ignore);
+        }
+        let mut nonce = [0; 8];
+        rng.fill_bytes(&mut nonce);
+        let mut welcome = [&hash(&[b"hello", hello])[..], &nonce, &life].concat();
+        let tag = hash(&[b"welcome", &welcome]);
+        welcome.extend_from_slice(&tag);
+        Ok((NullResponder { hello: hello.to_vec(), welcome: welcome.clone() }, welcome))
+    }
+
+    fn confirm(&self, responder: &NullResponder, confirm: &[u8]) -> Option<Established<NullCipher>> {
+        if confirm != hash(&[b"confirm", &responder.welcome]) {
+            return None;
+        }
+        let peer = DeviceId::from_bytes(*responder.hello.first_chunk()?);
+        Some(established(&responder.hello, &responder.welcome, peer, &responder.hello[72..88], 1))
+    }
+
+    fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8> {
+        [&hash(&[b"refused", hello])[..], &[reason.into()]].concat()
+    }
+
+    fn refusal(&self, _: &DeviceId, initiator: &NullInitiator, refused: &[u8]) -> Option<RefusalReason> {
+        let reason = refused.strip_prefix(&hash(&[b"refused", &initiator.hello])[..])?;
+        Some(reason.first().copied()?.into())
+    }
+}

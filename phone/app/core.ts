@@ -1,0 +1,182 @@
+/** The one door between the face and the protocol core, which is Rust compiled to wasm (`phone/src`). */
+
+import init, { Core as WasmCore, readInvitation as readLink } from "../build/core/happy_phone.js";
+import wasmUrl from "../build/core/happy_phone_bg.wasm?url";
+import type { Calls, Role } from "./rpc";
+
+/** What the core tells without being asked. The Rust side is `phone/src/bridge/event.rs`. */
+export type CoreEvent =
+  | { kind: "relay"; origin: string; up: boolean; why: string; last: boolean }
+  | { kind: "presence"; device: string; here: boolean }
+  | { kind: "link"; device: string; up: boolean; why: string }
+  | { kind: "refused"; device: string; reason: string }
+  | { kind: "event"; device: string; body: string }
+  | { kind: "code"; code: string; machine: string; role: Role }
+  | { kind: "paired"; device: string }
+  | { kind: "pairing_failed"; message: string }
+  /** A sentence that a person should read. */
+  | { kind: "notice"; text: string }
+  /** `exportState` gives something new that must be stored. */
+  | { kind: "state" };
+
+/** A machine that this device is paired with, as the core knows it. */
+export interface Peer {
+  device: string;
+  name: string;
+  /** What this device is to the machine. */
+  role: Role;
+  relays: string[];
+  /** Unix seconds. */
+  pairedAt: number;
+}
+
+/** What an invitation says of itself. */
+export interface Invitation {
+  origin: string;
+  role: Role;
+  /** Unix seconds. */
+  expires: number;
+}
+
+/** A run of cells that look alike: [UTF-16 units, cells, foreground, background, attributes]. */
+export const RUN_FIELDS = 5;
+export const enum Attribute {
+  Bold = 1,
+  Faint = 2,
+  Italic = 4,
+  Underline = 8,
+  Strike = 16,
+  Inverse = 32,
+  Blink = 64,
+  /** The font may give these characters another width than their cells have. */
+  Fixed = 128,
+}
+
+/** A live view of one session. It attaches again by itself whenever its link comes back. */
+export interface Terminal {
+  /** False until the first snapshot or output has been applied. */
+  readonly ready: boolean;
+  readonly attached: boolean;
+  /** Why attaching failed for good, as a sentence. */
+  readonly problem: string | undefined;
+  readonly cols: number;
+  readonly rows: number;
+  readonly title: string;
+  readonly bells: number;
+  readonly cursorColumn: number;
+  readonly cursorRow: number;
+  readonly cursorVisible: boolean;
+  /** Increases when everything that was drawn must be drawn again. */
+  readonly generation: number;
+  /** Absolute number of the oldest kept row that has scrolled off, and of the first that has not. */
+  readonly historyStart: number;
+  readonly historyEnd: number;
+  readonly youControl: boolean;
+  readonly controller: string;
+  /** How the program ended, as a sentence. */
+  readonly ended: string | undefined;
+  /** Input bytes that the machine has not yet confirmed to have typed. */
+  readonly unconfirmedInput: number;
+  /** The program is in the middle of an update that it wants shown as a whole. */
+  readonly updating: boolean;
+  /** How many rows have moved from the top of the screen to the history, then the rows of the screen to draw anew. */
+  takeChanges(): Uint32Array;
+  rowText(row: number): string;
+  rowRuns(row: number): Uint32Array;
+  /** The line goes on in the next row. */
+  rowWrapped(row: number): boolean;
+  historyText(row: number): string;
+  historyRuns(row: number): Uint32Array;
+  historyWrapped(row: number): boolean;
+  /** A named key or a single character with modifiers; false when it stands for nothing. */
+  key(name: string, ctrl: boolean, alt: boolean, shift: boolean): boolean;
+  text(text: string): boolean;
+  paste(text: string): boolean;
+  /** Asks to decide the size. */
+  takeControl(cols: number, rows: number): Promise<unknown>;
+  resize(cols: number, rows: number): void;
+  /** Detaches; the session goes on. The object is used no more. */
+  close(): void;
+}
+
+/** Who looks at a session, and how much fits on the screen. */
+export interface Viewer {
+  name: string;
+  cols: number;
+  rows: number;
+  /** Decide the size from the start. */
+  control: boolean;
+}
+
+export interface Core {
+  readonly deviceId: string;
+  readonly version: string;
+  /** The secret state: identity, machines, counters. To be sealed before it is stored. */
+  exportState(): Uint8Array;
+  start(): void;
+  stop(): void;
+  peers(): Peer[];
+  safetyNumber(device: string): string;
+  call<M extends keyof Calls>(device: string, method: M, params: Calls[M]["params"]): Promise<Calls[M]["result"]>;
+  openTerminal(device: string, session: string, viewer: Viewer, changed: () => void): Terminal;
+  pair(link: string, name: string): void;
+  cancelPairing(): void;
+  forget(device: string): void;
+  /** While someone looks, lost connections are dialled again sooner. */
+  setActive(active: boolean): void;
+  /** After a sleep or a change of network: find out now whether the connection still lives. */
+  wake(): void;
+}
+
+/** A call that was refused or did not come to an end. */
+export class CallFailed extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Loads the core with stored state, or lets it make an identity when there is none. */
+export async function loadCore(state: Uint8Array | null, listen: (event: CoreEvent) => void): Promise<Core> {
+  await init({ module_or_path: wasmUrl });
+  const wasm = new WasmCore(state ?? undefined, (json: string) => {
+    try {
+      listen(JSON.parse(json) as CoreEvent);
+    } catch (error) {
+      // Rust has nobody to tell.
+      reportError(error);
+    }
+  });
+  return {
+    deviceId: wasm.deviceId,
+    version: wasm.version,
+    exportState: () => wasm.exportState(),
+    start: () => wasm.start(),
+    stop: () => wasm.stop(),
+    peers: () => JSON.parse(wasm.peers()) as Peer[],
+    safetyNumber: (device) => wasm.safetyNumber(device),
+    call: async (device, method, params) => readAnswer((await wasm.call(device, JSON.stringify({ method, params }))) as string),
+    openTerminal: (device, session, viewer, changed) =>
+      wasm.openTerminal(device, session, viewer.name, viewer.cols, viewer.rows, viewer.control, changed),
+    pair: (link, name) => wasm.pair(link, name),
+    cancelPairing: () => wasm.cancelPairing(),
+    forget: (device) => wasm.forget(device),
+    setActive: (active) => wasm.setActive(active),
+    wake: () => wasm.wake(),
+  };
+}
+
+/** Reads a link or throws an Error whose message is a sentence for the person who gave it. */
+export function readInvitation(link: string): Invitation {
+  return JSON.parse(readLink(link)) as Invitation;
+}
+
+type Answer<T> = { ok: T } | { error: { code: string; message: string } };
+
+function readAnswer<T>(json: string): T {
+  const answer = JSON.parse(json) as Answer<T>;
+  if ("ok" in answer) return answer.ok;
+  throw new CallFailed(answer.error.code, answer.error.message);
+}

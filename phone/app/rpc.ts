@@ -1,0 +1,317 @@
+// Generated from the crate `happy-rpc` by `cargo xtask web`; do not edit.
+
+export type Role = "owner" | "operator" | "viewer" | "machine";
+
+export type ErrorCode = "malformed" | "unknown_method" | "not_permitted" | "not_found" | "conflict" | "too_many" | "failed";
+
+export type CallError = { 
+/**
+ * For programs.
+ */
+code: ErrorCode, 
+/**
+ * For people.
+ */
+message: string, };
+
+export type Done = Record<symbol, never>;
+
+export type Machine = { 
+/**
+ * Its device id, base64url.
+ */
+device: string, 
+/**
+ * Its name, a label.
+ */
+name: string, 
+/**
+ * For instance `linux`.
+ */
+os: string, 
+/**
+ * Of the agent.
+ */
+version: string, 
+/**
+ * Of the protocol.
+ */
+protocol: number, 
+/**
+ * What the caller is to it.
+ */
+role: Role, 
+/**
+ * The relays through which it can be reached now, as origins.
+ */
+relays: Array<string>, 
+/**
+ * Hash of the phone app that this version of the agent was built with, hexadecimal SHA-256; a phone that runs another
+ * one was given it by somebody else.
+ */
+app_hash: string, 
+/**
+ * Where new sessions start unless told otherwise.
+ */
+home: string, };
+
+export type MachineInfo = Record<symbol, never>;
+
+export type Presence = "here" | "away" | "unknown";
+
+export type Device = { 
+/**
+ * Its id, base64url.
+ */
+device: string, 
+/**
+ * The name given to it in pairing.
+ */
+name: string, 
+/**
+ * What it is to the machine.
+ */
+role: Role, 
+/**
+ * Sixty digits; the same number stands in the device's own list.
+ */
+safety_number: string, 
+/**
+ * Unix milliseconds.
+ */
+added_at: number, 
+/**
+ * Unix milliseconds; none while it is allowed in.
+ */
+removed_at: number | null, 
+/**
+ * Where it is.
+ */
+presence: Presence, 
+/**
+ * Whether it is the caller.
+ */
+you: boolean, };
+
+export type DeviceList = Record<symbol, never>;
+
+export type DeviceRevoke = { 
+/**
+ * Its id, base64url.
+ */
+device: string, };
+
+export type SessionState = { "state": "running" } | { "state": "exited", 
+/**
+ * 0 by convention when all went well.
+ */
+code: number, } | { "state": "killed", 
+/**
+ * The number of the signal.
+ */
+signal: number, } | { "state": "lost" };
+
+export type Session = { 
+/**
+ * Its id.
+ */
+id: string, 
+/**
+ * The name it was given, or its command.
+ */
+name: string, 
+/**
+ * What the program calls itself on its terminal; empty when it does not.
+ */
+title: string, 
+/**
+ * Program and arguments.
+ */
+command: Array<string>, 
+/**
+ * Where it started.
+ */
+cwd: string, 
+/**
+ * The process, while it runs.
+ */
+pid: number | null, 
+/**
+ * Columns of the screen.
+ */
+cols: number, 
+/**
+ * Rows of the screen.
+ */
+rows: number, 
+/**
+ * How many bytes the program has printed in all.
+ */
+output_offset: number, 
+/**
+ * How many are looking.
+ */
+viewers: number, 
+/**
+ * Who decides the size, by name.
+ */
+controller: string | null, 
+/**
+ * Unix milliseconds.
+ */
+created_at: number, } & ({ "state": "running" } | { "state": "exited", 
+/**
+ * 0 by convention when all went well.
+ */
+code: number, } | { "state": "killed", 
+/**
+ * The number of the signal.
+ */
+signal: number, } | { "state": "lost" });
+
+export type SessionList = Record<symbol, never>;
+
+export type SessionCreate = { 
+/**
+ * Program and arguments; empty for the login shell.
+ */
+command: Array<string>, 
+/**
+ * Where it starts; the home directory when missing.
+ */
+cwd?: string, 
+/**
+ * The environment; the daemon's own when missing. Only the local command line sends one.
+ */
+env?: { [key in string]: string }, 
+/**
+ * A name for people.
+ */
+name?: string, 
+/**
+ * Columns of the screen; 80 when 0.
+ */
+cols: number, 
+/**
+ * Rows of the screen; 24 when 0.
+ */
+rows: number, };
+
+export type SessionAttach = { 
+/**
+ * Which session.
+ */
+session: string, 
+/**
+ * A channel that the caller has opened with the label `terminal`.
+ */
+channel: number, 
+/**
+ * Whose input offsets these are: chosen by the viewer, kept across reconnects.
+ */
+writer: string, 
+/**
+ * The viewer's name for people.
+ */
+name: string, 
+/**
+ * The output offset to go on from; a snapshot when missing or no longer kept.
+ */
+from?: number, 
+/**
+ * How many scrolled-off rows a snapshot shall carry.
+ */
+scrollback: number, 
+/**
+ * Never skip output; the program waits for this viewer. Only between machines.
+ */
+lossless: boolean, 
+/**
+ * The viewer's own size.
+ */
+cols: number, 
+/**
+ * The viewer's own size.
+ */
+rows: number, 
+/**
+ * Decide the size from the start.
+ */
+take_control: boolean, };
+
+export type Attached = { 
+/**
+ * Names this attachment in other calls.
+ */
+attachment: string, 
+/**
+ * The input offset that is expected next from this writer.
+ */
+input_offset: number, 
+/**
+ * The session as it is now.
+ */
+session: Session, 
+/**
+ * Whether this attachment decides the size.
+ */
+you_control: boolean, };
+
+export type SessionDetach = { 
+/**
+ * Which, from [`Attached`].
+ */
+attachment: string, };
+
+export type SessionKill = { 
+/**
+ * Which session.
+ */
+session: string, };
+
+export type SessionTakeControl = { 
+/**
+ * Which, from [`Attached`].
+ */
+attachment: string, 
+/**
+ * The size it wants.
+ */
+cols: number, 
+/**
+ * The size it wants.
+ */
+rows: number, };
+
+export type TerminalResize = { 
+/**
+ * Which, from [`Attached`].
+ */
+attachment: string, 
+/**
+ * Columns, at most 1,000.
+ */
+cols: number, 
+/**
+ * Rows, at most 1,000.
+ */
+rows: number, };
+
+export type Event = { "event": "session.changed", "data": Session } | { "event": "session.removed", "data": { 
+/**
+ * Which.
+ */
+session: string, } } | { "event": "session.list_again", "data": Record<symbol, never> } | { "event": "device.changed", "data": Array<Device> };
+
+export interface Calls {
+  "machine.info": { params: MachineInfo; result: Machine };
+  "device.list": { params: DeviceList; result: Array<Device> };
+  "device.revoke": { params: DeviceRevoke; result: Done };
+  "session.list": { params: SessionList; result: Array<Session> };
+  "session.create": { params: SessionCreate; result: Session };
+  "session.attach": { params: SessionAttach; result: Attached };
+  "session.detach": { params: SessionDetach; result: Done };
+  "session.kill": { params: SessionKill; result: Done };
+  "session.take_control": { params: SessionTakeControl; result: Done };
+  "terminal.resize": { params: TerminalResize; result: Done };
+}

@@ -1,0 +1,47 @@
+/** From the browser's keyboard events to the core's keys, and the sticky modifiers of the key bar. */
+
+import { signal } from "@preact/signals";
+import type { Terminal } from "../core";
+
+export type Sticky = "off" | "once" | "locked";
+
+export const ctrl = signal<Sticky>("off");
+export const alt = signal<Sticky>("off");
+
+/** One tap for the next key, two to keep it, three to let go. */
+export function press(modifier: typeof ctrl): void {
+  modifier.value = modifier.value === "off" ? "once" : modifier.value === "once" ? "locked" : "off";
+}
+
+export function armed(): boolean {
+  return ctrl.value !== "off" || alt.value !== "off";
+}
+
+/** Sends a key with the sticky modifiers on top of those really held. */
+export function sendKey(terminal: Terminal, name: string, held = { ctrl: false, alt: false, shift: false }): boolean {
+  const taken = terminal.key(name, held.ctrl || ctrl.value !== "off", held.alt || alt.value !== "off", held.shift);
+  if (ctrl.value === "once") ctrl.value = "off";
+  if (alt.value === "once") alt.value = "off";
+  return taken;
+}
+
+export function releaseAll(): void {
+  ctrl.value = "off";
+  alt.value = "off";
+}
+
+/** @returns whether the event was for the terminal. */
+export function handleKeyDown(terminal: Terminal, event: KeyboardEvent): boolean {
+  if (event.isComposing || event.metaKey) return false;
+  // Copy and paste stay the browser's own; so does the way out of the terminal, told in its description.
+  if (event.ctrlKey && event.shiftKey && /^[cv]$/i.test(event.key)) return false;
+  if (event.ctrlKey && !event.altKey && event.key === "v") return false;
+  if (event.shiftKey && event.key === "Escape") return false;
+  if ((event.shiftKey && (event.key === "PageUp" || event.key === "PageDown")) || event.key === "Unidentified") return false;
+  const single = [...event.key].length === 1;
+  // AltGr makes characters; what it was made of is not meant.
+  const altGraph = event.getModifierState("AltGraph");
+  const held = { ctrl: event.ctrlKey && !altGraph, alt: event.altKey && !altGraph, shift: event.shiftKey };
+  if (single && !held.ctrl && !held.alt && !armed()) return terminal.text(event.key);
+  return sendKey(terminal, event.key, held);
+}

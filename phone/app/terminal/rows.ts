@@ -1,0 +1,202 @@
+/**
+ * Draws a terminal as rows of text. The rows are ordinary HTML, so scrolling, selecting, finding and reading aloud are the
+ * browser's own. The core says what has changed; nothing else is touched.
+ */
+
+import { Attribute, RUN_FIELDS, type Terminal } from "../core";
+
+/** Rows of history that stay in the document. */
+const HISTORY_ROWS = 5_000;
+/** History is built and dropped by the block, and the browser skips the blocks out of sight. */
+const BLOCK_ROWS = 100;
+/** Closer to the end than this counts as being there. */
+const END_PX = 8;
+
+const WRAPPED = "wrapped";
+
+const INDEXED = 1 << 24;
+const DIRECT = 2 << 24;
+
+interface Block {
+  element: HTMLElement;
+  start: number;
+  end: number;
+}
+
+export class Drawing {
+  private readonly history = div("history");
+  private readonly screen = div("screen");
+  private readonly cursor = div("cursor");
+  private readonly rows: HTMLElement[] = [];
+  private blocks: Block[] = [];
+  /** The first history row that is not in the document yet. */
+  private drawn = 0;
+  private generation = -1;
+
+  /** @param scroller The element that scrolls; its content is ours. */
+  constructor(
+    private readonly scroller: HTMLElement,
+    private readonly terminal: Terminal,
+  ) {
+    this.cursor.ariaHidden = "true";
+    this.screen.append(this.cursor);
+    scroller.replaceChildren(this.history, this.screen);
+  }
+
+  /** Whether the end is in sight; only then new output moves the view. */
+  atEnd(): boolean {
+    const { scrollTop, clientHeight, scrollHeight } = this.scroller;
+    return scrollHeight - scrollTop - clientHeight <= END_PX;
+  }
+
+  toEnd(): void {
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /** Brings the document up to what the core has. */
+  draw(): void {
+    const follow = this.generation < 0 || this.atEnd();
+    if (this.terminal.generation !== this.generation) this.startOver();
+    const removed = this.drawHistory();
+    this.drawScreen();
+    this.drawCursor();
+    if (follow) this.toEnd();
+    else if (removed > 0) this.scroller.scrollTop -= removed;
+  }
+
+  private startOver(): void {
+    this.generation = this.terminal.generation;
+    this.history.replaceChildren();
+    this.blocks = [];
+    this.drawn = this.terminal.historyStart;
+  }
+
+  /** @returns how many pixels went away above what is left. */
+  private drawHistory(): number {
+    const end = this.terminal.historyEnd;
+    const keepFrom = Math.max(this.terminal.historyStart, end - HISTORY_ROWS);
+    let removed = 0;
+    while (this.blocks[0] && this.blocks[0].end <= keepFrom) {
+      const block = this.blocks.shift()!;
+      removed += block.element.offsetHeight;
+      block.element.remove();
+    }
+    // A burst may have scrolled past more than is kept; what nobody can see is not built.
+    for (let row = Math.max(this.drawn, keepFrom); row < end; row += 1) {
+      const block = this.blockFor(row);
+      const element = div("row");
+      fill(element, this.terminal.historyText(row), this.terminal.historyRuns(row), this.terminal.historyWrapped(row));
+      block.element.append(element);
+      block.end = row + 1;
+      block.element.style.setProperty("--rows", String(block.end - block.start));
+    }
+    this.drawn = end;
+    return removed;
+  }
+
+  private blockFor(row: number): Block {
+    const last = this.blocks.at(-1);
+    if (last && last.end === row && row - last.start < BLOCK_ROWS) return last;
+    const block: Block = { element: div("block"), start: row, end: row };
+    this.history.append(block.element);
+    this.blocks.push(block);
+    return block;
+  }
+
+  private drawScreen(): void {
+    const { rows, cols } = this.terminal;
+    this.scroller.style.setProperty("--cols", String(cols));
+    while (this.rows.length < rows) {
+      const row = div("row");
+      this.rows.push(row);
+      this.screen.append(row);
+    }
+    while (this.rows.length > rows) this.rows.pop()!.remove();
+    const [scrolled = 0, ...changed] = this.terminal.takeChanges();
+    // Moved, not drawn again: what a line at the bottom pushes up stays as it is.
+    const moved = this.rows.splice(0, Math.min(scrolled, rows));
+    this.rows.push(...moved);
+    this.screen.append(...moved);
+    for (const index of changed) {
+      const row = this.rows[index];
+      if (row) fill(row, this.terminal.rowText(index), this.terminal.rowRuns(index), this.terminal.rowWrapped(index));
+    }
+  }
+
+  private drawCursor(): void {
+    const { cursorColumn, cursorRow, cursorVisible, ended } = this.terminal;
+    this.cursor.hidden = !cursorVisible || ended !== undefined;
+    this.cursor.style.left = `${cursorColumn}ch`;
+    this.cursor.style.top = `calc(${cursorRow} * var(--t-line))`;
+  }
+}
+
+/** The selected text with lines as the program wrote them: a row that goes on in the next one ends without a break. */
+export function selectedText(selection: Selection): string {
+  let text = "";
+  for (let index = 0; index < selection.rangeCount; index += 1) {
+    const rows = [...selection.getRangeAt(index).cloneContents().querySelectorAll(".row")];
+    text += rows.map((row, at) => (row.textContent ?? "") + (at + 1 < rows.length && !row.classList.contains(WRAPPED) ? "\n" : "")).join("");
+  }
+  return text;
+}
+
+function fill(row: HTMLElement, text: string, runs: Uint32Array, wrapped: boolean): void {
+  row.classList.toggle(WRAPPED, wrapped);
+  if (runs.length === 0) {
+    // An empty row keeps its line when it is copied.
+    row.replaceChildren(document.createElement("br"));
+    return;
+  }
+  const parts: (Node | string)[] = [];
+  let at = 0;
+  for (let i = 0; i + RUN_FIELDS <= runs.length; i += RUN_FIELDS) {
+    const [length, cells, foreground, background, attributes] = runs.subarray(i, i + RUN_FIELDS) as unknown as [
+      number, number, number, number, number,
+    ];
+    const piece = text.slice(at, at + length);
+    at += length;
+    parts.push(foreground || background || attributes ? span(piece, cells, foreground, background, attributes) : piece);
+  }
+  row.replaceChildren(...parts);
+}
+
+function span(text: string, cells: number, foreground: number, background: number, attributes: number): HTMLElement {
+  const element = document.createElement("span");
+  element.textContent = text;
+  const classes: string[] = [];
+  const inverse = (attributes & Attribute.Inverse) !== 0;
+  const [front, behind] = inverse ? [background, foreground] : [foreground, background];
+  if (front) colour(element, classes, front, behind || inverse ? "g" : "f");
+  else if (inverse) classes.push("fd");
+  if (behind) colour(element, classes, behind, "b");
+  else if (inverse) classes.push("bd");
+  if (attributes & Attribute.Bold) classes.push("bold");
+  if (attributes & Attribute.Faint) classes.push("faint");
+  if (attributes & Attribute.Italic) classes.push("italic");
+  if (attributes & Attribute.Underline) classes.push("underline");
+  if (attributes & Attribute.Strike) classes.push("strike");
+  if (attributes & Attribute.Fixed) {
+    // The font may lack these characters, and what stands in for them has a width of its own.
+    classes.push("fixed");
+    element.style.width = `${cells}ch`;
+  }
+  if (classes.length > 0) element.className = classes.join(" ");
+  return element;
+}
+
+function colour(element: HTMLElement, classes: string[], value: number, kind: "f" | "g" | "b"): void {
+  if (value >= DIRECT) {
+    const rgb = `#${(value & 0xffffff).toString(16).padStart(6, "0")}`;
+    if (kind === "b") element.style.background = rgb;
+    else element.style.color = rgb;
+  } else if (value >= INDEXED) {
+    classes.push(kind + (value & 0xff));
+  }
+}
+
+function div(name: string): HTMLElement {
+  const element = document.createElement("div");
+  element.className = name;
+  return element;
+}

@@ -1,0 +1,143 @@
+/** The few parts that every screen is made of. */
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { notice, statusFor } from "./model";
+import { back } from "./route";
+
+const PATHS = {
+  back: "M15 5l-7 7 7 7",
+  gear: "M12 15.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM12 3v2.5M12 18.5V21M3 12h2.5M18.5 12H21M5.6 5.6l1.8 1.8M16.6 16.6l1.8 1.8M18.4 5.6l-1.8 1.8M7.4 16.6l-1.8 1.8",
+  plus: "M12 5v14M5 12h14",
+  camera: "M4 8h3l2-2.5h6L17 8h3v11H4zM12 16.5a3.2 3.2 0 1 0 0-6.4 3.2 3.2 0 0 0 0 6.4z",
+  chevron: "M9 5l7 7-7 7",
+  terminal: "M5 7l5 5-5 5M12.5 17H19",
+  machine: "M4 5h16v11H4zM9 20h6M12 16v4",
+  devices: "M3 6h11v9H3zM6 19h5M17 9h4v10h-4z",
+  send: "M12 19V5M6 11l6-6 6 6",
+  more: "M5 12h.01M12 12h.01M19 12h.01",
+  close: "M6 6l12 12M18 6L6 18",
+  lock: "M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 7 0v3",
+  down: "M12 5v14M6 13l6 6 6-6",
+  end: "M6 6h12v12H6z",
+  text: "M4 18L9 6l5 12M6 14h6M16 18l3-7 3 7M17 16h4",
+  resize: "M4 9V4h5M20 15v5h-5M4 4l6 6M20 20l-6-6",
+} as const;
+
+export function Icon(props: { name: keyof typeof PATHS }) {
+  return (
+    <svg class="icon" viewBox="0 0 24 24" aria-hidden="true">
+      <path d={PATHS[props.name]} />
+    </svg>
+  );
+}
+
+export function TopBar(props: { title: string; subtitle?: string; device?: string | null; root?: boolean; children?: ComponentChildren }) {
+  return (
+    <header class="topbar">
+      {props.root ? (
+        <span class="brand" aria-hidden="true">
+          <svg viewBox="0 0 32 32">
+            <path d="M8 9l6 5-6 5" />
+            <path class="smile" d="M16 20c1 4 7 4 8 0" />
+          </svg>
+        </span>
+      ) : (
+        <button class="iconbutton" aria-label="Back" onClick={back}>
+          <Icon name="back" />
+        </button>
+      )}
+      <div class="titles">
+        <h1>{props.title}</h1>
+        {props.subtitle && <p>{props.subtitle}</p>}
+      </div>
+      <Connection device={props.device ?? null} />
+      {props.children}
+    </header>
+  );
+}
+
+/** Always in sight: whether what one sees is live. */
+function Connection(props: { device: string | null }) {
+  const status = statusFor(props.device);
+  return (
+    <div class={`connection ${status.tone}`} role="status" aria-live="polite" title={status.detail} data-state={status.tone}>
+      <span class="dot" aria-hidden="true" />
+      <span>{status.text}</span>
+    </div>
+  );
+}
+
+export function Dot(props: { tone: "good" | "busy" | "bad" | "idle" }) {
+  return <span class={`dot ${props.tone}`} aria-hidden="true" />;
+}
+
+export function Empty(props: { icon: keyof typeof PATHS; title: string; children: ComponentChildren }) {
+  return (
+    <section class="empty">
+      <span class="badge">
+        <Icon name={props.icon} />
+      </span>
+      <h2>{props.title}</h2>
+      {props.children}
+    </section>
+  );
+}
+
+export function Problem(props: { children: ComponentChildren }) {
+  return (
+    <p class="problem" role="alert">
+      {props.children}
+    </p>
+  );
+}
+
+/** A sheet from below. The browser's own dialog keeps the focus inside and closes on Escape. */
+export function Sheet(props: { title: string; onClose: () => void; children: ComponentChildren }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      class="sheet"
+      aria-label={props.title}
+      onClose={props.onClose}
+      onClick={(event) => {
+        if (event.target === event.currentTarget) event.currentTarget.close();
+      }}
+    >
+      <div class="sheetbody">
+        <h2>{props.title}</h2>
+        {props.children}
+      </div>
+    </dialog>
+  );
+}
+
+export function Confirm(props: { title: string; yes: string; onYes: () => void; onClose: () => void; children: ComponentChildren }) {
+  return (
+    <Sheet title={props.title} onClose={props.onClose}>
+      {props.children}
+      <div class="buttons">
+        <button class="button danger" onClick={() => { props.onClose(); props.onYes(); }}>
+          {props.yes}
+        </button>
+        <button class="button quiet" onClick={props.onClose}>
+          Cancel
+        </button>
+      </div>
+    </Sheet>
+  );
+}
+
+/** What just happened, said once. */
+export function Notice() {
+  const current = notice.value;
+  return (
+    <div class="notices" role="status" aria-live="polite">
+      {current && <p class={current.bad ? "notice bad" : "notice"}>{current.text}</p>}
+    </div>
+  );
+}

@@ -1,0 +1,103 @@
+//! What JavaScript is told, as JSON. The TypeScript side is `app/core.ts`.
+
+use happy_crypto::DeviceId;
+use happy_pairing::{Invitation, Origin, Role};
+use serde::{Serialize, Serializer};
+
+use crate::state::Machine;
+
+/// Something happened.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CoreEvent {
+    /// Whether there is a connection to a relay. `last`: no further attempt is made.
+    Relay { origin: String, up: bool, why: String, last: bool },
+    /// What a relay says of a machine.
+    Presence {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+        here: bool,
+    },
+    /// Whether frames pass between this device and a machine.
+    Link {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+        up: bool,
+        why: String,
+    },
+    /// A machine refuses this device, signed.
+    Refused {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+        reason: String,
+    },
+    /// A machine tells something: JSON in JSON, for only TypeScript looks into it.
+    Event {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+        body: String,
+    },
+    /// A code to be typed at the machine.
+    Code {
+        code: String,
+        machine: String,
+        #[serde(serialize_with = "display")]
+        role: Role,
+    },
+    /// A machine is paired.
+    Paired {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+    },
+    /// A pairing came to nothing.
+    PairingFailed { message: String },
+    /// The state has to be stored.
+    State,
+    /// A person should know.
+    Notice { text: String },
+}
+
+/// A machine for a person to look at.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    #[serde(serialize_with = "display")]
+    device: DeviceId,
+    name: String,
+    #[serde(serialize_with = "display")]
+    role: Role,
+    relays: Vec<String>,
+    paired_at: u64,
+}
+
+impl From<&Machine> for Peer {
+    fn from(machine: &Machine) -> Self {
+        Self {
+            device: machine.record.device_id(),
+            name: machine.name.clone(),
+            role: machine.my_role,
+            relays: machine.relays.iter().map(ToString::to_string).collect(),
+            paired_at: machine.paired_at,
+        }
+    }
+}
+
+/// An invitation for a person to look at.
+#[derive(Serialize)]
+pub struct InvitationView {
+    origin: String,
+    #[serde(serialize_with = "display")]
+    role: Role,
+    expires: u32,
+}
+
+impl InvitationView {
+    pub fn new(origin: &Origin, invitation: &Invitation) -> Self {
+        Self { origin: origin.to_string(), role: invitation.role(), expires: invitation.expires() }
+    }
+}
+
+
+fn display<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}

@@ -1,0 +1,408 @@
+//! Everything that belongs to one page: the state, a connection to each relay, the calls that wait, the terminals.
+//!
+//! INVARIANT: no cell is borrowed while a driver or JavaScript is called, since either may call back.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+
+use happy_crypto::DeviceId;
+use happy_link::driver::RelayUrl;
+use happy_link::driver::web::{self, Config, Handle};
+use happy_link::{Answer, CallId, Event, LinkDown, Login, Peer, RefusalReason, RelayDown, Side};
+use happy_pairing::{Invitation, Origin};
+use happy_rpc::{CallError, ErrorCode};
+use happy_wire::Code;
+use js_sys::{Function, JsString};
+use wasm_bindgen_futures::spawn_local;
+
+use super::event::CoreEvent;
+use super::pairing::Pairing;
+use super::terminal::Live;
+use super::{call_js, json};
+use crate::state::State;
+
+/// Who waits for the answer to a call.
+pub enum Reply {
+    /// A promise that gets the body.
+    Body(Function),
+    /// A terminal, with the channel that it asked to be attached to.
+    Attached(Weak<Live>, u32),
+    /// A promise that gets nothing, or the reason why not.
+    Done(Function, Function),
+    /// Nobody.
+    Nobody,
+}
+
+pub struct Hub {
+    this: Weak<Hub>,
+    state: RefCell<State>,
+    /// By the origin of the relay.
+    links: RefCell<BTreeMap<Origin, Handle>>,
+    calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
+    terminals: RefCell<Vec<Weak<Live>>>,
+    pairing: RefCell<Option<Rc<Pairing>>>,
+    listen: Function,
+    told: RefCell<VecDeque<CoreEvent>>,
+    running: Cell<bool>,
+    active: Cell<bool>,
+}
+
+impl Hub {
+    pub fn new(state: State, listen: Function) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            this: this.clone(),
+            state: RefCell::new(state),
+            links: RefCell::default(),
+            calls: RefCell::default(),
+            terminals: RefCell::default(),
+            pairing: RefCell::default(),
+            listen,
+            told: RefCell::default(),
+            running: Cell::new(false),
+            active: Cell::new(false),
+        })
+    }
+
+    pub fn state(&self) -> Ref<'_, State> {
+        self.state.borrow()
+    }
+
+    /// Tells JavaScript, as soon as nothing else is going on.
+    pub fn tell(&self, event: CoreEvent) {
+        let first = self.told.borrow().is_empty();
+        self.told.borrow_mut().push_back(event);
+        if first {
+            let this = self.this.clone();
+            spawn_local(async move {
+                if let Some(hub) = this.upgrade() {
+                    hub.speak();
+                }
+            });
+        }
+    }
+
+    fn speak(&self) {
+        // Taken out one by one: what JavaScript does in between may add more.
+        while let Some(event) = self.next_told() {
+            call_js(&self.listen, &JsString::from(json(&event)));
+        }
+    }
+
+    fn next_told(&self) -> Option<CoreEvent> {
+        self.told.borrow_mut().pop_front()
+    }
+
+    // Connections.
+
+    pub fn start(&self) {
+        self.running.set(true);
+        let origins: Vec<Origin> = self.state().machines.iter().filter_map(|machine| machine.relays.first().cloned()).collect();
+        for origin in origins {
+            self.connect(&origin);
+        }
+    }
+
+    pub fn stop(&self) {
+        self.running.set(false);
+        self.end_pairing();
+        let handles = std::mem::take(&mut *self.links.borrow_mut());
+        handles.values().for_each(Handle::shut_down);
+    }
+
+    /// Connects to a relay, unless there is a connection, and names the machines that are reached through it.
+    fn connect(&self, origin: &Origin) {
+        if !self.running.get() || self.links.borrow().contains_key(origin) {
+            return;
+        }
+        let relay = match RelayUrl::parse(&origin.websocket_url()) {
+            Ok(relay) => relay,
+            Err(error) => return self.tell_relay(origin, false, error.to_string(), true),
+        };
+        let (this, from) = (self.this.clone(), origin.clone());
+        let on_event = move |event| {
+            if let Some(hub) = this.upgrade() {
+                hub.on_event(&from, event);
+            }
+        };
+        let handle = web::spawn(self.config(relay, |epoch| Login::Device { epoch }), on_event);
+        handle.set_active(self.active.get());
+        self.links.borrow_mut().insert(origin.clone(), handle.clone());
+        let peers: Vec<Peer> = self.state().machines.iter().filter(|machine| machine.relays.first() == Some(origin)).map(peer).collect();
+        for peer in peers {
+            // It fails when there are more than the protocol allows, which the state does not keep.
+            handle.add_peer(peer).ok();
+        }
+    }
+
+    /// What a driver needs, with the next epoch.
+    pub fn config(&self, relay: RelayUrl, login: impl FnOnce(u64) -> Login) -> Config {
+        let mut state = self.state.borrow_mut();
+        let login = login(state.next_epoch());
+        Config { identity: state.identity.clone(), prekeys: Vec::new(), login, relay }
+    }
+
+    fn disconnect(&self, origin: &Origin) {
+        let Some(handle) = self.links.borrow_mut().remove(origin) else { return };
+        let machines = self.machines_at(origin);
+        let gone = self.take_calls(&machines);
+        drop(handle);
+        self.tell_relay(origin, false, String::new(), false);
+        machines.iter().for_each(|device| self.each_terminal(device, |live| live.on_link_ended()));
+        gone.into_iter().for_each(|reply| self.reply(reply, &Answer::Indeterminate));
+    }
+
+    fn machines_at(&self, origin: &Origin) -> Vec<DeviceId> {
+        let state = self.state();
+        state.machines.iter().filter(|m| m.relays.first() == Some(origin)).map(|m| m.record.device_id()).collect()
+    }
+
+    fn take_calls(&self, devices: &[DeviceId]) -> Vec<Reply> {
+        let mut calls = self.calls.borrow_mut();
+        let ids: Vec<_> = calls.keys().filter(|(device, _)| devices.contains(device)).copied().collect();
+        ids.iter().filter_map(|id| calls.remove(id)).collect()
+    }
+
+    /// The connection through which a machine is reached.
+    pub fn handle(&self, device: &DeviceId) -> Option<Handle> {
+        let origin = self.state().machine(device)?.relays.first()?.clone();
+        self.links.borrow().get(&origin).cloned()
+    }
+
+    fn handles(&self) -> Vec<Handle> {
+        self.links.borrow().values().cloned().collect()
+    }
+
+    pub fn set_active(&self, active: bool) {
+        self.active.set(active);
+        self.handles().iter().for_each(|handle| handle.set_active(active));
+    }
+
+    pub fn wake(&self) {
+        self.handles().iter().for_each(Handle::hurry);
+    }
+
+    pub fn forget(&self, device: DeviceId) {
+        let handle = self.handle(&device);
+        let origin = self.state().machine(&device).and_then(|machine| machine.relays.first().cloned());
+        self.state.borrow_mut().forget(&device);
+        if let Some(handle) = handle {
+            handle.remove_peer(&device);
+        }
+        if let Some(origin) = origin.filter(|origin| self.machines_at(origin).is_empty()) {
+            self.links.borrow_mut().remove(&origin);
+        }
+        self.tell(CoreEvent::State);
+    }
+
+    // Events of a connection.
+
+    fn on_event(&self, origin: &Origin, event: Event) {
+        match event {
+            Event::RelayUp { .. } => self.tell_relay(origin, true, String::new(), false),
+            Event::RelayDown { why } => {
+                let last = why == RelayDown::Told(Code::DISPLACED);
+                self.tell_relay(origin, false, relay_down(why), last);
+            }
+            Event::Presence { peer, here } => self.tell(CoreEvent::Presence { device: peer, here }),
+            Event::LinkUp { peer, resumed, .. } => {
+                self.tell(CoreEvent::Link { device: peer, up: true, why: String::new() });
+                self.each_terminal(&peer, |live| live.on_link_up(resumed));
+            }
+            Event::LinkDown { peer, why } => {
+                self.tell(CoreEvent::Link { device: peer, up: false, why: link_down(why) });
+                self.each_terminal(&peer, |live| live.on_link_down());
+            }
+            Event::Refused { peer, reason } => {
+                self.tell(CoreEvent::Refused { device: peer, reason: refusal(reason).to_owned() });
+                self.each_terminal(&peer, |live| live.on_link_down());
+            }
+            Event::Answer { peer, id, answer } => {
+                let reply = self.calls.borrow_mut().remove(&(peer, id));
+                if let Some(reply) = reply {
+                    self.reply(reply, &answer);
+                }
+            }
+            Event::Notice { peer, body } => {
+                self.tell(CoreEvent::Event { device: peer, body: String::from_utf8_lossy(&body).into_owned() });
+            }
+            Event::Message { peer, channel, bytes } => {
+                self.each_terminal(&peer, |live| live.on_message(channel, &bytes));
+                if let Some(handle) = self.handle(&peer) {
+                    handle.consumed(&peer, channel, bytes.len());
+                }
+            }
+            Event::Writable { peer, channel } => self.each_terminal(&peer, |live| live.on_writable(channel)),
+            Event::Closed { peer, channel, reason, .. } => self.each_terminal(&peer, |live| live.on_closed(channel, &reason)),
+            // A phone serves nothing.
+            Event::Opened { peer, channel, .. } => {
+                if let Some(handle) = self.handle(&peer) {
+                    handle.close_channel(&peer, channel, Code::NOT_PERMITTED, "a phone takes no channels");
+                }
+            }
+            Event::Request { peer, id, .. } => {
+                let refusal = CallError::new(ErrorCode::UnknownMethod, "a phone answers no calls");
+                if let Some(handle) = self.handle(&peer) {
+                    // If there is no room for the refusal, the caller's deadline speaks for it.
+                    handle.respond(&peer, id, &happy_rpc::refusal(&refusal)).ok();
+                }
+            }
+            Event::Goaway { .. } | Event::Packet { .. } | Event::Undelivered { .. } | Event::Rendezvous { .. } | Event::Cancelled { .. } => {}
+        }
+    }
+
+    pub fn tell_relay(&self, origin: &Origin, up: bool, why: String, last: bool) {
+        self.tell(CoreEvent::Relay { origin: origin.to_string(), up, why, last });
+    }
+
+    // Calls.
+
+    pub fn call(&self, device: DeviceId, body: Vec<u8>, reply: Reply) {
+        let Some(handle) = self.handle(&device) else {
+            return self.reply(reply, &refused("there is no connection to this machine"));
+        };
+        match handle.call(&device, body, None) {
+            Ok(id) => {
+                self.calls.borrow_mut().insert((device, id), reply);
+            }
+            Err(error) => self.reply(reply, &refused(&error.to_string())),
+        }
+    }
+
+    fn reply(&self, reply: Reply, answer: &Answer) {
+        let body = match answer {
+            Answer::Body(body) => body.clone(),
+            Answer::Indeterminate => own_refusal("indeterminate", "the machine was restarted meanwhile; nobody can say whether it was done"),
+            Answer::DeadlinePassed => own_refusal("deadline", "the machine did not answer in time; it may still do it"),
+            Answer::LinkGone => own_refusal("gone", "this device has no link with the machine any more"),
+        };
+        match reply {
+            Reply::Body(resolve) => call_js(&resolve, &JsString::from(String::from_utf8_lossy(&body).into_owned())),
+            Reply::Attached(live, channel) => {
+                if let Some(live) = live.upgrade() {
+                    live.on_attached(channel, matches!(answer, Answer::Body(_)), &body);
+                }
+            }
+            Reply::Done(resolve, reject) => match read_done(&body) {
+                Ok(()) => call_js(&resolve, &wasm_bindgen::JsValue::UNDEFINED),
+                Err(message) => call_js(&reject, &js_sys::Error::new(&message)),
+            },
+            Reply::Nobody => {}
+        }
+    }
+
+    // Terminals.
+
+    pub fn add_terminal(&self, live: &Rc<Live>) {
+        let mut terminals = self.terminals.borrow_mut();
+        terminals.retain(|other| other.strong_count() > 0);
+        terminals.push(Rc::downgrade(live));
+    }
+
+    fn each_terminal(&self, device: &DeviceId, act: impl Fn(&Live)) {
+        let of_device: Vec<Rc<Live>> =
+            self.terminals.borrow().iter().filter_map(Weak::upgrade).filter(|live| live.device() == *device).collect();
+        of_device.iter().for_each(|live| act(live));
+    }
+
+    // Pairing.
+
+    pub fn pair(&self, origin: Origin, invitation: Invitation, name: String) {
+        self.end_pairing();
+        // A relay keeps one connection of a device (PROTOCOL 7), and for a while the guest is it.
+        self.disconnect(&origin);
+        match Pairing::start(&self.this, origin.clone(), invitation, name) {
+            Ok(pairing) => *self.pairing.borrow_mut() = Some(pairing),
+            Err(message) => {
+                self.tell(CoreEvent::PairingFailed { message });
+                self.resume(&origin);
+            }
+        }
+    }
+
+    /// The pairing is over, be it done or given up.
+    pub fn end_pairing(&self) {
+        let pairing = self.pairing.borrow_mut().take();
+        if let Some(pairing) = pairing {
+            let origin = pairing.origin().clone();
+            pairing.close();
+            drop(pairing);
+            self.resume(&origin);
+        }
+    }
+
+    pub fn keep(&self, peer: happy_pairing::PairedPeer, origin: &Origin) {
+        let kept = self.state.borrow_mut().keep(peer, origin);
+        match kept {
+            Ok(device) => {
+                self.tell(CoreEvent::State);
+                self.tell(CoreEvent::Paired { device });
+            }
+            Err(error) => self.tell(CoreEvent::PairingFailed { message: error.to_string() }),
+        }
+    }
+
+    fn resume(&self, origin: &Origin) {
+        if !self.machines_at(origin).is_empty() {
+            self.connect(origin);
+        }
+    }
+}
+
+fn peer(machine: &crate::state::Machine) -> Peer {
+    Peer { record: machine.record.clone(), side: Side::Initiator(machine.bundle.clone()) }
+}
+
+fn refused(message: &str) -> Answer {
+    Answer::Body(own_refusal("failed", message))
+}
+
+/// A refusal in the form of an answer, by this side.
+fn own_refusal(code: &str, message: &str) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({ "error": { "code": code, "message": message } })).unwrap_or_default()
+}
+
+fn read_done(body: &[u8]) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Outcome {
+        error: Option<Refusal>,
+    }
+    match serde_json::from_slice::<Outcome>(body) {
+        Ok(Outcome { error: None }) => Ok(()),
+        Ok(Outcome { error: Some(refusal) }) => Err(refusal.message),
+        Err(_) => Err("the answer of the machine cannot be read".to_owned()),
+    }
+}
+
+fn relay_down(why: RelayDown) -> String {
+    match why {
+        RelayDown::Lost => "the relay cannot be reached".to_owned(),
+        RelayDown::Told(code) | RelayDown::Ours(code) => code.explain().to_owned(),
+    }
+}
+
+fn link_down(why: LinkDown) -> String {
+    match why {
+        LinkDown::RelayDown => "the relay cannot be reached".to_owned(),
+        LinkDown::Away => "the machine is not connected to the relay".to_owned(),
+        LinkDown::Silent => "the machine does not answer".to_owned(),
+        LinkDown::Replaced => "keys are agreed on anew".to_owned(),
+        LinkDown::Ended { reason, code, .. } if reason.is_empty() => code.explain().to_owned(),
+        LinkDown::Ended { reason, .. } => reason,
+    }
+}
+
+fn refusal(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::Revoked => "revoked",
+        RefusalReason::UnknownDevice => "unknown device",
+        RefusalReason::UnknownPrekey => "its keys have changed; pair again",
+        RefusalReason::Busy => "it is busy",
+        RefusalReason::UnsupportedVersion => "the versions do not fit; reload this page or update the machine",
+        RefusalReason::Unknown(_) => "it gives a reason that this version does not know",
+    }
+}

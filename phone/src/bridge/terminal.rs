@@ -1,0 +1,571 @@
+//! A session on the screen: attaches, and attaches again whenever a new link comes up, at the exact byte.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use happy_crypto::DeviceId;
+use happy_link::SendError;
+use happy_link::driver::web::Handle;
+use happy_rpc::{
+    Attached, Call, CallError, ErrorCode, SessionAttach, SessionDetach, SessionTakeControl, TerminalResize,
+};
+use happy_screen::keys::{self, Key};
+use happy_wire::Code;
+use happy_wire::frame::Class;
+use happy_wire::terminal::{Exit, LABEL, MAX_CHUNK, TerminalMessage};
+use js_sys::{Function, Promise};
+use uuid::Uuid;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use super::clock::{self, Timer};
+use super::event::CoreEvent;
+use super::hub::{Hub, Reply};
+use crate::drawn::DrawnRow;
+use crate::viewer::{SCROLLBACK, Viewer};
+
+/// Between two attempts to attach over a link that is up.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After so many attempts in a row without a byte the person is told.
+const MAX_FAILURES: u32 = 5;
+
+/// How far the attachment has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is no link, or a moment ago it did not work.
+    Waiting,
+    /// The machine was asked.
+    Asked { channel: u32 },
+    /// Bytes pass.
+    On { channel: u32, attachment: Uuid },
+    /// The person left, or the machine said no for good.
+    Over,
+}
+
+impl Stage {
+    fn channel(self) -> Option<u32> {
+        match self {
+            Stage::Asked { channel } | Stage::On { channel, .. } => Some(channel),
+            Stage::Waiting | Stage::Over => None,
+        }
+    }
+}
+
+struct Inner {
+    viewer: Viewer,
+    stage: Stage,
+    /// Names this viewer's input; a new one when the machine has lost count.
+    writer: Uuid,
+    linked: bool,
+    size: (u16, u16),
+    /// To decide the size is asked for with the next attachment.
+    wants_control: bool,
+    failures: u32,
+    problem: Option<String>,
+    /// The row that was asked for last: JavaScript asks for its parts one after the other.
+    row: Option<(RowId, Rc<DrawnRow>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RowId {
+    Screen(u16),
+    History(u64),
+}
+
+/// What the hub and its connections know of a terminal.
+pub struct Live {
+    this: Weak<Live>,
+    hub: Weak<Hub>,
+    device: DeviceId,
+    session: Uuid,
+    name: String,
+    changed: Function,
+    inner: RefCell<Inner>,
+    retry: Timer,
+}
+
+impl Live {
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        self.hub.upgrade()?.handle(&self.device)
+    }
+
+    fn tell_changed(&self) {
+        self.changed.call0(&wasm_bindgen::JsValue::UNDEFINED).ok();
+    }
+
+    fn stage(&self) -> Stage {
+        self.inner.borrow().stage
+    }
+
+    pub fn on_link_up(&self, resumed: bool) {
+        self.inner.borrow_mut().linked = true;
+        if !resumed || self.stage() == Stage::Waiting {
+            self.attach();
+        }
+        self.tell_changed();
+    }
+
+    pub fn on_link_down(&self) {
+        self.inner.borrow_mut().linked = false;
+        self.tell_changed();
+    }
+
+    /// The connection itself is gone, and its channels with it.
+    pub fn on_link_ended(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.linked = false;
+        if inner.stage != Stage::Over {
+            inner.stage = Stage::Waiting;
+        }
+        drop(inner);
+        self.tell_changed();
+    }
+
+    pub fn on_closed(&self, channel: u32, reason: &str) {
+        if self.stage().channel() != Some(channel) {
+            return;
+        }
+        self.inner.borrow_mut().stage = Stage::Waiting;
+        // Either a new link follows, or the machine has closed this channel only.
+        self.try_later(reason);
+        self.tell_changed();
+    }
+
+    pub fn on_writable(&self, channel: u32) {
+        if matches!(self.stage(), Stage::On { channel: ours, .. } if ours == channel) {
+            self.send_input();
+        }
+    }
+
+    pub fn on_message(&self, channel: u32, message: &[u8]) {
+        if self.stage().channel() != Some(channel) {
+            return;
+        }
+        let mut inner = self.inner.borrow_mut();
+        inner.row = None;
+        match inner.viewer.handle(message) {
+            Ok(()) => {
+                inner.failures = 0;
+                drop(inner);
+            }
+            Err(error) => {
+                inner.viewer.begin_anew();
+                inner.stage = Stage::Waiting;
+                drop(inner);
+                if let Some(handle) = self.handle() {
+                    handle.close_channel(&self.device, channel, Code::MALFORMED, "the message does not fit");
+                }
+                self.try_later(&error.to_string());
+            }
+        }
+        self.tell_changed();
+    }
+
+    fn try_later(&self, why: &str) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.stage != Stage::Waiting || inner.viewer.exit().is_some() {
+            return;
+        }
+        inner.failures += 1;
+        if inner.failures >= MAX_FAILURES {
+            inner.stage = Stage::Over;
+            inner.problem = Some(if why.is_empty() { "The machine closes this view again and again.".to_owned() } else { why.to_owned() });
+        } else {
+            self.retry.set(Some(clock::now() + RETRY_AFTER));
+        }
+    }
+
+    fn on_retry(&self) {
+        let due = self.stage() == Stage::Waiting && self.inner.borrow().linked;
+        if due {
+            self.attach();
+        }
+    }
+
+    fn attach(&self) {
+        if self.stage() == Stage::Over {
+            return;
+        }
+        let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
+        if let Some(channel) = self.stage().channel() {
+            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+        }
+        let channel = match handle.open_channel(&self.device, Class::Interactive, LABEL) {
+            Ok(channel) => channel,
+            Err(error) => {
+                self.inner.borrow_mut().stage = Stage::Waiting;
+                // Without a link one will come up; other reasons deserve another try.
+                return if handle.is_up(&self.device) { self.try_later(&error.to_string()) } else { () };
+            }
+        };
+        let call = {
+            let mut inner = self.inner.borrow_mut();
+            inner.stage = Stage::Asked { channel };
+            SessionAttach {
+                session: self.session,
+                channel,
+                writer: inner.writer,
+                name: self.name.clone(),
+                from: inner.viewer.next(),
+                scrollback: u32::try_from(SCROLLBACK).unwrap_or(u32::MAX),
+                lossless: false,
+                cols: inner.size.0,
+                rows: inner.size.1,
+                take_control: inner.wants_control || inner.viewer.you_control(),
+            }
+        };
+        hub.call(self.device, call.to_body(), Reply::Attached(self.this.clone(), channel));
+    }
+
+    /// The answer to attaching. `answered`: it is the machine's own.
+    pub fn on_attached(&self, channel: u32, answered: bool, body: &[u8]) {
+        if self.stage() != (Stage::Asked { channel }) {
+            return;
+        }
+        match SessionAttach::read_answer(body) {
+            Ok(attached) => self.on_attachment(channel, &attached),
+            Err(error) => self.on_refusal(channel, answered, &error),
+        }
+        self.tell_changed();
+    }
+
+    fn on_attachment(&self, channel: u32, attached: &Attached) {
+        let mut inner = self.inner.borrow_mut();
+        inner.viewer.attached(attached.you_control, attached.session.controller.as_deref());
+        if let Err(out_of_step) = inner.viewer.input.resume(attached.input_offset) {
+            // The machine counts this writer's input otherwise. Under a new name both begin at zero.
+            inner.writer = Uuid::new_v4();
+            drop(inner);
+            if let Some(hub) = self.hub.upgrade().filter(|_| out_of_step.unknown > 0) {
+                let text = format!("Of the last {} bytes typed nobody can say whether they arrived. Please look.", out_of_step.unknown);
+                hub.tell(CoreEvent::Notice { text });
+            }
+            return self.attach();
+        }
+        inner.stage = Stage::On { channel, attachment: attached.attachment };
+        inner.wants_control = false;
+        drop(inner);
+        self.send_input();
+    }
+
+    fn on_refusal(&self, channel: u32, answered: bool, error: &CallError) {
+        let last = answered && error.code != ErrorCode::Failed && error.code != ErrorCode::TooMany && error.code != ErrorCode::Malformed;
+        let mut inner = self.inner.borrow_mut();
+        inner.stage = if last { Stage::Over } else { Stage::Waiting };
+        if last {
+            inner.problem = Some(error.message.clone());
+        }
+        drop(inner);
+        if let Some(handle) = self.handle() {
+            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+        }
+        self.try_later(&error.message);
+    }
+
+    /// Queues input and sends what the link takes. False when too much waits already.
+    fn type_bytes(&self, bytes: &[u8]) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let taken = inner.stage != Stage::Over && inner.viewer.exit().is_none() && inner.viewer.input.push(bytes);
+        drop(inner);
+        if taken {
+            self.send_input();
+            self.tell_changed();
+        }
+        taken
+    }
+
+    fn send_input(&self) {
+        let (Stage::On { channel, .. }, Some(handle)) = (self.stage(), self.handle()) else { return };
+        loop {
+            let next = self.inner.borrow().viewer.input.next(MAX_CHUNK);
+            let Some((offset, bytes)) = next else { return };
+            let message = TerminalMessage::Input { offset, bytes: &bytes }.to_vec();
+            match handle.send(&self.device, channel, &message) {
+                Ok(()) => self.inner.borrow_mut().viewer.input.handed_over(bytes.len()),
+                // `on_writable` or `on_closed` goes on from here.
+                Err(SendError::WouldBlock | SendError::Closed | SendError::TooLarge | SendError::UnknownPeer) => return,
+            }
+        }
+    }
+
+    fn close(&self) {
+        let stage = std::mem::replace(&mut self.inner.borrow_mut().stage, Stage::Over);
+        self.retry.set(None);
+        let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
+        if let Stage::On { attachment, .. } = stage {
+            hub.call(self.device, SessionDetach { attachment }.to_body(), Reply::Nobody);
+        }
+        if let Some(channel) = stage.channel() {
+            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+        }
+    }
+}
+
+/// Who looks, and through how large a window.
+pub struct ViewerConfig {
+    /// For the others.
+    pub name: String,
+    /// Columns and rows that there is room for.
+    pub size: (u16, u16),
+    /// Decide the size from the start.
+    pub control: bool,
+}
+
+/// A session for JavaScript to draw. `Terminal` in `app/core.ts` says what each part means.
+#[wasm_bindgen]
+pub struct Terminal {
+    live: Rc<Live>,
+}
+
+impl Terminal {
+    pub fn open(hub: &Rc<Hub>, device: DeviceId, session: Uuid, viewer: ViewerConfig, changed: Function) -> Self {
+        let ViewerConfig { name, size, control } = viewer;
+        let linked = hub.handle(&device).is_some_and(|handle| handle.is_up(&device));
+        let live = Rc::new_cyclic(|this: &Weak<Live>| {
+            let retrying = this.clone();
+            Live {
+                this: this.clone(),
+                hub: Rc::downgrade(hub),
+                device,
+                session,
+                name,
+                changed,
+                inner: RefCell::new(Inner {
+                    viewer: Viewer::default(),
+                    stage: Stage::Waiting,
+                    writer: Uuid::new_v4(),
+                    linked,
+                    size,
+                    wants_control: control,
+                    failures: 0,
+                    problem: None,
+                    row: None,
+                }),
+                retry: Timer::new(move || {
+                    if let Some(live) = retrying.upgrade() {
+                        live.on_retry();
+                    }
+                }),
+            }
+        });
+        hub.add_terminal(&live);
+        if linked {
+            live.attach();
+        }
+        Self { live }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
+        read(&self.live.inner.borrow())
+    }
+
+    fn screen<T: Default>(&self, read: impl FnOnce(&happy_screen::Screen) -> T) -> T {
+        self.live.inner.borrow().viewer.screen().map(read).unwrap_or_default()
+    }
+
+    fn row(&self, id: RowId) -> Rc<DrawnRow> {
+        let mut inner = self.live.inner.borrow_mut();
+        if let Some((_, row)) = inner.row.as_ref().filter(|(known, _)| *known == id) {
+            return row.clone();
+        }
+        let row = inner.viewer.screen().map(|screen| match id {
+            RowId::Screen(row) => screen.row(row),
+            RowId::History(row) => {
+                let oldest = screen.scrollback_total() - screen.scrollback_len() as u64;
+                let index = row.checked_sub(oldest).and_then(|index| usize::try_from(index).ok());
+                index.and_then(|index| screen.scrollback_row(index)).unwrap_or_default()
+            }
+        });
+        let drawn = Rc::new(row.map(|row| DrawnRow::from(&row)).unwrap_or_default());
+        inner.row = Some((id, drawn.clone()));
+        drawn
+    }
+}
+
+#[wasm_bindgen]
+impl Terminal {
+    #[wasm_bindgen(getter)]
+    pub fn ready(&self) -> bool {
+        self.read(|inner| inner.viewer.screen().is_some())
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn attached(&self) -> bool {
+        self.read(|inner| inner.linked && matches!(inner.stage, Stage::On { .. }))
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn problem(&self) -> Option<String> {
+        self.read(|inner| inner.problem.clone())
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn cols(&self) -> u16 {
+        self.screen(|screen| screen.size().0)
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn rows(&self) -> u16 {
+        self.screen(|screen| screen.size().1)
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn title(&self) -> String {
+        self.screen(|screen| screen.title().to_owned())
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn bells(&self) -> u32 {
+        self.read(|inner| inner.viewer.bells())
+    }
+
+    #[wasm_bindgen(getter, js_name = cursorColumn)]
+    pub fn cursor_column(&self) -> u16 {
+        self.screen(|screen| screen.cursor().col)
+    }
+
+    #[wasm_bindgen(getter, js_name = cursorRow)]
+    pub fn cursor_row(&self) -> u16 {
+        self.screen(|screen| screen.cursor().row)
+    }
+
+    #[wasm_bindgen(getter, js_name = cursorVisible)]
+    pub fn cursor_visible(&self) -> bool {
+        self.screen(|screen| screen.cursor().visible)
+    }
+
+    /// The program is in the middle of an update that it wants shown as a whole.
+    #[wasm_bindgen(getter)]
+    pub fn updating(&self) -> bool {
+        self.screen(|screen| screen.modes().synchronized)
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn generation(&self) -> u32 {
+        self.read(|inner| inner.viewer.generation())
+    }
+
+    #[wasm_bindgen(getter, js_name = historyStart)]
+    pub fn history_start(&self) -> f64 {
+        self.screen(|screen| (screen.scrollback_total() - screen.scrollback_len() as u64) as f64)
+    }
+
+    #[wasm_bindgen(getter, js_name = historyEnd)]
+    pub fn history_end(&self) -> f64 {
+        self.screen(|screen| screen.scrollback_total() as f64)
+    }
+
+    #[wasm_bindgen(getter, js_name = youControl)]
+    pub fn you_control(&self) -> bool {
+        self.read(|inner| inner.viewer.you_control())
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn controller(&self) -> String {
+        self.read(|inner| inner.viewer.controller().to_owned())
+    }
+
+    #[wasm_bindgen(getter)]
+    pub fn ended(&self) -> Option<String> {
+        self.read(|inner| {
+            inner.viewer.exit().map(|exit| match exit {
+                Exit::Code(0) => "The program has ended.".to_owned(),
+                Exit::Code(code) => format!("The program has ended with code {code}."),
+                Exit::Signal(signal) => format!("Signal {signal} has ended the program."),
+                Exit::Unknown => "The program is gone; how it ended is not known.".to_owned(),
+            })
+        })
+    }
+
+    #[wasm_bindgen(getter, js_name = unconfirmedInput)]
+    pub fn unconfirmed_input(&self) -> usize {
+        self.read(|inner| inner.viewer.input.untaken())
+    }
+
+    /// How many rows have moved from the top of the screen to the history, then the rows of the screen to draw anew.
+    #[wasm_bindgen(js_name = takeChanges)]
+    pub fn take_changes(&self) -> Vec<u32> {
+        let mut inner = self.live.inner.borrow_mut();
+        inner.row = None;
+        let changes = inner.viewer.screen_mut().map(happy_screen::Screen::take_changes).unwrap_or_default();
+        let mut numbers = vec![u32::try_from(changes.scrolled_off).unwrap_or(u32::MAX)];
+        numbers.extend(changes.rows.iter().copied().map(u32::from));
+        numbers
+    }
+
+    #[wasm_bindgen(js_name = rowText)]
+    pub fn row_text(&self, row: u16) -> String {
+        self.row(RowId::Screen(row)).text.clone()
+    }
+
+    #[wasm_bindgen(js_name = rowRuns)]
+    pub fn row_runs(&self, row: u16) -> Vec<u32> {
+        self.row(RowId::Screen(row)).runs.clone()
+    }
+
+    #[wasm_bindgen(js_name = rowWrapped)]
+    pub fn row_wrapped(&self, row: u16) -> bool {
+        self.row(RowId::Screen(row)).wrapped
+    }
+
+    #[wasm_bindgen(js_name = historyText)]
+    pub fn history_text(&self, row: f64) -> String {
+        self.row(RowId::History(row as u64)).text.clone()
+    }
+
+    #[wasm_bindgen(js_name = historyRuns)]
+    pub fn history_runs(&self, row: f64) -> Vec<u32> {
+        self.row(RowId::History(row as u64)).runs.clone()
+    }
+
+    #[wasm_bindgen(js_name = historyWrapped)]
+    pub fn history_wrapped(&self, row: f64) -> bool {
+        self.row(RowId::History(row as u64)).wrapped
+    }
+
+    pub fn key(&self, name: &str, ctrl: bool, alt: bool, shift: bool) -> bool {
+        let Some(code) = crate::keys::by_name(name) else { return false };
+        let bytes = self.screen(|screen| keys::encode(screen.modes(), Key { code, ctrl, alt, shift }));
+        !bytes.is_empty() && self.live.type_bytes(&bytes)
+    }
+
+    pub fn text(&self, text: &str) -> bool {
+        let bytes = self.screen(|screen| text.chars().flat_map(|ch| keys::encode(screen.modes(), Key::from(ch))).collect::<Vec<u8>>());
+        !bytes.is_empty() && self.live.type_bytes(&bytes)
+    }
+
+    pub fn paste(&self, text: &str) -> bool {
+        let bytes = self.screen(|screen| keys::paste(screen.modes(), text));
+        !bytes.is_empty() && self.live.type_bytes(&bytes)
+    }
+
+    #[wasm_bindgen(js_name = takeControl)]
+    pub fn take_control(&self, cols: u16, rows: u16) -> Promise {
+        let live = &self.live;
+        live.inner.borrow_mut().size = (cols, rows);
+        let (stage, hub) = (live.stage(), live.hub.upgrade());
+        Promise::new(&mut |resolve, reject| match (stage, &hub) {
+            (Stage::On { attachment, .. }, Some(hub)) => {
+                let call = SessionTakeControl { attachment, cols, rows };
+                hub.call(live.device, call.to_body(), Reply::Done(resolve, reject));
+            }
+            _ => super::call_js(&reject, &js_sys::Error::new("the session is not open now")),
+        })
+    }
+
+    pub fn resize(&self, cols: u16, rows: u16) {
+        let live = &self.live;
+        live.inner.borrow_mut().size = (cols, rows);
+        if let (Stage::On { attachment, .. }, Some(hub)) = (live.stage(), live.hub.upgrade()) {
+            hub.call(live.device, TerminalResize { attachment, cols, rows }.to_body(), Reply::Nobody);
+        }
+    }
+
+    pub fn close(&self) {
+        self.live.close();
+    }
+}

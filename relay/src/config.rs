@@ -1,0 +1,192 @@
+//! What an operator or the agent decides about a relay.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use happy_wire::relay as wire;
+
+use crate::bus::Bus;
+use crate::tap::Tap;
+
+/// The most names one relay may have: each is one more signature check for a login that fits none of them.
+pub const MAX_NAMES: usize = 16;
+
+/// How a relay behaves. [`Config::default`] is fit for one node that serves the app to everybody who may reach it.
+#[derive(Clone)]
+pub struct Config {
+    /// The authorities under which devices dial this relay, `host` or `host:port`. Without any, the `Host` header of each
+    /// connection is taken, which lets another relay pass logins on to this one: name a relay that is reachable from
+    /// the internet.
+    pub names: Vec<String>,
+    /// Web origins, besides the relay's own, whose pages may open the websocket, such as `https://app.example`.
+    pub origins: Vec<String>,
+    /// The phone app served at `/`.
+    pub app: App,
+    /// Whether `/metrics` answers.
+    pub metrics: bool,
+    /// Devices connected at once, guests included.
+    pub max_connections: u32,
+    /// Sockets that have not proven a device: TLS and HTTP before the upgrade, and the login after it.
+    pub max_unproven: u32,
+    /// The waits of `PROTOCOL 7`.
+    pub timings: Timings,
+    /// The way to other nodes; none for a relay of one node.
+    pub bus: Option<Arc<dyn Bus>>,
+    /// Sees every frame. For tests only: no flag or variable of the binary reaches it.
+    pub tap: Option<Arc<dyn Tap>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            origins: Vec::new(),
+            app: App::Embedded,
+            metrics: true,
+            max_connections: 10_000,
+            // A home's worth of phones never comes near it, and 1,024 half-open TLS sockets are about 30 MiB.
+            max_unproven: 1_024,
+            timings: Timings::default(),
+            bus: None,
+            tap: None,
+        }
+    }
+}
+
+/// Where the phone app comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum App {
+    /// From inside the binary.
+    Embedded,
+    /// From a folder, read anew for every request: for work on the app.
+    Folder(PathBuf),
+    /// It is not served.
+    Off,
+}
+
+/// The waits of the protocol. Tests shorten them; devices count on the defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    /// From the upgrade to a valid login.
+    pub login: Duration,
+    /// Without a received frame for this long, Ping is sent.
+    pub ping_after: Duration,
+    /// After that Ping, this much longer until the connection counts as dead.
+    pub pong_grace: Duration,
+    /// A connection that takes no byte for this long is closed.
+    pub write: Duration,
+    /// How long a guest stays admitted.
+    pub guest: Duration,
+    /// TLS handshakes, and each request's head.
+    pub handshake: Duration,
+    /// At most this long goes by between Goaway and the end of the socket.
+    pub farewell: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            login: Duration::from_secs(wire::LOGIN_SECONDS),
+            ping_after: Duration::from_secs(wire::PING_AFTER_SECONDS),
+            pong_grace: Duration::from_secs(wire::PONG_GRACE_SECONDS),
+            write: Duration::from_secs(wire::WRITE_SECONDS),
+            guest: Duration::from_secs(wire::GUEST_SECONDS),
+            handshake: Duration::from_secs(5),
+            farewell: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a configuration cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A name with a scheme, path, space or upper-case oddity that no authority has.
+    #[error(
+        "`{0}` is not a relay name; give `host` or `host:port` as devices dial it, without https:// and without a path"
+    )]
+    Name(String),
+    /// Too many names.
+    #[error("a relay has at most {MAX_NAMES} names")]
+    TooManyNames,
+    /// An origin without a scheme.
+    #[error("`{0}` is not a web origin; give it like `https://app.example`, without a path")]
+    Origin(String),
+    /// A limit of zero.
+    #[error("the limit `{0}` must be at least 1")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// The same with names and origins in the form in which they are compared.
+    pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
+        if self.names.len() > MAX_NAMES {
+            return Err(ConfigError::TooManyNames);
+        }
+        for name in &mut self.names {
+            *name = authority(name).ok_or_else(|| ConfigError::Name(name.clone()))?;
+        }
+        for origin in &mut self.origins {
+            *origin = web_origin(origin).ok_or_else(|| ConfigError::Origin(origin.clone()))?;
+        }
+        // The semaphores of tokio hold less than this; no machine holds more sockets.
+        self.max_connections = self.max_connections.min(16_000_000);
+        self.max_unproven = self.max_unproven.min(1_000_000);
+        match (self.max_connections, self.max_unproven) {
+            (0, _) => Err(ConfigError::Zero("connections")),
+            (_, 0) => Err(ConfigError::Zero("unproven sockets")),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// An authority as devices sign it (`PROTOCOL 7`): lower case, without a default port. None when it cannot be one.
+pub(crate) fn authority(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.strip_suffix(":443").or_else(|| lower.strip_suffix(":80")).unwrap_or(&lower);
+    is_authority(bare).then(|| bare.to_owned())
+}
+
+fn is_authority(text: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    !text.is_empty() && text.len() <= 255 && text.chars().all(known)
+}
+
+/// A web origin as browsers send it: scheme and authority, lower case, without a default port.
+pub(crate) fn web_origin(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let (scheme, rest) = lower.split_once("://")?;
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let rest = rest.strip_suffix(default_port).unwrap_or(rest);
+    is_authority(rest).then(|| format!("{scheme}://{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_devices_sign_them() {
+        let config = Config { names: vec!["Relay.Example:443".into(), "10.0.0.7:8443".into()], ..Config::default() };
+        assert_eq!(config.checked().unwrap().names, ["relay.example", "10.0.0.7:8443"]);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_the_reason() {
+        for name in ["https://relay.example", "relay.example/path", "", "a b"] {
+            let config = Config { names: vec![name.into()], ..Config::default() };
+            assert_eq!(config.checked().err(), Some(ConfigError::Name(name.into())));
+        }
+    }
+
+    #[test]
+    fn an_origin_needs_its_scheme() {
+        assert_eq!(web_origin("HTTPS://App.Example:443"), Some("https://app.example".into()));
+        assert_eq!(web_origin("app.example"), None);
+        assert_eq!(web_origin("null"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! What is answered over HTTP: the upgrade to a websocket, health, metrics, the app, and errors that say what to do.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use happy_wire::relay::{PATH, SUBPROTOCOL};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::config::{authority, web_origin};
+use crate::listen::{Admission, is_closing};
+use crate::socket::Stream;
+use crate::{Shared, connection};
+
+/// A request as hyper gives it.
+pub(crate) type Incoming = axum::http::Request<hyper::body::Incoming>;
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let mut router = Router::new().route(PATH, get(websocket)).route("/healthz", get(health));
+    if shared.config.metrics {
+        router = router.route("/metrics", get(metrics));
+    }
+    router.fallback(app).method_not_allowed_fallback(method_not_allowed).with_state(shared)
+}
+
+/// An error as every part of the relay answers it.
+pub(crate) fn error_body(code: &str, message: &str) -> String {
+    json!({ "error": { "code": code, "message": message } }).to_string()
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    json_response(status, error_body(code, message))
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body).into_response()
+}
+
+async fn method_not_allowed() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path answers GET only")
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let (status, word) = match is_closing(&shared.closing) {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "closing"),
+    };
+    let body = json!({ "status": word, "version": env!("CARGO_PKG_VERSION"), "connections": shared.hub.connections() });
+    json_response(status, body.to_string())
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.hub.metrics.render()).into_response()
+}
+
+/// Every other path is the app's.
+async fn app(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let method = request.method();
+    if method != Method::GET && method != Method::HEAD {
+        return method_not_allowed().await;
+    }
+    match shared.app.answer(request.uri().path(), request.headers()).await {
+        Some(response) => response,
+        None => {
+            let message = format!("there is nothing at this path; the websocket is at {PATH}, health at /healthz");
+            error(StatusCode::NOT_FOUND, "not_found", &message)
+        }
+    }
+}
+
+/// Upgrades to the websocket of `PROTOCOL 7`.
+async fn websocket(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
+    // The router takes HEAD for GET; a websocket begins with GET only.
+    if request.method() != Method::GET {
+        return method_not_allowed().await;
+    }
+    let wanted = match Wanted::from_headers(&shared, request.headers()) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let admission = request.extensions_mut().remove::<Arc<Admission>>();
+    let (Some(upgrade), Some(admission)) = (upgrade, admission) else {
+        return error(
+            StatusCode::UPGRADE_REQUIRED,
+            "cannot_upgrade",
+            "this connection cannot become a websocket; use HTTP/1.1",
+        );
+    };
+    tokio::spawn(async move {
+        let Some((stream, early)) = upgraded(upgrade).await else { return };
+        connection::serve(shared, admission, stream, early, wanted.names).await;
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, wanted.accept);
+    response
+}
+
+/// The raw socket behind an upgrade, and what was read from it already.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, axum::body::Bytes)> {
+    let upgraded: Upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// A websocket request that may go on.
+struct Wanted {
+    /// Names under which the device may have dialled us.
+    names: Vec<String>,
+    accept: HeaderValue,
+}
+
+impl Wanted {
+    fn from_headers(shared: &Shared, headers: &HeaderMap) -> Result<Self, Box<Response>> {
+        let refuse = |status, code, message| Err(Box::new(error(status, code, message)));
+        if is_closing(&shared.closing) {
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "closing",
+                "the relay is restarting; come back in a second",
+            );
+        }
+        if !lists(headers, header::UPGRADE, "websocket") || !lists(headers, header::CONNECTION, "upgrade") {
+            return refuse(StatusCode::UPGRADE_REQUIRED, "websocket_only", "this path speaks websocket only");
+        }
+        if text(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
+            return refuse(StatusCode::BAD_REQUEST, "websocket_version", "the websocket version must be 13");
+        }
+        if !lists(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+            let message = "the websocket must ask for the subprotocol happy-relay.v1; a client that asks for another needs an upgrade";
+            return refuse(StatusCode::BAD_REQUEST, "subprotocol", message);
+        }
+        let key = text(headers, header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+        let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) else {
+            return refuse(StatusCode::BAD_REQUEST, "websocket_key", "the header Sec-WebSocket-Key is missing");
+        };
+        let host = text(headers, header::HOST).and_then(authority);
+        let Some(host) = host else {
+            return refuse(StatusCode::BAD_REQUEST, "host", "the header Host is missing or no authority");
+        };
+        if !origin_allowed(shared, headers, &host) {
+            let message = "pages of this origin may not open the websocket; the operator can allow it with --origin";
+            return refuse(StatusCode::FORBIDDEN, "origin", message);
+        }
+        // PROTOCOL 7: the configured names or, without any, the Host header of this connection.
+        let names = if shared.config.names.is_empty() { vec![host] } else { shared.config.names.clone() };
+        Ok(Self { names, accept })
+    }
+}
+
+/// Programs send no Origin. A browser sends that of the page, which must be ours or one that the operator named, so that a
+/// foreign page cannot make its visitors' browsers part of whatever it does here.
+fn origin_allowed(shared: &Shared, headers: &HeaderMap, host: &str) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Some(origin) = origin.to_str().ok().and_then(web_origin) else { return false };
+    let same = origin.split_once("://").is_some_and(|(_, rest)| rest == host);
+    same || shared.config.origins.contains(&origin)
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether a header that is a list has this item, in whatever case.
+fn lists(headers: &HeaderMap, name: header::HeaderName, item: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(item))
+}

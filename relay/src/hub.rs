@@ -1,0 +1,691 @@
+//! Which frame goes to which mailbox, and who is told about whom.
+//!
+//! A routed frame takes the lock of one shard for a look-up and those of its two mailboxes; connections that do not talk to
+//! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
+//! told is always presence true.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use happy_crypto::DeviceId;
+use happy_wire::Code;
+use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_PAYLOAD, MAX_RENDEZVOUS, RendezvousState, Undelivered};
+use parking_lot::{Mutex, RwLock};
+use tokio::time::{Duration, Instant};
+
+use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
+use crate::config::Config;
+use crate::login::{Proven, Refusal};
+use crate::mailbox::{DELIVER_HEAD, Ending, Lost, Mailbox, State, payload_len};
+use crate::metrics::{Drop as Dropped, Metrics};
+use crate::rendezvous::{Opened, Table, ticket_hash};
+
+/// Look-ups of different devices seldom meet in one of so many maps.
+const SHARDS: usize = 64;
+
+const DISPLACED: Ending = Ending::at_once(Code::DISPLACED, "a newer connection of this device took over");
+const LEFT: Ending = Ending::at_once(Code::GOODBYE, "the connection ended");
+const HOST_LEFT: Ending = Ending::after_queue(Code::GOODBYE, 0, "the machine is no longer connected");
+
+/// The routing of one node.
+pub(crate) struct Hub {
+    pub(crate) metrics: Metrics,
+    shards: [RwLock<HashMap<DeviceId, Arc<Mailbox>>>; SHARDS],
+    /// Held while it changes who is connected or who names whom. Taken before any shard or mailbox; no routed frame takes it,
+    /// and nothing is posted to the bus under it, since the bus may call back.
+    changes: Mutex<()>,
+    rendezvous: Table,
+    bus: Arc<dyn Bus>,
+    max_connections: u64,
+}
+
+/// A device's place at the hub. It is given up when this is dropped, however the connection ends.
+pub(crate) struct Seat {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    _counted: Counted,
+}
+
+impl std::ops::Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.leave(&self.mailbox);
+    }
+}
+
+/// One of the connections that the relay may have.
+struct Counted(Arc<Hub>);
+
+impl std::ops::Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Why a frame went nowhere.
+enum Unrouted {
+    Told(Undelivered),
+    SenderEnded,
+}
+
+impl From<Undelivered> for Unrouted {
+    fn from(reason: Undelivered) -> Self {
+        Unrouted::Told(reason)
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
+        let bus = config.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::default()));
+        let hub = Arc::new(Self {
+            metrics: Metrics::default(),
+            shards: std::array::from_fn(|_| RwLock::default()),
+            changes: Mutex::new(()),
+            rendezvous: Table::default(),
+            bus: bus.clone(),
+            max_connections: config.max_connections.into(),
+        });
+        let inbox: Weak<Hub> = Arc::downgrade(&hub);
+        bus.join(inbox);
+        hub
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.metrics.connections.load(Relaxed) as usize
+    }
+
+    fn shard(&self, device: &DeviceId) -> &RwLock<HashMap<DeviceId, Arc<Mailbox>>> {
+        &self.shards[usize::from(device.as_bytes()[0]) % SHARDS]
+    }
+
+    fn find(&self, device: &DeviceId) -> Option<Arc<Mailbox>> {
+        self.shard(device).read().get(device).cloned()
+    }
+
+    // Coming and going
+
+    /// Seats a device that has proven its key: as itself, or as the guest of a rendezvous.
+    pub(crate) async fn enter(self: &Arc<Self>, proven: &Proven) -> Result<Seat, Refusal> {
+        let counted = self.count(&proven.device())?;
+        let mailbox = match proven.ticket() {
+            Some(ticket) => self.admit(proven, ticket)?,
+            None => {
+                let mailbox = Mailbox::new(proven.device(), proven.epoch(), None);
+                if self.bus.claim(&mailbox.device, mailbox.login).await == Claim::Newer {
+                    return Err(Refusal::OLDER);
+                }
+                self.register(&mailbox)?;
+                mailbox
+            }
+        };
+        Ok(Seat { hub: self.clone(), mailbox, _counted: counted })
+    }
+
+    /// Takes one of the connections that may exist. A device that comes again when the relay is full replaces itself.
+    fn count(self: &Arc<Self>, device: &DeviceId) -> Result<Counted, Refusal> {
+        let counted = Counted(self.clone());
+        let before = self.metrics.connections.fetch_add(1, Relaxed);
+        if before >= self.max_connections && self.find(device).is_none() {
+            return Err(Refusal::FULL);
+        }
+        Ok(counted)
+    }
+
+    /// Enters a connection, displacing the older one of the same device.
+    fn register(&self, mailbox: &Arc<Mailbox>) -> Result<(), Refusal> {
+        let notices = {
+            let _changes = self.changes.lock();
+            let older = {
+                let mut shard = self.shard(&mailbox.device).write();
+                if shard.get(&mailbox.device).is_some_and(|live| live.login > mailbox.login) {
+                    return Err(Refusal::OLDER);
+                }
+                let older = shard.insert(mailbox.device, mailbox.clone());
+                if let Some(older) = &older {
+                    // PROTOCOL 7: from this moment it neither receives nor injects.
+                    self.displace(older);
+                }
+                older
+            };
+            older.map(|older| self.forget_peers(&older)).unwrap_or_default()
+        };
+        self.post_all(notices);
+        Ok(())
+    }
+
+    fn displace(&self, older: &Mailbox) {
+        self.metrics.displaced.fetch_add(1, Relaxed);
+        self.lose(older.end(DISPLACED));
+    }
+
+    /// Admits a guest to the rendezvous that its ticket opens. A guest stands beside the device's ordinary connection;
+    /// among the guests of one rendezvous a device is there once.
+    fn admit(&self, proven: &Proven, ticket: &[u8; 32]) -> Result<Arc<Mailbox>, Refusal> {
+        let hash = ticket_hash(ticket);
+        let host = self.rendezvous.host(&hash).ok_or(Refusal::TICKET)?;
+        let guest = Mailbox::new(proven.device(), proven.epoch(), Some((host.clone(), hash)));
+        let older = {
+            let mut state = host.lock();
+            let now = Instant::now();
+            if !state.is_live() || !state.rendezvous.iter().any(|(open, ends)| *open == hash && *ends > now) {
+                return Err(Refusal::TICKET);
+            }
+            let same = |(of, older): &([u8; 32], Arc<Mailbox>)| *of == hash && older.device == guest.device;
+            let older = match state.guests.iter().position(same) {
+                Some(n) if state.guests[n].1.login.epoch > guest.login.epoch => return Err(Refusal::OLDER),
+                Some(n) => Some(state.guests.swap_remove(n).1),
+                None => None,
+            };
+            let here = state.guests.iter().filter(|(of, _)| *of == hash).count();
+            if here >= MAX_GUESTS || state.guests.len() >= MAX_GUESTS * MAX_RENDEZVOUS {
+                return Err(Refusal::GUESTS);
+            }
+            state.guests.push((hash, guest.clone()));
+            older
+        };
+        if let Some(older) = older {
+            self.displace(&older);
+        }
+        self.metrics.guests.fetch_add(1, Relaxed);
+        Ok(guest)
+    }
+
+    fn leave(&self, mailbox: &Arc<Mailbox>) {
+        if let Some((host, _)) = &mailbox.host {
+            self.lose(mailbox.end(LEFT));
+            host.lock().guests.retain(|(_, guest)| !Arc::ptr_eq(guest, mailbox));
+            return;
+        }
+        let notices = {
+            let _changes = self.changes.lock();
+            {
+                let mut shard = self.shard(&mailbox.device).write();
+                if shard.get(&mailbox.device).is_some_and(|entered| Arc::ptr_eq(entered, mailbox)) {
+                    shard.remove(&mailbox.device);
+                }
+            }
+            self.lose(mailbox.end(LEFT));
+            self.forget_peers(mailbox)
+        };
+        self.bus.release(&mailbox.device, mailbox.login);
+        self.post_all(notices);
+    }
+
+    /// Tells those who were told that this device is here that it is not, and ends what hangs on its connection.
+    fn forget_peers(&self, gone: &Mailbox) -> Vec<Message> {
+        let ended = self.rendezvous.end(gone, |_, _| true);
+        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
+        let (peers, guests, revision) = {
+            let mut state = gone.lock();
+            let (_, peers) = state.name([]);
+            (peers, std::mem::take(&mut state.guests), state.revision)
+        };
+        for (_, guest) in guests {
+            self.lose(guest.end(HOST_LEFT));
+        }
+        peers.iter().filter_map(|peer| self.tell_gone(gone, peer, revision)).collect()
+    }
+
+    /// Tells everybody to come back, each at a time of its own, so that they do not all arrive at once.
+    pub(crate) fn dismiss_all(&self) {
+        let mut all: Vec<Arc<Mailbox>> = Vec::new();
+        for shard in &self.shards {
+            for mailbox in shard.read().values() {
+                all.extend(mailbox.lock().guests.iter().map(|(_, guest)| guest.clone()));
+                all.push(mailbox.clone());
+            }
+        }
+        // 250 ms for the next process to open its port, then about 500 devices a second.
+        let spread = (2 * all.len() as u64).clamp(1_000, 30_000);
+        for (n, mailbox) in all.iter().enumerate() {
+            // The maps hand devices out in random order, so a place in it is as good as a random number.
+            let retry = 250 + spread * n as u64 / all.len() as u64;
+            mailbox.end(Ending::after_queue(Code::RESTARTING, retry as u32, "the relay is restarting"));
+        }
+    }
+
+    fn lose(&self, lost: Lost) {
+        self.metrics.dropped(Dropped::ReceiverEnded).add(lost.frames, lost.bytes);
+    }
+
+    // Peers and presence
+
+    /// Replaces the list of devices that a device names.
+    pub(crate) fn name(&self, me: &Mailbox, list: &[DeviceId]) {
+        let mut notices = Vec::new();
+        {
+            let _changes = self.changes.lock();
+            let (came, went, revision) = {
+                let mut state = me.lock();
+                if !state.is_live() {
+                    return;
+                }
+                // Nobody is a peer of itself.
+                let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
+                (came, went, state.revision)
+            };
+            notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
+            notices.extend(came.iter().filter_map(|peer| self.tell_here(me, peer, revision)));
+        }
+        me.wake();
+        self.post_all(notices);
+    }
+
+    /// `PROTOCOL 7`: presence is told once both name each other. Under `changes`.
+    fn tell_here(&self, me: &Mailbox, peer: &DeviceId, revision: u64) -> Option<Message> {
+        let Some(other) = self.find(peer) else { return Some(naming(me, revision, *peer, true)) };
+        let mutual = {
+            let mut state = other.lock();
+            let mutual = state.is_live() && state.names(&me.device);
+            if mutual {
+                state.tell(&me.device, true);
+            }
+            mutual
+        };
+        if mutual {
+            other.wake();
+            me.lock().tell(peer, true);
+        }
+        None
+    }
+
+    /// Under `changes`.
+    fn tell_gone(&self, me: &Mailbox, peer: &DeviceId, revision: u64) -> Option<Message> {
+        let Some(other) = self.find(peer) else { return Some(naming(me, revision, *peer, false)) };
+        other.lock().tell(&me.device, false);
+        other.wake();
+        None
+    }
+
+    fn post_all(&self, notices: Vec<Message>) {
+        for notice in notices {
+            if let Message::Naming { to, .. } = &notice {
+                // A peer that is nowhere learns what it has to when it comes: it asks by naming us.
+                let _ = self.bus.post(&to.clone(), notice);
+            }
+        }
+    }
+
+    // Frames
+
+    /// Delivers one frame, or tells the sender why not.
+    pub(crate) fn route(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) {
+        self.metrics.received.one(payload.len());
+        match self.try_route(from, to, tag, payload) {
+            Ok(()) => {}
+            Err(Unrouted::Told(reason)) => {
+                self.metrics.dropped(reason.into()).one(payload.len());
+                from.notify(&FromRelay::Undeliverable { to, tag, reason });
+            }
+            Err(Unrouted::SenderEnded) => self.metrics.dropped(Dropped::SenderEnded).one(payload.len()),
+        }
+    }
+
+    fn try_route(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) -> Result<(), Unrouted> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Undelivered::TooLarge.into());
+        }
+        let (receiver, rendezvous) = match self.receiver(from, &to)? {
+            Some(found) => found,
+            None => return self.send_far(from, to, tag, payload),
+        };
+        let frame = deliver_frame(&from.device, rendezvous, payload);
+        let first = {
+            let Some((mine, mut theirs)) = from.lock_both(&receiver) else { return Err(Undelivered::NotNamed.into()) };
+            if !mine.is_live() {
+                return Err(Unrouted::SenderEnded);
+            }
+            if !rendezvous {
+                permitted(&mine, &theirs, &from.device, &to)?;
+            }
+            theirs.deliver(frame)?
+        };
+        if first {
+            receiver.wake();
+        }
+        Ok(())
+    }
+
+    /// Who gets a frame for `to`, and whether it goes through a rendezvous; none when the device is not at this node.
+    /// While a device is the guest of the sender, the guest gets it: an invitation lasts minutes and was opened for that.
+    fn receiver(&self, from: &Mailbox, to: &DeviceId) -> Result<Option<(Arc<Mailbox>, bool)>, Undelivered> {
+        if let Some((host, _)) = &from.host {
+            return if host.device == *to { Ok(Some((host.clone(), true))) } else { Err(Undelivered::NotPermitted) };
+        }
+        if let Some(guest) = from.lock().guest(to) {
+            return Ok(Some((guest, true)));
+        }
+        Ok(self.find(to).map(|found| (found, false)))
+    }
+
+    fn send_far(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) -> Result<(), Unrouted> {
+        {
+            let mine = from.lock();
+            if !mine.is_live() {
+                return Err(Unrouted::SenderEnded);
+            }
+            if !mine.names(&to) {
+                return Err(Undelivered::NotNamed.into());
+            }
+        }
+        let deliver = deliver_frame(&from.device, false, payload);
+        match self.bus.post(&to, Message::Frame { from: from.device, to, tag, deliver }) {
+            Ok(()) => {
+                self.metrics.to_bus.one(payload.len());
+                Ok(())
+            }
+            Err(Unsent::Nowhere) => Err(Undelivered::Unreachable.into()),
+            Err(Unsent::Full) => Err(Undelivered::QueueFull.into()),
+        }
+    }
+
+    // Rendezvous
+
+    pub(crate) fn open_rendezvous(&self, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
+        let ends = Instant::now() + Duration::from_secs(seconds.into());
+        let opened = if host.host.is_some() { Opened::Refused } else { self.rendezvous.open(host, hash, ends) };
+        let state = match opened {
+            Opened::New => {
+                self.metrics.rendezvous_opened.fetch_add(1, Relaxed);
+                self.metrics.rendezvous_open.fetch_add(1, Relaxed);
+                RendezvousState::Open
+            }
+            Opened::Again => RendezvousState::Open,
+            Opened::Refused => {
+                self.metrics.rendezvous_refused.fetch_add(1, Relaxed);
+                RendezvousState::Refused
+            }
+        };
+        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state });
+    }
+
+    /// Ends a rendezvous early. Guests that were admitted stay until their own time is over: the one that pairs is among them.
+    pub(crate) fn close_rendezvous(&self, host: &Mailbox, hash: [u8; 32]) {
+        let ended = self.rendezvous.end(host, |open, _| *open == hash);
+        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
+        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state: RendezvousState::Ended });
+    }
+
+    /// Ends the rendezvous whose time is over.
+    pub(crate) fn expire_rendezvous(&self, host: &Mailbox, now: Instant) {
+        let ended = self.rendezvous.end(host, |_, ends| ends <= now);
+        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
+        for ticket_hash in ended {
+            host.notify(&FromRelay::Rendezvous { ticket_hash, state: RendezvousState::Ended });
+        }
+    }
+}
+
+impl Inbox for Hub {
+    fn handle(&self, message: Message) {
+        match message {
+            Message::Frame { from, to, tag, deliver } => {
+                let size = payload_len(&deliver);
+                self.metrics.from_bus.add(1, size);
+                if let Err(reason) = self.deliver_from_far(&from, &to, deliver) {
+                    self.metrics.dropped(reason.into()).add(1, size);
+                    // A sender that has gone meanwhile needs no answer.
+                    let _ = self.bus.post(&from, Message::Undelivered { from, to, tag, reason });
+                }
+            }
+            Message::Undelivered { from, to, tag, reason } => {
+                if let Some(sender) = self.find(&from) {
+                    sender.notify(&FromRelay::Undeliverable { to, tag, reason });
+                }
+            }
+            Message::Naming { from, epoch, revision, to, named, answer } => {
+                let reply = self.hear((from, epoch, revision), to, named);
+                if let Some(reply) = reply.filter(|_| answer) {
+                    self.post_all(vec![reply]);
+                }
+            }
+            Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
+        }
+    }
+}
+
+impl Hub {
+    fn deliver_from_far(&self, from: &DeviceId, to: &DeviceId, deliver: Bytes) -> Result<(), Undelivered> {
+        let receiver = self.find(to).ok_or(Undelivered::Unreachable)?;
+        let mut state = receiver.lock();
+        if !state.names(from) {
+            return Err(Undelivered::Unreachable);
+        }
+        let first = state.deliver(deliver)?;
+        drop(state);
+        if first {
+            receiver.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes a notice about a device at another node. Gives what to say of `to` in return, when it names that device.
+    fn hear(&self, (from, epoch, revision): (DeviceId, u64, u64), to: DeviceId, named: bool) -> Option<Message> {
+        let _changes = self.changes.lock();
+        if self.find(&from).is_some() {
+            // It has come to this node since.
+            return None;
+        }
+        let me = self.find(&to)?;
+        let reply = {
+            let mut state = me.lock();
+            if !state.is_live() || !state.names(&from) {
+                return None;
+            }
+            state.hear(&from, (epoch, revision), named);
+            Message::Naming {
+                from: to,
+                epoch: me.login.epoch,
+                revision: state.revision,
+                to: from,
+                named: true,
+                answer: false,
+            }
+        };
+        me.wake();
+        Some(reply)
+    }
+
+    fn displaced_elsewhere(&self, device: &DeviceId, by: Login) {
+        let notices = {
+            let _changes = self.changes.lock();
+            let older = {
+                let mut shard = self.shard(device).write();
+                match shard.get(device) {
+                    Some(older) if older.login < by => shard.remove(device),
+                    _ => None,
+                }
+            };
+            let Some(older) = older else { return };
+            self.displace(&older);
+            self.forget_peers(&older)
+        };
+        self.post_all(notices);
+    }
+}
+
+/// `PROTOCOL 7`: a frame passes only while both have named each other. Whether the receiver has not named the sender or is
+/// away is not told apart.
+fn permitted(mine: &State, theirs: &State, from: &DeviceId, to: &DeviceId) -> Result<(), Undelivered> {
+    if !mine.names(to) {
+        Err(Undelivered::NotNamed)
+    } else if !theirs.names(from) {
+        Err(Undelivered::Unreachable)
+    } else {
+        Ok(())
+    }
+}
+
+fn naming(me: &Mailbox, revision: u64, to: DeviceId, named: bool) -> Message {
+    Message::Naming { from: me.device, epoch: me.login.epoch, revision, to, named, answer: named }
+}
+
+/// The one copy a payload gets here: into a buffer of exactly its size. A slice of what was read would keep the whole read
+/// buffer alive for as long as one small frame waits, and the bound of the queue would be a lie.
+fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(DELIVER_HEAD + payload.len());
+    FromRelay::Deliver { from: *from, rendezvous, payload }.encode(&mut frame);
+    frame.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::mailbox::Outgoing;
+
+    /// A device that comes, goes and changes its mind, always run by one thread.
+    struct Fickle {
+        device: DeviceId,
+        epoch: u64,
+        live: Option<(Arc<Hub>, Arc<Mailbox>)>,
+        /// Those of which it was last told that they are here.
+        told: HashSet<DeviceId>,
+        named: HashSet<DeviceId>,
+    }
+
+    impl Fickle {
+        fn new(n: u8) -> Self {
+            Self {
+                device: DeviceId::from_bytes([n; 32]),
+                epoch: 0,
+                live: None,
+                told: HashSet::new(),
+                named: HashSet::new(),
+            }
+        }
+
+        fn hear(&mut self) {
+            let Some((_, mailbox)) = &self.live else { return };
+            while let Some(Outgoing::Control(frame)) = mailbox.next() {
+                match FromRelay::decode(&frame) {
+                    Ok(FromRelay::Presence { device, here: true }) => {
+                        assert!(self.told.insert(device), "told twice that it is here")
+                    }
+                    Ok(FromRelay::Presence { device, here: false }) => {
+                        assert!(self.told.remove(&device), "told twice that it is away")
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        fn leave(&mut self) {
+            if let Some((hub, mailbox)) = self.live.take() {
+                hub.leave(&mailbox);
+            }
+            self.told.clear();
+            self.named.clear();
+        }
+
+        fn act(&mut self, hubs: &[Arc<Hub>], rng: &mut ChaCha20Rng, devices: u8) {
+            match (rng.next_u32() % 8, &self.live) {
+                (0, Some(_)) => self.leave(),
+                // Comes, or comes again without having left, at whatever node.
+                (1 | 2, _) | (_, None) => {
+                    let hub = hubs[rng.next_u32() as usize % hubs.len()].clone();
+                    self.epoch += u64::from(rng.next_u32() % 2);
+                    let mailbox = Mailbox::new(self.device, self.epoch, None);
+                    let claim = futures_util::FutureExt::now_or_never(hub.bus.claim(&self.device, mailbox.login));
+                    assert_eq!(claim, Some(Claim::Held));
+                    assert!(hub.register(&mailbox).is_ok());
+                    let older = self.live.replace((hub, mailbox));
+                    self.told.clear();
+                    self.named.clear();
+                    if let Some((hub, mailbox)) = older {
+                        hub.leave(&mailbox);
+                    }
+                }
+                (_, Some((hub, mailbox))) => {
+                    self.named = (0..devices)
+                        .filter(|_| !rng.next_u32().is_multiple_of(3))
+                        .map(|n| DeviceId::from_bytes([n; 32]))
+                        .filter(|peer| *peer != self.device)
+                        .collect();
+                    let list: Vec<_> = self.named.iter().copied().collect();
+                    let (hub, mailbox) = (hub.clone(), mailbox.clone());
+                    hub.name(&mailbox, &list);
+                    self.hear();
+                    // What was said of a device that is no longer named does not count.
+                    self.told.retain(|device| self.named.contains(device));
+                }
+            }
+            self.hear();
+        }
+    }
+
+    /// Many threads, devices that change all the time; when they stop, everybody has been told the truth.
+    fn presence_told_is_presence_true(hubs: &[Arc<Hub>]) {
+        const DEVICES: u8 = 8;
+        let mut devices: Vec<_> = (0..DEVICES).map(Fickle::new).collect();
+        for round in 0..40 {
+            std::thread::scope(|scope| {
+                for (n, part) in devices.chunks_mut(2).enumerate() {
+                    let mut rng = ChaCha20Rng::seed_from_u64(round * 100 + n as u64);
+                    scope.spawn(move || {
+                        for _ in 0..60 {
+                            part.iter_mut().for_each(|device| device.act(hubs, &mut rng, DEVICES));
+                        }
+                    });
+                }
+            });
+            devices.iter_mut().for_each(Fickle::hear);
+            for one in devices.iter().filter(|one| one.live.is_some()) {
+                let mutual = devices.iter().filter(|other| {
+                    other.live.is_some() && other.named.contains(&one.device) && one.named.contains(&other.device)
+                });
+                let truth: HashSet<_> = mutual.map(|other| other.device).collect();
+                assert_eq!(one.told, truth, "round {round}: {:?}", one.device);
+            }
+        }
+    }
+
+    #[test]
+    fn on_one_node() {
+        presence_told_is_presence_true(&[Hub::new(&Config::default())]);
+    }
+
+    #[test]
+    fn on_two_nodes() {
+        let bus = MemoryBus::default();
+        let node = |bus: MemoryBus| Hub::new(&Config { bus: Some(Arc::new(bus)), ..Config::default() });
+        presence_told_is_presence_true(&[node(bus.another()), node(bus)]);
+    }
+
+    fn enter(hub: &Arc<Hub>, n: u8, epoch: u64, peers: &[u8]) -> Arc<Mailbox> {
+        let mailbox = Mailbox::new(DeviceId::from_bytes([n; 32]), epoch, None);
+        assert!(hub.register(&mailbox).is_ok());
+        let peers: Vec<_> = peers.iter().map(|n| DeviceId::from_bytes([*n; 32])).collect();
+        hub.name(&mailbox, &peers);
+        mailbox
+    }
+
+    fn payloads(mailbox: &Mailbox) -> usize {
+        std::iter::from_fn(|| mailbox.next()).filter(|frame| matches!(frame, Outgoing::Deliver(_))).count()
+    }
+
+    /// Its actor may be in the middle of a batch of frames when the newer login is accepted.
+    #[test]
+    fn a_displaced_connection_is_dead_from_the_moment_the_newer_is_entered() {
+        let hub = Hub::new(&Config::default());
+        let (old, peer) = (enter(&hub, 1, 1, &[2]), enter(&hub, 2, 1, &[1]));
+        hub.route(&old, peer.device, 1, b"before");
+        hub.route(&peer, old.device, 1, b"before");
+        let new = enter(&hub, 1, 2, &[2]);
+        hub.route(&old, peer.device, 2, b"after");
+        hub.route(&peer, old.device, 2, b"for the new one");
+        assert_eq!((payloads(&old), payloads(&peer), payloads(&new)), (0, 1, 1));
+        let text = hub.metrics.render();
+        assert!(text.contains("frames_dropped_total{reason=\"sender_ended\"} 1\n"), "{text}");
+        assert!(text.contains("frames_dropped_total{reason=\"receiver_ended\"} 1\n"), "{text}");
+        // Its actor gives up the seat later; the newer one stays where it is.
+        hub.leave(&old);
+        hub.route(&peer, new.device, 3, b"still there");
+        assert_eq!(payloads(&new), 1);
+    }
+}

@@ -1,0 +1,83 @@
+//! Checking a login (`PROTOCOL 7`): the challenge is fresh, and the signature covers the name under which the device
+//! believes to have dialled, so a relay in the middle cannot pass on the challenge of another.
+
+use happy_crypto::DeviceId;
+use happy_wire::Code;
+use happy_wire::relay::{LOGIN_LABEL, ToRelay, login_message};
+
+use crate::mailbox::Ending;
+use crate::metrics::LoginResult;
+
+/// A device that has proven its key on this connection. Only [`check`] makes one.
+pub(crate) struct Proven {
+    device: DeviceId,
+    epoch: u64,
+    ticket: Option<[u8; 32]>,
+}
+
+impl Proven {
+    pub(crate) fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn ticket(&self) -> Option<&[u8; 32]> {
+        self.ticket.as_ref()
+    }
+}
+
+/// A login that is not accepted: how it is counted and what the device is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) result: LoginResult,
+    pub(crate) ending: Ending,
+}
+
+impl Refusal {
+    pub(crate) const fn new(result: LoginResult, code: Code, retry_after_ms: u32, text: &'static str) -> Self {
+        Self { result, ending: Ending { code, retry_after_ms, text, drain: false } }
+    }
+
+    pub(crate) const MALFORMED: Refusal = Refusal::new(
+        LoginResult::Malformed,
+        Code::MALFORMED,
+        0,
+        "the first frame must be a Login of protocol version 1",
+    );
+    pub(crate) const SIGNATURE: Refusal = Refusal::new(
+        LoginResult::BadSignature,
+        Code::LOGIN_REFUSED,
+        0,
+        "the login is not signed for this relay; dial it by its own name",
+    );
+    pub(crate) const LATE: Refusal = Refusal::new(LoginResult::Late, Code::LOGIN_REFUSED, 0, "the login came too late");
+    pub(crate) const OLDER: Refusal =
+        Refusal::new(LoginResult::OlderEpoch, Code::DISPLACED, 0, "a newer connection of this device is live");
+    pub(crate) const TICKET: Refusal = Refusal::new(
+        LoginResult::UnknownTicket,
+        Code::LOGIN_REFUSED,
+        0,
+        "the invitation is not open at this relay; it may have expired",
+    );
+    pub(crate) const GUESTS: Refusal =
+        Refusal::new(LoginResult::TooManyGuests, Code::TOO_MANY, 5_000, "too many devices are using this invitation");
+    pub(crate) const FULL: Refusal =
+        Refusal::new(LoginResult::Full, Code::RESTARTING, 5_000, "the relay is full; come back later");
+    pub(crate) const CLOSING: Refusal =
+        Refusal::new(LoginResult::Closing, Code::RESTARTING, 1_000, "the relay is restarting");
+}
+
+/// Reads and checks the first frame. `names` are the names this relay goes by on this connection.
+pub(crate) fn check(names: &[String], nonce: &[u8; 32], frame: &[u8]) -> Result<Proven, Refusal> {
+    let Ok(ToRelay::Login { device, epoch, client_nonce, ticket, signature }) = ToRelay::decode(frame) else {
+        return Err(Refusal::MALFORMED);
+    };
+    let signed = |name: &String| {
+        let message = login_message(name, nonce, &device, epoch, &client_nonce, ticket.as_ref());
+        device.verify(LOGIN_LABEL, &message, &signature).is_ok()
+    };
+    if names.iter().any(signed) { Ok(Proven { device, epoch, ticket }) } else { Err(Refusal::SIGNATURE) }
+}

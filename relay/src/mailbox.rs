@@ -1,0 +1,381 @@
+//! What the rest of the relay can reach of one connection: its queues, whom it names, and whether it still counts.
+//!
+//! The connection's actor drains the queues; everybody else only appends. All state sits behind one lock per connection,
+//! held for a few map look-ups and never across a wait.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::task::Waker;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use happy_crypto::DeviceId;
+use happy_wire::Code;
+use happy_wire::relay::{FromRelay, QUEUE_BYTES, Undelivered};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::bus::Login;
+
+/// What stands before the payload of a Deliver frame (`PROTOCOL 7`): type, sender, via.
+pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
+/// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
+const FRAME_COST: usize = 64;
+/// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
+const CONTROL_BYTES: usize = 64 * 1024;
+/// Above this, the connection's own frames are not read: what they would be answered with must stay within
+/// [`CONTROL_BYTES`], whose other half is for what other devices cause.
+const CONTROL_CROWDED: usize = CONTROL_BYTES / 2;
+
+/// How and why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) code: Code,
+    pub(crate) retry_after_ms: u32,
+    pub(crate) text: &'static str,
+    /// Whether what is queued is written out first. Never for a displaced connection.
+    pub(crate) drain: bool,
+}
+
+impl Ending {
+    pub(crate) const fn at_once(code: Code, text: &'static str) -> Self {
+        Self { code, retry_after_ms: 0, text, drain: false }
+    }
+
+    pub(crate) const fn after_queue(code: Code, retry_after_ms: u32, text: &'static str) -> Self {
+        Self { code, retry_after_ms, text, drain: true }
+    }
+}
+
+/// Frames and payload bytes that were taken out of a queue undelivered.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+}
+
+/// One connection, as others see it.
+pub(crate) struct Mailbox {
+    pub(crate) device: DeviceId,
+    pub(crate) login: Login,
+    /// For a guest, the machine it may talk to and the hash of the ticket that admitted it.
+    pub(crate) host: Option<(Arc<Mailbox>, [u8; 32])>,
+    state: Mutex<State>,
+    waker: AtomicWaker,
+}
+
+/// The state of a [`Mailbox`], under its lock.
+#[derive(Default)]
+pub(crate) struct State {
+    /// INVARIANT: once set, nothing is appended and nothing is sent in this connection's name.
+    ending: Option<Ending>,
+    peers: HashMap<DeviceId, Peer>,
+    /// Grows with every change of `peers`, and from one connection to the next.
+    pub(crate) revision: u64,
+    /// Guests of this connection's rendezvous, with the ticket hash that each came with.
+    pub(crate) guests: Vec<([u8; 32], Arc<Mailbox>)>,
+    /// Rendezvous that this connection holds open, and when they end.
+    pub(crate) rendezvous: Vec<([u8; 32], Instant)>,
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
+    bulk: VecDeque<Bytes>,
+    bulk_bytes: usize,
+}
+
+/// A device that the connection names.
+#[derive(Default, Clone, Copy)]
+struct Peer {
+    /// What the connection was last told about it.
+    here: bool,
+    /// The place of the last notice from another node.
+    heard: (u64, u64),
+}
+
+/// What the actor writes next.
+pub(crate) enum Outgoing {
+    Control(Bytes),
+    /// A Deliver frame, which counts as delivered when it is flushed.
+    Deliver(Bytes),
+}
+
+impl Mailbox {
+    pub(crate) fn new(device: DeviceId, epoch: u64, host: Option<(Arc<Mailbox>, [u8; 32])>) -> Arc<Self> {
+        let login = Login { epoch, number: next_number() };
+        Arc::new(Self { device, login, host, state: Mutex::default(), waker: AtomicWaker::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Locks two connections, always in the same order, so that two frames crossing each other cannot wait for each other.
+    pub(crate) fn lock_both<'a>(
+        &'a self,
+        other: &'a Mailbox,
+    ) -> Option<(MutexGuard<'a, State>, MutexGuard<'a, State>)> {
+        match std::ptr::from_ref(self).cmp(&std::ptr::from_ref(other)) {
+            Ordering::Less => {
+                let mine = self.lock();
+                Some((mine, other.lock()))
+            }
+            Ordering::Greater => {
+                let theirs = other.lock();
+                Some((self.lock(), theirs))
+            }
+            Ordering::Equal => None,
+        }
+    }
+
+    /// Makes the actor look at its queues. Called without the lock, since the woken task wants it.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Ends the connection, unless it is ending already. What was queued for it is lost if it is not to be drained.
+    pub(crate) fn end(&self, ending: Ending) -> Lost {
+        let lost = self.lock().end(ending);
+        self.wake();
+        lost
+    }
+
+    /// Queues a control frame.
+    pub(crate) fn notify(&self, frame: &FromRelay<'_>) {
+        self.lock().notify(frame);
+        self.wake();
+    }
+
+    pub(crate) fn next(&self) -> Option<Outgoing> {
+        self.lock().next()
+    }
+}
+
+impl State {
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.ending.is_none()
+    }
+
+    pub(crate) fn end(&mut self, ending: Ending) -> Lost {
+        // A connection that is draining may still be displaced; one that is displaced stays so.
+        if self.ending.is_some_and(|current| !current.drain) {
+            return Lost::default();
+        }
+        self.ending = Some(ending);
+        if ending.drain { Lost::default() } else { self.discard() }
+    }
+
+    /// Empties the queues.
+    pub(crate) fn discard(&mut self) -> Lost {
+        let lost = Lost { frames: self.bulk.len() as u64, bytes: self.bulk.iter().map(payload_len).sum() };
+        (self.bulk, self.bulk_bytes) = (VecDeque::new(), 0);
+        (self.control, self.control_bytes) = (VecDeque::new(), 0);
+        lost
+    }
+
+    pub(crate) fn names(&self, device: &DeviceId) -> bool {
+        self.peers.contains_key(device)
+    }
+
+    /// Replaces the list of peers and gives those that came and those that went.
+    pub(crate) fn name(&mut self, list: impl IntoIterator<Item = DeviceId>) -> (Vec<DeviceId>, Vec<DeviceId>) {
+        let mut old = std::mem::take(&mut self.peers);
+        let mut came = Vec::new();
+        for peer in list {
+            let known = old.remove(&peer);
+            if self.peers.insert(peer, known.unwrap_or_default()).is_none() && known.is_none() {
+                came.push(peer);
+            }
+        }
+        self.revision = next_number();
+        (came, old.into_keys().collect())
+    }
+
+    /// Tells the connection whether a device that it names is here, if that is news.
+    pub(crate) fn tell(&mut self, device: &DeviceId, here: bool) {
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        if peer.here != here {
+            peer.here = here;
+            self.notify(&FromRelay::Presence { device: *device, here });
+        }
+    }
+
+    /// Takes a notice about a device at another node, unless a later one was heard.
+    pub(crate) fn hear(&mut self, device: &DeviceId, place: (u64, u64), here: bool) {
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        if place >= peer.heard {
+            peer.heard = place;
+            self.tell(device, here);
+        }
+    }
+
+    /// The guest with this id, if it is here.
+    pub(crate) fn guest(&self, device: &DeviceId) -> Option<Arc<Mailbox>> {
+        self.guests.iter().find(|(_, guest)| guest.device == *device).map(|(_, guest)| guest.clone())
+    }
+
+    /// When the next rendezvous of this connection ends.
+    pub(crate) fn next_rendezvous(&self) -> Option<Instant> {
+        self.rendezvous.iter().map(|(_, ends)| *ends).min()
+    }
+
+    /// Queues a Deliver frame. `PROTOCOL 7`: 256 KiB, summed over all senders. True when the actor has to be woken: a queue
+    /// that was not empty is being written already, or waits for the socket.
+    pub(crate) fn deliver(&mut self, frame: Bytes) -> Result<bool, Undelivered> {
+        if !self.is_live() {
+            return Err(Undelivered::Unreachable);
+        }
+        let cost = frame.len() + FRAME_COST;
+        if self.bulk_bytes + cost > QUEUE_BYTES {
+            return Err(Undelivered::QueueFull);
+        }
+        self.bulk_bytes += cost;
+        self.bulk.push_back(frame);
+        Ok(self.bulk.len() == 1)
+    }
+
+    /// Queues a control frame. A connection to which so many pile up that they would have to be dropped is ended instead:
+    /// a device that missed an Undeliverable would wait for an answer that never comes.
+    pub(crate) fn notify(&mut self, frame: &FromRelay<'_>) {
+        if !self.is_live() {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(48);
+        frame.encode(&mut bytes);
+        if self.control_bytes + bytes.len() + FRAME_COST > CONTROL_BYTES {
+            self.ending = Some(Ending::after_queue(
+                Code::TOO_MANY,
+                1_000,
+                "notices to this device piled up; it reads too slowly",
+            ));
+            return;
+        }
+        self.control_bytes += bytes.len() + FRAME_COST;
+        self.control.push_back(bytes.into());
+    }
+
+    /// Whether the connection must read its notices before more of its frames are taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.control_bytes > CONTROL_CROWDED
+    }
+
+    /// The next frame to write: control first, so that presence and refusals never wait behind bulk.
+    fn next(&mut self) -> Option<Outgoing> {
+        if let Some(frame) = self.control.pop_front() {
+            self.control_bytes -= frame.len() + FRAME_COST;
+            return Some(Outgoing::Control(frame));
+        }
+        let frame = self.bulk.pop_front()?;
+        self.bulk_bytes -= frame.len() + FRAME_COST;
+        if self.bulk.is_empty() && self.bulk.capacity() > 64 {
+            // What a burst needed is given back when it is over.
+            self.bulk = VecDeque::new();
+        }
+        Some(Outgoing::Deliver(frame))
+    }
+}
+
+/// A number larger than any before: in this process and, clocks allowing, in others. It orders what a device does under one
+/// epoch, should it come back without having counted on.
+fn next_number() -> u64 {
+    static LAST: LazyLock<AtomicU64> = LazyLock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        AtomicU64::new(since.as_micros() as u64)
+    });
+    LAST.fetch_add(1, Relaxed) + 1
+}
+
+/// The payload of a Deliver frame, bytes.
+pub(crate) fn payload_len(frame: &Bytes) -> u64 {
+    frame.len().saturating_sub(DELIVER_HEAD) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId::from_bytes([n; 32])
+    }
+
+    fn frame(payload: usize) -> Bytes {
+        vec![0; DELIVER_HEAD + payload].into()
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes_even_by_empty_frames() {
+        let mut state = State::default();
+        let taken = std::iter::repeat_with(|| state.deliver(frame(0))).take_while(Result::is_ok).count();
+        assert_eq!(taken, QUEUE_BYTES / (DELIVER_HEAD + FRAME_COST));
+        assert_eq!(state.deliver(frame(0)), Err(Undelivered::QueueFull));
+        assert!(matches!(state.next(), Some(Outgoing::Deliver(_))));
+        assert_eq!(state.deliver(frame(0)), Ok(false));
+    }
+
+    #[test]
+    fn control_overtakes_bulk() {
+        let mut state = State::default();
+        state.deliver(frame(10)).unwrap();
+        state.notify(&FromRelay::Pong(1));
+        assert!(matches!(state.next(), Some(Outgoing::Control(_))));
+        assert!(matches!(state.next(), Some(Outgoing::Deliver(_))));
+        assert!(state.next().is_none());
+    }
+
+    #[test]
+    fn notices_that_pile_up_end_the_connection_instead_of_being_lost() {
+        let mut state = State::default();
+        let fit = std::iter::repeat_with(|| {
+            state.notify(&FromRelay::Pong(1));
+            state.is_live()
+        })
+        .take(CONTROL_BYTES)
+        .take_while(|live| *live)
+        .count();
+        assert_eq!(fit, CONTROL_BYTES / (9 + FRAME_COST));
+        assert_eq!(state.ending().map(|ending| ending.code), Some(Code::TOO_MANY));
+    }
+
+    #[test]
+    fn an_ended_connection_takes_nothing_and_says_what_it_lost() {
+        let mailbox = Mailbox::new(device(1), 1, None);
+        mailbox.lock().deliver(frame(10)).unwrap();
+        mailbox.lock().deliver(frame(20)).unwrap();
+        let lost = mailbox.end(Ending::at_once(Code::DISPLACED, ""));
+        assert_eq!(lost, Lost { frames: 2, bytes: 30 });
+        assert_eq!(mailbox.lock().deliver(frame(1)), Err(Undelivered::Unreachable));
+        mailbox.notify(&FromRelay::Pong(1));
+        assert!(mailbox.next().is_none());
+    }
+
+    #[test]
+    fn naming_again_keeps_what_was_told_and_repeats_nothing() {
+        let mut state = State::default();
+        assert_eq!(state.name([device(1), device(2), device(2)]), (vec![device(1), device(2)], vec![]));
+        state.tell(&device(1), true);
+        assert!(state.next().is_some());
+        assert_eq!(state.name([device(1), device(3)]), (vec![device(3)], vec![device(2)]));
+        state.tell(&device(1), true);
+        assert!(state.next().is_none(), "it was told already");
+    }
+
+    #[test]
+    fn a_notice_that_was_overtaken_changes_nothing() {
+        let mut state = State::default();
+        state.name([device(1)]);
+        state.hear(&device(1), (5, 2), true);
+        state.hear(&device(1), (5, 1), false);
+        state.hear(&device(1), (4, 9), false);
+        assert!(state.next().is_some());
+        assert!(state.next().is_none());
+    }
+}

@@ -1,0 +1,266 @@
+//! What the relay counts, as Prometheus text.
+//!
+//! The books balance: once nothing is queued, frames received from devices and from other nodes are exactly those
+//! delivered, handed to other nodes and dropped, by reason. A test asserts it after every scenario.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use happy_wire::relay::Undelivered;
+
+/// A number of frames and of payload bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Flow {
+    pub(crate) fn add(&self, frames: u64, bytes: u64) {
+        self.frames.fetch_add(frames, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn one(&self, payload: usize) {
+        self.add(1, payload as u64);
+    }
+}
+
+/// Why an accepted frame was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drop {
+    Unreachable,
+    NotNamed,
+    QueueFull,
+    TooLarge,
+    NotPermitted,
+    /// It came from a connection that a newer one had displaced, or that was already ending.
+    SenderEnded,
+    /// It waited for a connection that ended.
+    ReceiverEnded,
+}
+
+impl Drop {
+    const ALL: [(Drop, &'static str); 7] = [
+        (Drop::Unreachable, "unreachable"),
+        (Drop::NotNamed, "not_named"),
+        (Drop::QueueFull, "queue_full"),
+        (Drop::TooLarge, "too_large"),
+        (Drop::NotPermitted, "not_permitted"),
+        (Drop::SenderEnded, "sender_ended"),
+        (Drop::ReceiverEnded, "receiver_ended"),
+    ];
+}
+
+impl From<Undelivered> for Drop {
+    fn from(reason: Undelivered) -> Self {
+        match reason {
+            Undelivered::Unreachable | Undelivered::Unknown(_) => Drop::Unreachable,
+            Undelivered::NotNamed => Drop::NotNamed,
+            Undelivered::QueueFull => Drop::QueueFull,
+            Undelivered::TooLarge => Drop::TooLarge,
+            Undelivered::NotPermitted => Drop::NotPermitted,
+        }
+    }
+}
+
+/// How an attempt to log in ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoginResult {
+    Accepted,
+    BadSignature,
+    UnknownTicket,
+    TooManyGuests,
+    OlderEpoch,
+    Malformed,
+    Late,
+    Full,
+    Closing,
+    /// The socket ended before a login came.
+    Gone,
+}
+
+impl LoginResult {
+    const ALL: [(LoginResult, &'static str); 10] = [
+        (LoginResult::Accepted, "accepted"),
+        (LoginResult::BadSignature, "bad_signature"),
+        (LoginResult::UnknownTicket, "unknown_ticket"),
+        (LoginResult::TooManyGuests, "too_many_guests"),
+        (LoginResult::OlderEpoch, "older_epoch"),
+        (LoginResult::Malformed, "malformed"),
+        (LoginResult::Late, "late"),
+        (LoginResult::Full, "full"),
+        (LoginResult::Closing, "closing"),
+        (LoginResult::Gone, "gone"),
+    ];
+}
+
+/// Why a socket was closed before any request or login was read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketRefusal {
+    /// As many sockets as allowed have not proven a device.
+    Unproven,
+    /// As many sockets as allowed exist.
+    Full,
+    /// The TLS handshake failed or took too long.
+    Tls,
+    /// Plain HTTP from a peer that must use https.
+    Plain,
+}
+
+impl SocketRefusal {
+    const ALL: [(SocketRefusal, &'static str); 4] = [
+        (SocketRefusal::Unproven, "unproven_limit"),
+        (SocketRefusal::Full, "full"),
+        (SocketRefusal::Tls, "tls_handshake"),
+        (SocketRefusal::Plain, "plain_http"),
+    ];
+}
+
+/// All counters of a relay. They only grow, except `connections` and `rendezvous_open`.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Send frames with a whole head, from devices that had logged in.
+    pub(crate) received: Flow,
+    /// Written out to the socket of the receiver.
+    pub(crate) delivered: Flow,
+    /// Given to the bus, for a device at another node.
+    pub(crate) to_bus: Flow,
+    /// Taken from the bus.
+    pub(crate) from_bus: Flow,
+    dropped: [Flow; Drop::ALL.len()],
+    logins: [AtomicU64; LoginResult::ALL.len()],
+    sockets_refused: [AtomicU64; SocketRefusal::ALL.len()],
+    pub(crate) connections: AtomicU64,
+    pub(crate) guests: AtomicU64,
+    pub(crate) displaced: AtomicU64,
+    pub(crate) rendezvous_open: AtomicU64,
+    pub(crate) rendezvous_opened: AtomicU64,
+    pub(crate) rendezvous_refused: AtomicU64,
+    /// Frames of a type that this version does not know; they were skipped.
+    pub(crate) unknown_frames: AtomicU64,
+    /// Connections closed for a malformed or misplaced frame.
+    pub(crate) malformed: AtomicU64,
+    /// Connections closed for an oversized frame.
+    pub(crate) oversized: AtomicU64,
+    /// Connections closed because they took no byte.
+    pub(crate) stalled: AtomicU64,
+    /// Connections closed because they gave no sign of life.
+    pub(crate) silent: AtomicU64,
+    /// Connections closed because notices (presence, undeliverable) piled up.
+    pub(crate) crowded: AtomicU64,
+    /// Flushes that wrote at least one payload; delivered frames over this is how well writes are gathered.
+    pub(crate) flushes: AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn dropped(&self, reason: Drop) -> &Flow {
+        &self.dropped[reason as usize]
+    }
+
+    pub(crate) fn login(&self, result: LoginResult) {
+        self.logins[result as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn socket_refused(&self, reason: SocketRefusal) {
+        self.sockets_refused[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Prometheus text, version 0.0.4.
+    pub(crate) fn render(&self) -> String {
+        let mut page = Page(String::with_capacity(4096));
+        page.single("connections", "gauge", "Devices connected now, guests included.", &self.connections);
+        page.family("logins_total", "counter", "Attempts to log in, by result.");
+        for (result, label) in LoginResult::ALL {
+            page.labelled("logins_total", "result", label, &self.logins[result as usize]);
+        }
+        page.family("sockets_refused_total", "counter", "Sockets closed before a request was read, by reason.");
+        for (reason, label) in SocketRefusal::ALL {
+            page.labelled("sockets_refused_total", "reason", label, &self.sockets_refused[reason as usize]);
+        }
+        page.flow("received", "from devices that had logged in", &self.received);
+        page.flow("delivered", "written to the receiver's socket", &self.delivered);
+        page.flow("to_bus", "handed to another node", &self.to_bus);
+        page.flow("from_bus", "taken from another node", &self.from_bus);
+        for (unit, pick) in [("frames", frames as fn(&Flow) -> &AtomicU64), ("bytes", bytes)] {
+            let name = format!("{unit}_dropped_total");
+            page.family(&name, "counter", &format!("Payload {unit} accepted but not delivered, by reason."));
+            for (reason, label) in Drop::ALL {
+                page.labelled(&name, "reason", label, pick(self.dropped(reason)));
+            }
+        }
+        for (name, help, value) in [
+            ("guests_total", "Guests admitted to a rendezvous.", &self.guests),
+            ("displaced_total", "Connections displaced by a newer one of the same device.", &self.displaced),
+            ("rendezvous_opened_total", "Rendezvous opened.", &self.rendezvous_opened),
+            (
+                "rendezvous_refused_total",
+                "Rendezvous not opened: too many, or not this device's.",
+                &self.rendezvous_refused,
+            ),
+            ("unknown_frames_total", "Frames of an unknown type, skipped.", &self.unknown_frames),
+            ("malformed_total", "Connections closed for a malformed or misplaced frame.", &self.malformed),
+            ("oversized_total", "Connections closed for an oversized frame.", &self.oversized),
+            ("stalled_total", "Connections closed because they took no byte.", &self.stalled),
+            ("silent_total", "Connections closed without a sign of life.", &self.silent),
+            ("crowded_total", "Connections closed because notices to them piled up.", &self.crowded),
+            ("flushes_total", "Flushes that wrote payload.", &self.flushes),
+        ] {
+            page.single(name, "counter", help, value);
+        }
+        page.single("rendezvous", "gauge", "Rendezvous open now.", &self.rendezvous_open);
+        page.0
+    }
+}
+
+fn frames(flow: &Flow) -> &AtomicU64 {
+    &flow.frames
+}
+
+fn bytes(flow: &Flow) -> &AtomicU64 {
+    &flow.bytes
+}
+
+/// The text under construction. Writing to a `String` cannot fail, so results are dropped.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP happy_relay_{name} {help}\n# TYPE happy_relay_{name} {kind}\n");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: &AtomicU64) {
+        self.family(name, kind, help);
+        let _ = writeln!(self.0, "happy_relay_{name} {}", value.load(Relaxed));
+    }
+
+    fn labelled(&mut self, name: &str, label: &str, text: &str, value: &AtomicU64) {
+        let _ = writeln!(self.0, "happy_relay_{name}{{{label}=\"{text}\"}} {}", value.load(Relaxed));
+    }
+
+    fn flow(&mut self, name: &str, what: &str, flow: &Flow) {
+        self.single(&format!("frames_{name}_total"), "counter", &format!("Frames {what}."), &flow.frames);
+        self.single(&format!("bytes_{name}_total"), "counter", &format!("Payload bytes {what}."), &flow.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_stand_where_their_variants_count() {
+        assert!(Drop::ALL.iter().enumerate().all(|(n, (reason, _))| *reason as usize == n));
+        assert!(LoginResult::ALL.iter().enumerate().all(|(n, (result, _))| *result as usize == n));
+        assert!(SocketRefusal::ALL.iter().enumerate().all(|(n, (reason, _))| *reason as usize == n));
+    }
+
+    #[test]
+    fn every_sample_has_its_type() {
+        let text = Metrics::default().render();
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split(['{', ' ']).next().unwrap();
+            assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
+        }
+    }
+}

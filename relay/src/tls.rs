@@ -1,0 +1,123 @@
+//! Certificates: from files, or made here for a network without an authority.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+/// How long a certificate of [`self_signed`] is good. Some phones refuse one that is good for more than 825 days.
+pub const SELF_SIGNED_DAYS: u64 = 800;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why TLS cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; the user of the relay must be able to read it", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no certificate in it.
+    #[error("{} holds no certificate; it must be PEM, the server's certificate first", .0.display())]
+    NoCertificate(PathBuf),
+    /// There is no key in it.
+    #[error("{} holds no private key; it must be PEM and not encrypted", .0.display())]
+    NoKey(PathBuf),
+    /// They are readable but not fit.
+    #[error("the certificate and the key cannot be used: {0}; do they belong together?")]
+    Unfit(rustls::Error),
+    /// A certificate cannot be made.
+    #[error("cannot make a certificate: {0}")]
+    NotMade(rcgen::Error),
+}
+
+/// Reads a certificate chain and its key, both PEM.
+///
+/// # Errors
+/// [`TlsError`] names the file and what is wrong with it.
+pub fn from_files(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let read = |path: &Path| fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source });
+    let (chain, secret) = (read(certificate)?, Zeroizing::new(read(key)?));
+    configure(&chain, &secret, certificate, key)
+}
+
+/// The same from memory.
+///
+/// # Errors
+/// [`TlsError`], which speaks of the files `certificate` and `key`.
+pub fn from_pem(certificate: &str, key: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    configure(certificate.as_bytes(), key.as_bytes(), Path::new("certificate"), Path::new("key"))
+}
+
+fn configure(chain: &[u8], key: &[u8], chain_path: &Path, key_path: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).filter_map(Result::ok).collect();
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate(chain_path.to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(key_path.to_owned()))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Unfit)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Unfit)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Makes a key and a certificate signed by itself, for the given DNS names and IP addresses, and gives both as PEM.
+/// Whoever keeps the key must keep it as a secret.
+///
+/// # Errors
+/// [`TlsError::NotMade`] for a name that no certificate can carry.
+pub fn self_signed(names: &[String]) -> Result<(String, Zeroizing<String>), TlsError> {
+    let mut params = CertificateParams::new(names.to_vec()).map_err(TlsError::NotMade)?;
+    params.distinguished_name.push(DnType::CommonName, "Happy Remote");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // A phone's clock may be a little behind.
+    let now = SystemTime::now();
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + DAY * SELF_SIGNED_DAYS as u32).into();
+    let key = KeyPair::generate().map_err(TlsError::NotMade)?;
+    let certificate = params.self_signed(&key).map_err(TlsError::NotMade)?;
+    Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_made_here_can_be_served() {
+        let (certificate, key) = self_signed(&["localhost".into(), "192.168.1.7".into()]).unwrap();
+        from_pem(&certificate, &key).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_belongs_to_another_certificate_is_refused() {
+        let (certificate, _) = self_signed(&["localhost".into()]).unwrap();
+        let (_, key) = self_signed(&["localhost".into()]).unwrap();
+        assert!(matches!(from_pem(&certificate, &key), Err(TlsError::Unfit(_))));
+    }
+
+    #[test]
+    fn errors_say_which_file_it_is() {
+        let missing = Path::new("/nowhere/cert.pem");
+        let error = from_files(missing, missing).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/cert.pem"), "{error}");
+        let (certificate, key) = self_signed(&["localhost".into()]).unwrap();
+        assert!(matches!(from_pem(&key, &key), Err(TlsError::NoCertificate(_))));
+        assert!(matches!(from_pem(&certificate, &certificate), Err(TlsError::NoKey(_))));
+    }
+}

@@ -1,0 +1,19 @@
+//! The relay over real sockets. Every test waits for events with a deadline, and ends by asking the relay whether its books
+//! balance: frames received are those delivered and those dropped, by reason, exactly.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is how a test speaks")]
+
+mod harness;
+
+mod displaced;
+mod hostile;
+mod login;
+mod nodes;
+mod page;
+mod presence;
+mod program;
+mod rendezvous;
+mod routing;
+mod shutdown;
+mod slow;
+mod tls;

@@ -1,0 +1,157 @@
+//! The program `happy-relay`, from outside.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use futures_util::SinkExt;
+use happy_wire::Code;
+use happy_wire::relay::{FromRelay, ToRelay};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Client, Device, get, soon};
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_happy-relay"));
+    command.args(args).env_remove("HAPPY_RELAY_LISTEN").env_remove("HAPPY_WEB_DIR");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    address: SocketAddr,
+}
+
+async fn start(listen: &str) -> Program {
+    let mut child = command(&["serve", "--json", "--listen", listen]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = soon("the ready line", lines.next_line()).await.unwrap().expect("it started");
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(ready["event"], "ready");
+    let address = ready["address"].as_str().unwrap().parse().unwrap();
+    Program { child, lines, address }
+}
+
+/// Runs it to its end and gives what it wrote to the standard error.
+async fn fails(args: &[&str]) -> String {
+    let output = soon("the end", command(args).output()).await.unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn it_says_where_it_is_ready_on_one_plain_line() {
+    let mut child = command(&["serve", "--listen", "127.0.0.1:0", "--name", "relay.example"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = soon("the ready line", lines.next_line()).await.unwrap().unwrap();
+    assert!(line.starts_with("ready  http://127.0.0.1:"), "{line}");
+    assert!(line.ends_with("names: relay.example"), "{line}");
+    assert!(!line.contains('\x1b'), "a pipe gets no colours: {line:?}");
+}
+
+#[tokio::test]
+async fn a_terminate_signal_ends_it_gracefully() {
+    let mut program = start("127.0.0.1:0").await;
+    let mut client = Client::dial(program.address, &program.address.to_string()).await;
+    client.log_in(&Device::new(1), None).await;
+    assert!(get(program.address, "/healthz", "").await.contains("\"connections\":1"));
+    let pid = program.child.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(&pid).status().await.unwrap().success());
+    assert_eq!(client.goaway().await.0, Code::RESTARTING);
+    drop(client);
+    assert!(soon("the end", program.child.wait()).await.unwrap().success());
+    assert_eq!(program.lines.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn after_a_kill_the_same_port_is_free_at_once() {
+    let mut program = start("127.0.0.1:0").await;
+    for _ in 0..3 {
+        let mut client = Client::dial(program.address, &program.address.to_string()).await;
+        client.log_in(&Device::new(1), None).await;
+        program.child.kill().await.unwrap();
+        program = start(&program.address.to_string()).await;
+        let mut client = Client::dial(program.address, &program.address.to_string()).await;
+        client.log_in(&Device::new(1), None).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let program = start("127.0.0.1:0").await;
+    let address = program.address.to_string();
+    let error = fails(&["serve", "--listen", &address]).await;
+    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    let error = fails(&["serve", "--json", "--listen", &address]).await;
+    let error: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_explained() {
+    for (args, wanted) in [
+        (&["serve", "--listen", "192.0.2.1:9"][..], "not an address of this machine"),
+        (&["serve", "--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"], "/nowhere/cert.pem"),
+        (&["serve", "--tls-cert", "/nowhere/cert.pem"], "--tls-key"),
+        (&["serve", "--name", "https://relay.example"], "without https://"),
+        (&["serve", "--max-connections", "0"], "at least 1"),
+        (&["serve", "--listen", "here"], "--listen"),
+        (&["serve", "--log", "=="], "--log"),
+        (&[], "Usage"),
+    ] {
+        let error = fails(args).await;
+        assert!(error.contains(wanted), "{args:?}: {error}");
+    }
+}
+
+/// Even with everything turned on, the log holds no payload, no key, no ticket and no whole device id.
+#[tokio::test]
+async fn the_log_gives_nothing_away() {
+    const CANARY: &[u8] = b"canary-5f1b";
+    let (a, b, guest) = (Device::new(1), Device::new(2), Device::new(3));
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--log", "trace,tungstenite=trace"];
+    let mut child = command(&args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let logged = tokio::spawn(async move {
+        let mut text = Vec::new();
+        log.read_to_end(&mut text).await.map(|_| text)
+    });
+
+    let dial = || Client::dial(address, ready["address"].as_str().unwrap());
+    let (mut one, mut other, mut third) = (dial().await, dial().await, dial().await);
+    one.log_in(&a, None).await;
+    other.log_in(&b, None).await;
+    one.name(&[b.id()]).await;
+    other.tell(ToRelay::Peers(vec![a.id()])).await;
+    one.expect(FromRelay::Presence { device: b.id(), here: true }).await;
+    one.send(b.id(), 1, CANARY).await;
+    other.expect(FromRelay::Presence { device: a.id(), here: true }).await;
+    other.expect_payload(a.id(), CANARY).await;
+    // A ticket that opens nothing, a frame that is none, and a text.
+    let nonce = third.challenge().await;
+    third.raw(&guest.login(&third.name.clone(), &nonce, Some([0xca; 32]))).await;
+    assert_eq!(third.goaway().await.0, Code::LOGIN_REFUSED);
+    one.raw(&[&[0x03][..], CANARY].concat()).await;
+    one.socket.send(Message::Text(String::from_utf8_lossy(CANARY).into_owned().into())).await.unwrap();
+    drop((one, other, third));
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(&pid).status().await.unwrap().success());
+    assert!(soon("the end", child.wait()).await.unwrap().success());
+
+    let log = String::from_utf8(soon("the log", logged).await.unwrap().unwrap()).unwrap();
+    assert!(log.contains("logged in"), "it logs at all: {log}");
+    assert!(log.contains(&a.id().short()), "short ids are for the operator");
+    let decimal = |bytes: &[u8]| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for secret in [CANARY, &[0xca; 8][..], &nonce[..], a.id().as_bytes()] {
+        assert!(!log.contains(&hex(secret)) && !log.contains(&decimal(secret)), "{log}");
+    }
+    assert!(!log.contains("canary") && !log.contains(&a.id().to_string()), "{log}");
+}

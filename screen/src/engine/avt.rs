@@ -1,0 +1,305 @@
+//! `avt`, the terminal of asciinema, as our engine.
+
+use avt::parser::Function;
+use avt::{Line, Observation, Observer, Terminal};
+
+use super::{Cell, DEFAULT, Engine, Gone, INDEXED, Pen, RGB};
+use crate::row;
+
+pub(crate) struct Avt {
+    terminal: Terminal,
+}
+
+impl std::fmt::Debug for Avt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Avt").field("size", &self.terminal.size()).finish_non_exhaustive()
+    }
+}
+
+/// Hands evicted lines on. The buffer is reused: output of a million short lines must not cost a million allocations.
+struct Evicted<'a, 'g> {
+    gone: &'a mut Gone<'g>,
+    cells: Vec<Cell>,
+}
+
+impl Observer for Evicted<'_, '_> {
+    type Output = ();
+
+    fn evicted(&mut self, _: &mut Observation<'_>, line: &Line) {
+        let blank = |cell: &avt::Cell| cell.char() == ' ' && cell.width() == 1 && cell.pen().is_default();
+        let used = line.cells().iter().rposition(|cell| !blank(cell)).map_or(0, |last| last + 1);
+        copy(&line.cells()[..used], &mut self.cells);
+        (self.gone)(&self.cells, line.is_wrapped());
+    }
+
+    fn end(&mut self, _: &mut Observation<'_>) {}
+}
+
+impl Engine for Avt {
+    fn new(cols: u16, rows: u16) -> Self {
+        let (cols, rows) = (usize::from(cols.max(1)), usize::from(rows.max(1)));
+        // No history in the engine: rows go to our own store as they leave.
+        let terminal = Terminal::with_scrollback(cols, rows, Some(0)).expect("both sizes are at least 1");
+        Self { terminal }
+    }
+
+    fn feed(&mut self, vt: &str, gone: &mut Gone<'_>) {
+        let mut observer = Evicted { gone, cells: Vec::new() };
+        let mut rest = vt;
+        while !rest.is_empty() {
+            // Text goes around the engine's own parser, which is half of what it costs.
+            let (text, after) = rest.split_at(rest.find('\x1b').unwrap_or(rest.len()));
+            self.terminal.execute_with(text.chars().map(function), &mut observer);
+            let (sequence, after) = after.split_at(sequence_length(after.as_bytes()));
+            self.terminal.feed_with(sequence, &mut observer);
+            rest = after;
+        }
+    }
+
+    fn resize(&mut self, cols: u16, rows: u16, gone: &mut Gone<'_>) {
+        let observer = Evicted { gone, cells: Vec::new() };
+        self.terminal.resize_with(usize::from(cols), usize::from(rows), observer);
+    }
+
+    fn size(&self) -> (u16, u16) {
+        let (cols, rows) = self.terminal.size();
+        (cols as u16, rows as u16)
+    }
+
+    fn cursor(&self) -> (u16, u16) {
+        let cursor = self.terminal.cursor();
+        (cursor.col as u16, cursor.row as u16)
+    }
+
+    fn row(&self, row: u16, cells: &mut Vec<Cell>) -> bool {
+        line_into(self.terminal.screen().line(usize::from(row)), cells)
+    }
+
+    fn main_row(&self, row: u16, cells: &mut Vec<Cell>) -> bool {
+        line_into(self.terminal.primary_screen().line(usize::from(row)), cells)
+    }
+
+    fn pen(&self) -> String {
+        // The engine does not show its pen, but a dump sets it last and in full.
+        let dump = self.dump();
+        let pen = dump.rfind("\x1b[0").and_then(|start| Some(&dump[start..=start + dump[start..].find('m')?]));
+        pen.unwrap_or("\x1b[0m").to_owned()
+    }
+
+    fn dump(&self) -> String {
+        self.terminal.dump()
+    }
+
+    fn check_dump(vt: &str, cols: u16, rows: u16) -> bool {
+        Budget::new(cols, rows).check(vt.as_bytes()).is_some()
+    }
+
+    fn continue_line(cols: u16, rows: u16) -> String {
+        // A row must leave the top while its line goes on below. With a region of two rows that takes a little more than
+        // two rows of text; then the screen is wiped piece by piece, because clearing it whole would push rows out.
+        let text = "x".repeat(usize::from(cols) * usize::from(rows.min(2)) + 1);
+        let region = if rows > 1 { "\x1b[1;2r" } else { "" };
+        format!("{region}{text}\x1b[J\x1b[1J\x1b[r\x1b[H")
+    }
+}
+
+/// What a character outside a sequence does.
+fn function(ch: char) -> Function {
+    match ch {
+        '\x08' => Function::Bs,
+        '\t' => Function::Ht,
+        '\n' | '\x0b' | '\x0c' => Function::Lf,
+        '\r' => Function::Cr,
+        '\x0e' => Function::So,
+        '\x0f' => Function::Si,
+        ch => Function::Print(ch),
+    }
+}
+
+/// The length of the escape or control sequence at the beginning. The text is clean: there are no other sequences.
+fn sequence_length(bytes: &[u8]) -> usize {
+    let length = match bytes {
+        [0x1b, b'[', rest @ ..] => rest.iter().position(|byte| *byte >= 0x40).map_or(bytes.len(), |last| last + 3),
+        [0x1b, b'(' | b')' | b'#', ..] => 3,
+        [0x1b, ..] => 2,
+        _ => 0,
+    };
+    length.min(bytes.len())
+}
+
+fn line_into(line: Option<&Line>, cells: &mut Vec<Cell>) -> bool {
+    cells.clear();
+    let Some(line) = line else { return false };
+    copy(line.cells(), cells);
+    line.is_wrapped()
+}
+
+fn copy(line: &[avt::Cell], cells: &mut Vec<Cell>) {
+    cells.clear();
+    cells.extend(line.iter().map(|cell| Cell { ch: cell.char(), width: cell.width(), pen: pen(cell.pen()) }));
+}
+
+#[inline]
+fn pen(pen: &avt::Pen) -> Pen {
+    if pen.is_default() {
+        return Pen::default();
+    }
+    let mut attributes = 0;
+    for (set, bit) in [
+        (pen.is_bold(), row::BOLD),
+        (pen.is_faint(), row::FAINT),
+        (pen.is_italic(), row::ITALIC),
+        (pen.is_underline(), row::UNDERLINE),
+        (pen.is_strikethrough(), row::STRIKETHROUGH),
+        (pen.is_blink(), row::BLINK),
+        (pen.is_inverse(), row::INVERSE),
+    ] {
+        attributes |= if set { bit } else { 0 };
+    }
+    Pen { attributes, fg: color(pen.foreground()), bg: color(pen.background()) }
+}
+
+fn color(color: Option<avt::Color>) -> u32 {
+    match color {
+        None => DEFAULT,
+        Some(avt::Color::Indexed(index)) => INDEXED | u32::from(index),
+        Some(avt::Color::RGB(rgb)) => RGB | u32::from_be_bytes([0, rgb.r, rgb.g, rgb.b]),
+    }
+}
+
+/// The work that the dump of a screen may ask for. A stranger's snapshot must not be able to ask for more: a few bytes
+/// can otherwise repeat a character 65,535 times or build a new screen of a million cells.
+struct Budget {
+    characters: usize,
+    sequences: usize,
+    line_feeds: usize,
+    screens: usize,
+}
+
+impl Budget {
+    fn new(cols: u16, rows: u16) -> Self {
+        let (cols, rows) = (usize::from(cols), usize::from(rows));
+        let cells = cols * rows;
+        Self {
+            // Two screens, and three characters printed again to bring back a pending wrap.
+            characters: 2 * cells + 8,
+            // A change of pen and a repetition for every cell at worst, two for each tab stop, and the closing states.
+            sequences: 4 * cells + 2 * cols + 64,
+            line_feeds: 2 * rows,
+            // The alternate screen is entered once, and left once if only its saved cursor matters.
+            screens: 2,
+        }
+    }
+
+    fn check(&mut self, mut rest: &[u8]) -> Option<()> {
+        while let Some((&byte, tail)) = rest.split_first() {
+            rest = match byte {
+                b'\r' | 0x0e | 0x0f => tail,
+                b'\n' => {
+                    spend(&mut self.line_feeds, 1)?;
+                    tail
+                }
+                0x1b => self.sequence(tail)?,
+                0x00..=0x1f | 0x7f => return None,
+                // U+0080 to U+009F: the engine would take them for controls.
+                0xc2 if tail.first().is_some_and(|next| *next < 0xa0) => return None,
+                // The first byte of a character; the text is UTF-8 already.
+                _ => {
+                    let continues = tail.iter().take_while(|byte| **byte & 0xc0 == 0x80).count();
+                    spend(&mut self.characters, 1)?;
+                    &tail[continues..]
+                }
+            };
+        }
+        Some(())
+    }
+
+    fn sequence<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        spend(&mut self.sequences, 1)?;
+        match bytes {
+            [b'7', rest @ ..] | [b'(' | b')', b'0' | b'B', rest @ ..] => Some(rest),
+            [b'[', rest @ ..] => self.csi(rest),
+            _ => None,
+        }
+    }
+
+    fn csi<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let private = bytes.first() == Some(&b'?');
+        let bytes = &bytes[usize::from(private)..];
+        let length = bytes.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'))?;
+        let (params, rest) = bytes.split_at(length);
+        let (last, rest) = rest.split_first()?;
+        // The longest is a change of every attribute and both colours; a number has at most five digits.
+        if length > 96 || params.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > 5) {
+            return None;
+        }
+        match (private, *last) {
+            (true, b'h' | b'l') => match params {
+                b"1" | b"6" | b"7" | b"25" => {}
+                b"1047" => spend(&mut self.screens, 1)?,
+                _ => return None,
+            },
+            (false, b'h') if matches!(params, b"4" | b"20") => {}
+            (false, b'b') => spend(&mut self.characters, std::str::from_utf8(params).ok()?.parse().ok()?)?,
+            (false, b'A' | b'B' | b'C' | b'D' | b'G' | b'H' | b'W' | b'm' | b'r' | b'u') => {}
+            _ => return None,
+        }
+        Some(rest)
+    }
+}
+
+fn spend(left: &mut usize, amount: usize) -> Option<()> {
+    *left = left.checked_sub(amount)?;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(vt: &str) -> bool {
+        Avt::check_dump(vt, 80, 24)
+    }
+
+    #[test]
+    fn dumps_pass_the_check_and_bombs_do_not() {
+        let mut engine = Avt::new(80, 24);
+        engine.feed(
+            "a界\x1b[38;2;1;2;3;1mx\x1b[3;9r\x1b[?6h\x1b7\x1b)0\x0e\x1b[?1049hq\x1b[4h\x1b[?7l\x1b[20h",
+            &mut |_, _| {},
+        );
+        assert!(check(&engine.dump()), "{:?}", engine.dump());
+
+        assert!(!check(&"x\x1b[65535b".repeat(2)), "repetition");
+        assert!(!check(&"\x1b[?1047h\x1b[?1047l".repeat(2)), "screens");
+        assert!(!check(&"\n".repeat(100)), "line feeds");
+        assert!(!check(&"x".repeat(4000)), "characters");
+        assert!(!check(&"\x1b[1;1H".repeat(10_000)), "sequences");
+        for odd in [
+            "\x1bc",
+            "\x1b[2J",
+            "\x1b]0;x\x07",
+            "\x1b",
+            "\x1b[",
+            "\x1b[?1049h",
+            "\u{9b}5b",
+            "\x7f",
+            "\x1b[?5h",
+            "\x1b[1 q",
+        ] {
+            assert!(!check(odd), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn continue_line_marks_the_line_above_and_leaves_a_clean_screen() {
+        for (cols, rows) in [(2, 1), (2, 2), (80, 24), (1000, 1)] {
+            let mut engine = Avt::new(cols, rows);
+            let mut last = None;
+            engine.feed(&Avt::continue_line(cols, rows), &mut |_, wrapped| last = Some(wrapped));
+            assert_eq!(last, Some(true), "{cols}x{rows}");
+            let clean = Avt::new(cols, rows);
+            assert_eq!(engine.dump(), clean.dump(), "{cols}x{rows}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A screen painted into a real terminal, for `happy attach`.
+
+use std::fmt::Write;
+
+use crate::engine::Engine;
+use crate::parser::{Actions, Parser, Sequence};
+use crate::row::{Color, Row, Style};
+use crate::screen::Screen;
+use crate::sgr;
+
+/// VT text that makes a terminal of the same size look and behave like the screen, so that the live stream can go on
+/// (through a [`QueryFilter`](crate::QueryFilter)). While a full-screen program runs, its main screen is painted first,
+/// so that it is there when the program ends. On a smaller terminal rows are cut at the right edge; rows below the
+/// bottom edge would be painted over each other, so a caller with fewer rows should resize the session or itself.
+pub fn render_vt(screen: &Screen) -> Vec<u8> {
+    let mut out = String::new();
+    // Nothing of what the terminal was doing may disturb the painting: pen, charsets, margins, origin, insertion, wrap.
+    out.push_str("\x1b[?25l\x1b[0m\x1b(B\x1b)B\x0f\x1b[r\x1b[?6l\x1b[4l\x1b[20l\x1b[?7l");
+    input_modes(screen, &mut out);
+    let (_, rows) = screen.size();
+    if screen.modes().alternate_screen {
+        out.push_str("\x1b[?1047l\x1b[H\x1b[J");
+        paint((0..rows).map(|row| screen.main_row(row)), &mut out);
+        let (col, row) = screen.state.ledger.main_cursor;
+        // Some terminals save autowrap with the cursor; what the shell gets back must not be the painter's.
+        let _ = write!(out, "\x1b[{};{}H\x1b[?7h\x1b[?1049h\x1b[?7l", row + 1, col + 1);
+    }
+    out.push_str("\x1b[H\x1b[J");
+    paint((0..rows).map(|row| screen.row(row)), &mut out);
+    output_modes(screen, &mut out);
+    out.into_bytes()
+}
+
+/// VT text that gives the terminal back to the user's own shell: main screen, no modes, cursor on a new line at the
+/// bottom.
+pub fn leave_vt() -> Vec<u8> {
+    concat!(
+        "\x1b[?2026l\x1b[?1047l\x1b[=0u",
+        "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b[?1007l\x1b[?2004l",
+        "\x1b[?1l\x1b>\x1b[0m\x1b(B\x1b)B\x0f\x1b[4l\x1b[20l\x1b[?6l\x1b[r\x1b[?7h\x1b[0 q\x1b[?25h",
+        "\x1b[999;1H\r\n",
+    )
+    .into()
+}
+
+fn input_modes(screen: &Screen, out: &mut String) {
+    let modes = screen.modes();
+    out.push_str("\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1015l");
+    for mode in [modes.tracking_mode(), modes.encoding_mode()].into_iter().flatten() {
+        let _ = write!(out, "\x1b[?{mode}h");
+    }
+    for (mode, on) in [
+        (1, modes.application_cursor),
+        (1004, modes.focus_events),
+        (1007, modes.alternate_scroll),
+        (2004, modes.bracketed_paste),
+    ] {
+        let _ = write!(out, "\x1b[?{mode}{}", if on { 'h' } else { 'l' });
+    }
+    out.push_str(if modes.application_keypad { "\x1b=" } else { "\x1b>" });
+    let _ = write!(out, "\x1b[={}u\x1b[{} q", modes.kitty_flags, modes.cursor_style);
+    if !screen.title().is_empty() {
+        let _ = write!(out, "\x1b]2;{}\x1b\\", screen.title());
+    }
+}
+
+/// What would have disturbed the painting, then the cursor.
+fn output_modes(screen: &Screen, out: &mut String) {
+    let (cols, rows) = screen.size();
+    let modes = screen.modes();
+    let ledger = &screen.state.ledger;
+    if modes.autowrap {
+        out.push_str("\x1b[?7h");
+    }
+    let (top, bottom) = ledger.margins;
+    if (top, bottom) != (0, rows - 1) {
+        let _ = write!(out, "\x1b[{};{}r", top + 1, bottom + 1);
+    }
+    if modes.origin {
+        out.push_str("\x1b[?6h");
+    }
+    let cursor = screen.cursor();
+    let line = cursor.row.saturating_sub(if modes.origin { top } else { 0 }) + 1;
+    let _ = write!(out, "\x1b[{line};{}H", cursor.col + 1);
+    if cursor.pending_wrap {
+        // Writing the last character again is the only way into this state.
+        repeat_last_character(&screen.row(cursor.row), cols, line, out);
+    }
+    out.push_str(&pen(screen));
+    for (slot, drawing) in [('(', ledger.drawing[0]), (')', ledger.drawing[1])] {
+        if drawing {
+            let _ = write!(out, "\x1b{slot}0");
+        }
+    }
+    if ledger.shifted {
+        out.push('\x0e');
+    }
+    for (mode, on) in [(4, modes.insert), (20, modes.newline)] {
+        if on {
+            let _ = write!(out, "\x1b[{mode}h");
+        }
+    }
+    if modes.cursor_visible {
+        out.push_str("\x1b[?25h");
+    }
+}
+
+fn repeat_last_character(row: &Row, cols: u16, line: u16, out: &mut String) {
+    let Some(run) = row.runs.last().filter(|_| row.columns() == cols) else {
+        // The last cell is blank.
+        return out.push_str("\x1b[0m ");
+    };
+    let width = if run.wide { 2 } else { 1 };
+    // With its marks: they follow their base.
+    let start = run.text.char_indices().rev().find(|(_, ch)| unicode_width::UnicodeWidthChar::width(*ch) != Some(0));
+    let text = &run.text[start.map_or(0, |(start, _)| start)..];
+    let _ = write!(out, "\x1b[{line};{}H", cols - width + 1);
+    push_style(run.style, out);
+    out.push_str(text);
+}
+
+fn paint(rows: impl Iterator<Item = Row>, out: &mut String) {
+    let mut style = Style::default();
+    for (index, row) in rows.enumerate() {
+        if row.runs.is_empty() {
+            continue;
+        }
+        let _ = write!(out, "\x1b[{};1H", index + 1);
+        for run in row.runs {
+            if run.style != style {
+                push_style(run.style, out);
+                style = run.style;
+            }
+            out.push_str(&run.text);
+        }
+    }
+    if style != Style::default() {
+        out.push_str("\x1b[0m");
+    }
+}
+
+/// Sets the whole pen. Semicolons only: not every terminal reads colons.
+fn push_style(style: Style, out: &mut String) {
+    out.push_str("\x1b[0");
+    for (set, number) in [
+        (style.bold, 1),
+        (style.faint, 2),
+        (style.italic, 3),
+        (style.underline, 4),
+        (style.blink, 5),
+        (style.inverse, 7),
+        (style.strikethrough, 9),
+    ] {
+        if set {
+            let _ = write!(out, ";{number}");
+        }
+    }
+    push_color(style.fg, 30, out);
+    push_color(style.bg, 40, out);
+    out.push('m');
+}
+
+fn push_color(color: Color, base: u8, out: &mut String) {
+    let _ = match color {
+        Color::Default => Ok(()),
+        Color::Indexed(index @ 0..=7) => write!(out, ";{}", base + index),
+        Color::Indexed(index @ 8..=15) => write!(out, ";{}", base + 52 + index),
+        Color::Indexed(index) => write!(out, ";{};5;{index}", base + 8),
+        Color::Rgb(r, g, b) => write!(out, ";{};2;{r};{g};{b}", base + 8),
+    };
+}
+
+/// The engine's pen in the spelling that every terminal reads.
+fn pen(screen: &Screen) -> String {
+    struct Rewritten(String);
+
+    impl Actions for Rewritten {
+        fn text(&mut self, _: &str) {}
+        fn control(&mut self, _: u8) {}
+        fn escape(&mut self, _: &[u8], _: u8) {}
+        fn csi(&mut self, sequence: &Sequence, _: u8) {
+            sgr::rewrite(sequence, &mut self.0);
+        }
+        fn osc(&mut self, _: &[u8], _: bool) {}
+    }
+
+    let mut rewritten = Rewritten(String::new());
+    Parser::default().feed(screen.state.engine.pen().as_bytes(), &mut rewritten);
+    rewritten.0
+}

@@ -1,0 +1,233 @@
+//! What viewers draw: rows, history, changes, and the painting of a real terminal.
+
+mod common;
+
+use common::{history, restored, screen, state};
+use happy_screen::{Color, DEFAULT_SCROLLBACK, Screen, Style, leave_vt, render_vt};
+
+fn seq(last: u32) -> Vec<u8> {
+    (1..=last).flat_map(|n| format!("{n}\r\n").into_bytes()).collect()
+}
+
+#[test]
+fn history_keeps_the_newest_rows_in_order() {
+    let mut screen = Screen::new(80, 24, DEFAULT_SCROLLBACK);
+    let stream = seq(100_000);
+    let scrolled: usize = stream.chunks(4096).map(|piece| screen.feed(piece).scrolled_off).sum();
+    assert_eq!(scrolled, 100_000 - 23);
+    assert_eq!(screen.scrollback_total(), 99_977);
+    assert_eq!(screen.row(22).text(), "100000");
+    assert_eq!(screen.row(23).text(), "");
+    let texts: Vec<String> = history(&screen).iter().map(|row| row.text()).collect();
+    let expected: Vec<String> = (89_978..=99_977).map(|n| n.to_string()).collect();
+    assert_eq!(texts, expected);
+    assert_eq!(screen.scrollback_row(DEFAULT_SCROLLBACK), None);
+
+    let part = Screen::restore(&screen.snapshot(100), 50).expect("our own snapshot");
+    assert_eq!(part.scrollback_len(), 50);
+    assert_eq!(part.scrollback_row(49).map(|row| row.text()).as_deref(), Some("99977"));
+    assert_eq!(part.scrollback_total(), 99_977);
+}
+
+#[test]
+fn the_history_of_ten_thousand_log_lines_is_small_in_a_snapshot() {
+    let mut screen = Screen::new(120, 40, DEFAULT_SCROLLBACK);
+    for n in 0..10_100 {
+        screen.feed(
+            format!("2026-11-05T12:00:{:02} \x1b[32mINFO\x1b[0m request {n} handled in 3 ms by a worker\r\n", n % 60)
+                .as_bytes(),
+        );
+    }
+    let bytes = screen.snapshot(usize::MAX).len();
+    assert!(bytes < 1_000_000, "{bytes}");
+}
+
+#[test]
+fn clearing_the_history_is_told_and_done() {
+    let mut screen = screen(20, 3, &seq(10));
+    assert!(screen.scrollback_len() > 0);
+    let feed = screen.feed(b"\x1b[H\x1b[2J\x1b[3J");
+    assert!(feed.history_cleared);
+    assert_eq!(screen.scrollback_len(), 0);
+    assert!(screen.take_changes().history_cleared);
+    assert!(!screen.take_changes().history_cleared);
+}
+
+#[test]
+fn rows_carry_styles_and_mark_wide_characters() {
+    let screen = screen(20, 2, "a\x1b[1;31;48;2;1;2;3m界界\x1b[0;7;9mb\x1b[0;38;5;200;3;4mc".as_bytes());
+    let row = screen.row(0);
+    let style = Style::default();
+    let parts: Vec<_> = row.runs.iter().map(|run| (run.text.as_str(), run.columns, run.wide, run.style)).collect();
+    assert_eq!(
+        parts,
+        [
+            ("a", 1, false, style),
+            ("界界", 4, true, Style { fg: Color::Indexed(1), bg: Color::Rgb(1, 2, 3), bold: true, ..style }),
+            ("b", 1, false, Style { inverse: true, strikethrough: true, ..style }),
+            ("c", 1, false, Style { fg: Color::Indexed(200), italic: true, underline: true, ..style }),
+        ]
+    );
+    assert_eq!(screen.text(), "a界界bc");
+}
+
+#[test]
+fn combining_marks_take_no_column() {
+    let screen = screen(20, 3, "e\u{301}x n\u{303}\u{323}\r\n\u{1112}\u{1161}\u{11ab}|\r\n⚠\u{fe0f} ok".as_bytes());
+    assert_eq!(screen.row(0).text(), "e\u{301}x n\u{303}\u{323}");
+    assert_eq!(screen.row(0).columns(), 4);
+    assert_eq!((screen.row(1).text().as_str(), screen.row(1).columns()), ("\u{1112}\u{1161}\u{11ab}|", 3));
+    assert_eq!((screen.row(2).text().as_str(), screen.row(2).columns()), ("⚠\u{fe0f} ok", 4));
+    assert_eq!(restored(&screen).row(1), screen.row(1));
+}
+
+#[test]
+fn more_clusters_than_the_table_holds_are_swept_not_lost() {
+    let mut screen = Screen::new(20, 3, DEFAULT_SCROLLBACK);
+    for base in 0x4e00..0x4e00 + 20_000u32 {
+        let base = char::from_u32(base).expect("a CJK character");
+        screen.feed(format!("{base}\u{302}\r\n").as_bytes());
+    }
+    assert_eq!(screen.row(1).text(), "\u{9c1f}\u{302}");
+    assert!(history(&screen).iter().all(|row| row.text().ends_with('\u{302}')));
+}
+
+#[test]
+fn wrapped_rows_say_so() {
+    let screen = screen(4, 4, b"abcdefgh\r\nij");
+    assert_eq!([0, 1, 2].map(|row| screen.row(row).wrapped), [true, false, false]);
+}
+
+#[test]
+fn changes_name_the_rows_that_differ_after_the_shift() {
+    let mut screen = screen(20, 4, b"one\r\ntwo\r\nthree\r\nfour");
+    let first = screen.take_changes();
+    assert!(first.all);
+    assert_eq!(first.rows, [0, 1, 2, 3]);
+
+    assert_eq!(screen.take_changes(), Default::default(), "nothing happened");
+    screen.feed(b"\x1b[2;1HTWO");
+    assert_eq!(screen.take_changes().rows, [1]);
+    screen.feed(b"\x1b[2;1HTWO\x1b[?25l");
+    assert_eq!(screen.take_changes().rows, [], "the same again is no change");
+
+    screen.feed(b"\x1b[4;5H\r\nfive\r\nsix");
+    let changes = screen.take_changes();
+    assert_eq!((changes.scrolled_off, changes.all), (2, false));
+    assert_eq!(changes.rows, [2, 3]);
+
+    screen.feed(&seq(100));
+    let changes = screen.take_changes();
+    assert_eq!((changes.scrolled_off, changes.rows.len()), (100, 4));
+
+    screen.feed(b"\x1b[?1049h");
+    assert_eq!(screen.take_changes().rows.len(), 3, "the last row was blank before and is now");
+    screen.resize(21, 5);
+    assert!(screen.take_changes().all);
+    assert!(restored(&screen).take_changes().all);
+}
+
+/// A viewer that draws only what it is told must show what a viewer that looks at everything shows.
+#[test]
+fn a_viewer_that_follows_changes_sees_the_screen() {
+    let mut screen = screen(12, 5, b"");
+    let mut drawn: Vec<happy_screen::Row> = Vec::new();
+    let mut stream = Vec::new();
+    for n in 0..400u32 {
+        stream.extend(
+            match n % 9 {
+                0 => format!("\x1b[{};{}Hx", n % 5 + 1, n % 11 + 1),
+                1 => "\x1b[1;3r\x1b[3;1H\n\n\x1b[r".into(),
+                2 => "\x1b[2J".into(),
+                3 => "\x1b[?1049halt".into(),
+                4 => "\x1b[?1049l".into(),
+                5 => "\x1b[2L".into(),
+                _ => format!("line {n}\r\n"),
+            }
+            .into_bytes(),
+        );
+    }
+    for (index, piece) in stream.chunks(7).enumerate() {
+        screen.feed(piece);
+        if index % 3 == 0 {
+            let changes = screen.take_changes();
+            drawn.drain(..changes.scrolled_off.min(drawn.len()));
+            drawn.resize(5, happy_screen::Row::default());
+            for row in changes.rows {
+                drawn[usize::from(row)] = screen.row(row);
+            }
+            let shown: Vec<_> = (0..5).map(|row| screen.row(row)).collect();
+            assert_eq!(drawn, shown, "piece {index}");
+        }
+    }
+}
+
+#[test]
+fn a_shell_screen_fits_in_four_kilobytes() {
+    let mut stream = Vec::new();
+    for n in 0..40 {
+        stream.extend(format!("\x1b[01;32mmax@workstation\x1b[00m:\x1b[01;34m~/src/happy\x1b[00m$ ls -la --color\r\ndrwxr-xr-x 12 max max 4096 Nov  5 12:{n:02} \x1b[01;34msome-directory\x1b[0m\r\n-rw-r--r--  1 max max {n:5} Nov  5 11:58 Cargo.toml\r\n").into_bytes());
+    }
+    let screen = screen(80, 24, &stream);
+    let bytes = screen.snapshot(0).len();
+    assert!(bytes <= 4096, "{bytes}");
+    assert!(Screen::new(80, 24, 0).snapshot(0).len() <= 64);
+}
+
+/// Shows `screen` on a terminal (another screen stands in for it) that was left in a wild state.
+fn painted(screen: &Screen) -> Screen {
+    let (cols, rows) = screen.size();
+    let mut terminal = Screen::new(cols, rows, 0);
+    terminal.feed(b"junk\x1b[3;4r\x1b[?6h\x1b[4h\x1b(0\x1b[7;41m\x1b[?1003;1006h\x1b[20h\x1b=");
+    terminal.feed(&render_vt(screen));
+    terminal
+}
+
+#[test]
+fn a_painted_terminal_looks_and_goes_on_like_the_screen() {
+    for stream in [
+        "plain\r\n\x1b[31mred\x1b[1;44m and more \x1b[38;2;9;8;7mrgb \x1b[94;107;3;9mx",
+        "\x1b[?1h\x1b=\x1b[?1002;1006;1004;2004h\x1b[4 q\x1b[>5u\x1b]2;title\x07",
+        "shell $ vim\x1b[?1049h\x1b[2;4r\x1b[?25l\x1b[H~\r\n~ 界 e\u{301}\x1b[4;2H\x1b[32m",
+        "0123456789012345678\x1b[35m9",
+        "012345678901234567界",
+        "012345678901234567e\u{301}e\u{301}",
+        "\x1b[2;4r\x1b[?6h\x1b[2;2Hin\x1b(0\x1b[4h",
+        "\x1b[?7l\x1b[20h\x1b)0\x0equ",
+        "\x1b[41m\x1b[2J\x1b[3;3Hx",
+    ] {
+        let mut screen = screen(20, 5, stream.as_bytes());
+        let mut terminal = painted(&screen);
+        let comparable = |screen: &Screen| {
+            let rows: Vec<Vec<_>> = (0..5).map(|row| screen.row(row).runs).collect();
+            (rows, screen.cursor(), *screen.modes(), screen.title().to_owned())
+        };
+        assert_eq!(comparable(&terminal), comparable(&screen), "{stream:?}");
+        for more in ["q+\r\n", "y\x1b[?1049l", "z"] {
+            screen.feed(more.as_bytes());
+            terminal.feed(more.as_bytes());
+            assert_eq!(comparable(&terminal), comparable(&screen), "{stream:?} then {more:?}");
+        }
+    }
+}
+
+#[test]
+fn leaving_gives_the_terminal_back() {
+    let mut terminal = screen(20, 5, b"\x1b[?1049h\x1b[?1;1002;1006;1004;2004;2026;6h\x1b[?7;25l\x1b[4;20h\x1b=\x1b[4 q\x1b[>5u\x1b(0\x0e\x1b[31m\x1b[2;3r");
+    terminal.feed(&leave_vt());
+    assert_eq!(*terminal.modes(), happy_screen::Modes::default());
+    terminal.feed(b"q");
+    assert_eq!(terminal.row(4).runs.first().map(|run| (run.text.as_str(), run.style)), Some(("q", Style::default())));
+}
+
+#[test]
+fn sizes_are_clamped() {
+    for (given, expected) in [((0, 0), (2, 1)), ((1, 1), (2, 1)), ((65535, 65535), (1000, 1000)), ((80, 24), (80, 24))]
+    {
+        assert_eq!(Screen::new(given.0, given.1, 0).size(), expected);
+        let mut screen = screen(40, 10, "wide 界界界 text that is long enough to wrap at least once".as_bytes());
+        screen.resize(given.0, given.1);
+        assert_eq!(screen.size(), expected);
+        assert_eq!(state(&restored(&screen)), state(&screen));
+    }
+}

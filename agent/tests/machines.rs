@@ -1,5 +1,7 @@
 //! Two machines: pairing, each other's sessions, revocation, and what survives.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is how a test speaks, in its helpers too")]
+
 mod harness;
 
 use std::io::Read;

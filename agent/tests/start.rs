@@ -1,5 +1,7 @@
 //! How the daemon starts, and what is said when it cannot.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is how a test speaks, in its helpers too")]
+
 mod harness;
 
 use std::io::{Read, Write};
@@ -149,6 +151,11 @@ fn a_relay_that_cannot_be_reached_is_told_and_tried_on() {
     assert!(ended.err.contains("not reached"), "{ended:?}");
     // Sessions do not need it.
     assert!(home.run(&["run", "echo", "hello"]).ok().contains("hello"));
+    // The end of a pipe is the end of the program's input.
+    let mut wc = home.spawn(&["run", "sh", "-c", "stty -echo; cat; exit 3"]);
+    wc.type_line("a line");
+    drop(wc.stdin.take());
+    assert_eq!(wc.finish().code, 3);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
 use happy_wire::frame::MAX_MESSAGE;
 
+use crate::batch::Batch;
 use crate::channels::{SendError, Violation};
 use crate::suite::Life;
 
@@ -110,6 +111,8 @@ pub(crate) struct Calls {
     session: Option<Life>,
     queue: VecDeque<Outgoing>,
     event_bytes: usize,
+    /// Events that wait for others; counted in `event_bytes`.
+    batch: Batch,
     refusals: usize,
     /// Somebody was told WouldBlock.
     blocked: bool,
@@ -134,6 +137,7 @@ impl Calls {
             session: None,
             queue: VecDeque::new(),
             event_bytes: 0,
+            batch: Batch::default(),
             refusals: 0,
             blocked: false,
             next_id: 1,
@@ -175,6 +179,7 @@ impl Calls {
     pub(crate) fn on_session_end(&mut self) {
         self.session = None;
         self.queue.clear();
+        self.batch = Batch::default();
         self.event_bytes = 0;
         self.refusals = 0;
         // Their sessions are gone, so nobody waits for these answers before asking again.
@@ -279,6 +284,22 @@ impl Calls {
     }
 
     pub(crate) fn emit(&mut self, body: Vec<u8>) -> Result<(), SendError> {
+        self.accept_event(&body)?;
+        // Events stay in order.
+        let batch = self.batch.take();
+        self.queue.extend(batch.into_iter().chain([body]).map(Outgoing::Event));
+        Ok(())
+    }
+
+    /// Like `emit`, but the event may wait for others.
+    pub(crate) fn emit_in_bulk(&mut self, now: Duration, body: Vec<u8>) -> Result<(), SendError> {
+        self.accept_event(&body)?;
+        let batch = self.batch.add(now, body);
+        self.queue.extend(batch.into_iter().map(Outgoing::Event));
+        Ok(())
+    }
+
+    fn accept_event(&mut self, body: &[u8]) -> Result<(), SendError> {
         if body.len() > MAX_BODY {
             return Err(SendError::TooLarge);
         }
@@ -290,18 +311,20 @@ impl Calls {
             return Err(SendError::WouldBlock);
         }
         self.event_bytes += body.len() + EVENT_COST;
-        self.queue.push_back(Outgoing::Event(body));
         Ok(())
     }
 
     // Below: time.
 
-    /// The next deadline of a call.
+    /// The next deadline of a call, or the end of the wait of a batch.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        deadline.into_iter().chain(self.batch.timeout()).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration, events: &mut Vec<CallEvent>) {
+        let batch = self.batch.handle_timeout(now);
+        self.queue.extend(batch.into_iter().map(Outgoing::Event));
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
                 return;
@@ -419,10 +442,5 @@ impl Calls {
         self.refusals += 1;
         self.queue.push_back(Outgoing::Refusal { id, body });
         Ok(())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
-        (self.calls.len(), self.asked.len(), self.queue.len())
     }
 }

@@ -423,9 +423,4 @@ impl Channels {
         self.forget(id);
         Ok(news.then(|| Happened::Closed { channel: id, code, reason: reason.to_owned() }))
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
 }

@@ -558,6 +558,15 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         self.links.get_mut(peer).ok_or(SendError::UnknownPeer)?.calls.emit(body)
     }
 
+    /// Like [`Self::emit`] for events that come in great numbers and hurry nobody: they go ten at a time, or after 50 ms.
+    ///
+    /// # Errors
+    /// As [`Self::emit`].
+    pub fn emit_in_bulk(&mut self, now: Duration, peer: &DeviceId, body: Vec<u8>) -> Result<(), SendError> {
+        self.advance(now);
+        self.links.get_mut(peer).ok_or(SendError::UnknownPeer)?.calls.emit_in_bulk(now, body)
+    }
+
     // Channels.
 
     /// Opens a channel. It lasts as long as the session.

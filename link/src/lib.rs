@@ -96,6 +96,7 @@
 //! ```
 
 mod allowance;
+mod batch;
 mod calls;
 mod channels;
 #[cfg(any(feature = "tokio", feature = "web"))]
@@ -109,6 +110,7 @@ mod session;
 mod suite;
 mod window;
 
+pub use batch::{BATCH, BATCH_WAIT};
 pub use calls::{
     ANSWER_BYTES, Answer, CALL_BYTES, CallError, CallId, DEFAULT_DEADLINE, EVENT_BYTES, KEPT_ANSWERS, MAX_BODY,
     RequestId,

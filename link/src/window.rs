@@ -362,3 +362,171 @@ impl ReceiveWindow {
         (self.early.len(), self.early_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A window with so many frames of 1,000 bytes, sent at 0.
+    fn sent(count: u32) -> SendWindow {
+        let mut window = SendWindow::new();
+        (0..count).for_each(|tag| window.push(ms(0), tag, vec![tag as u8], 1000));
+        window
+    }
+
+    fn due(window: &mut SendWindow, now: Duration) -> Vec<u8> {
+        std::iter::from_fn(|| window.take_due(now)).flatten().collect()
+    }
+
+    #[test]
+    fn the_window_is_closed_to_bulk_first_and_to_control_last() {
+        let room =
+            |window: &SendWindow| [Class::Control, Class::Interactive, Class::Bulk].map(|class| window.room(class));
+        assert_eq!(room(&sent(0)), [196_608, 172_032, 147_456]);
+        assert_eq!(room(&sent(160)), [36_608, 12_032, 0]);
+        assert_eq!(room(&sent(190)), [6_608, 0, 0]);
+        let mut crumbs = SendWindow::new();
+        for (count, open) in
+            [(191, [true; 3]), (192, [true, true, false]), (224, [true, false, false]), (256, [false; 3])]
+        {
+            while crumbs.frames.len() < count {
+                crumbs.push(ms(0), 0, vec![], 1);
+            }
+            assert_eq!(room(&crumbs).map(|room| room > 0), open, "{count} frames");
+        }
+    }
+
+    #[test]
+    fn the_wait_follows_the_round_trip_within_its_bounds_and_doubles() {
+        let mut window = sent(1);
+        assert_eq!(window.timeout(), Some(FIRST_WAIT), "nothing is known yet");
+        window.acknowledge(ms(10), 1).unwrap();
+        assert_eq!(window.timeout(), None);
+        window.push(ms(10), 0, vec![], 1);
+        assert_eq!(window.timeout(), Some(ms(10) + MIN_WAIT));
+        let mut waits = Vec::new();
+        let mut now = ms(10);
+        for _ in 0..6 {
+            let timeout = window.timeout().unwrap();
+            waits.push((timeout - now).as_millis());
+            now = timeout;
+            window.handle_timeout(now);
+            assert_eq!(window.timeout(), None, "while a frame waits to be written nothing is overdue");
+            assert!(window.take_due(now).is_some());
+        }
+        assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000]);
+        // 1 s of round trip: srtt + 4·rttvar is beyond the bound.
+        let mut slow = sent(1);
+        slow.acknowledge(ms(1000), 1).unwrap();
+        slow.push(ms(1000), 0, vec![], 1);
+        assert_eq!(slow.timeout(), Some(ms(1000) + MAX_WAIT));
+    }
+
+    #[test]
+    fn a_frame_sent_twice_tells_nothing_of_the_round_trip() {
+        let mut window = sent(1);
+        window.resend_all(Duration::MAX);
+        assert_eq!(due(&mut window, ms(900)), [0]);
+        window.acknowledge(ms(901), 1).unwrap();
+        assert!(window.round_trip.measured.is_none());
+    }
+
+    #[test]
+    fn a_timeout_asks_with_one_frame_and_each_answer_brings_twice_as_many() {
+        let mut window = sent(20);
+        window.handle_timeout(ms(1000));
+        assert_eq!(due(&mut window, ms(1000)), [0]);
+        window.acknowledge(ms(1010), 1).unwrap();
+        assert_eq!(due(&mut window, ms(1010)), [1, 2]);
+        window.acknowledge(ms(1020), 3).unwrap();
+        assert_eq!(due(&mut window, ms(1020)), [3, 4, 5, 6]);
+        // What was sent after the timeout is not suspect.
+        window.push(ms(1025), 20, vec![20], 1000);
+        window.acknowledge(ms(1030), 7).unwrap();
+        assert_eq!(due(&mut window, ms(1030)), (7..15).collect::<Vec<u8>>());
+        window.acknowledge(ms(1040), 15).unwrap();
+        assert_eq!(due(&mut window, ms(1040)), (15..20).collect::<Vec<u8>>());
+        window.acknowledge(ms(1050), 21).unwrap();
+        assert!(window.recovery.is_none() && window.in_flight() == (0, 0));
+    }
+
+    #[test]
+    fn resume_resends_what_was_sent_before_it_and_a_tag_one_frame() {
+        let mut window = sent(3);
+        window.push(ms(50), 7, vec![7], 1);
+        window.resend_tag(1);
+        window.resend_tag(99);
+        assert_eq!(due(&mut window, ms(60)), [1]);
+        window.resend_all(ms(50));
+        assert_eq!(due(&mut window, ms(70)), [0, 2], "1 and 7 were sent later");
+    }
+
+    #[test]
+    fn a_frame_that_is_never_accepted_makes_the_session_hopeless_unless_the_path_is_new() {
+        let mut window = sent(1);
+        for _ in 0..MAX_RESENDS {
+            assert!(!window.is_hopeless());
+            window.resend_all(Duration::MAX);
+            window.take_due(ms(1));
+        }
+        assert!(window.is_hopeless());
+        window.forgive(ms(2));
+        assert!(!window.is_hopeless());
+    }
+
+    #[test]
+    fn what_was_never_sent_cannot_be_acknowledged() {
+        let mut window = sent(3);
+        assert_eq!(window.acknowledge(ms(1), 4), Err(OutsideWindow));
+        assert_eq!(window.acknowledge(ms(1), 3), Ok(true));
+        assert_eq!(window.acknowledge(ms(1), 2), Ok(false), "an old acknowledgement came late");
+    }
+
+    #[test]
+    fn frames_are_delivered_in_order_and_kept_within_bounds() {
+        let mut window = ReceiveWindow::new();
+        assert_eq!(window.place(0, 10), Ok(Place::Next));
+        assert_eq!(window.place(255, MAX_IN_FLIGHT_BYTES), Ok(Place::Early));
+        assert_eq!(window.place(256, 1), Err(OutsideWindow));
+        assert_eq!(window.place(1, MAX_IN_FLIGHT_BYTES + 1), Err(OutsideWindow));
+        window.keep(2, vec![2; 1000]);
+        window.keep(1, vec![1; 1000]);
+        assert_eq!(window.place(2, 1), Err(OutsideWindow), "nobody seals a number twice");
+        assert_eq!(window.place(3, MAX_IN_FLIGHT_BYTES - 1999), Err(OutsideWindow));
+        assert_eq!(window.advance(), Some(vec![1; 1000]));
+        assert_eq!(window.advance(), Some(vec![2; 1000]));
+        assert_eq!(window.advance(), None);
+        assert_eq!((window.expected(), window.kept()), (3, (0, 0)));
+        assert_eq!(window.place(2, 1), Err(OutsideWindow));
+    }
+
+    proptest! {
+        /// Whatever happens, the sums are right and no timer stands still.
+        #[test]
+        fn the_window_keeps_its_books(steps in prop::collection::vec((0_u8..6, 0_u64..300), 0..200)) {
+            let mut window = SendWindow::new();
+            let mut now = ms(0);
+            for (what, number) in steps {
+                now += ms(number);
+                match what {
+                    0 | 1 if window.room(Class::Control) >= 1000 => window.push(now, number as u32, vec![1], 1 + number as usize),
+                    2 => drop(window.acknowledge(now, number)),
+                    3 => window.handle_timeout(now),
+                    4 => drop(window.take_due(now)),
+                    5 => window.resend_all(now),
+                    _ => window.resend_tag(number as u32),
+                }
+                prop_assert_eq!(window.bytes, window.frames.iter().map(|frame| frame.size).sum::<usize>());
+                prop_assert_eq!(window.due, window.frames.iter().filter(|frame| frame.due).count());
+                prop_assert!(window.frames.len() <= 256 && window.bytes <= MAX_IN_FLIGHT_BYTES);
+                prop_assert_eq!(window.timeout().is_some(), !window.frames.is_empty() && window.due == 0);
+            }
+        }
+    }
+}

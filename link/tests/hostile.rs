@@ -1,5 +1,12 @@
 //! What hostile peers and hostile relays can do: end their own session, or nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed expectation is how a test speaks"
+)]
+
 mod model;
 
 use std::time::Duration;
@@ -76,7 +83,10 @@ fn frames_that_break_the_rules_end_the_session() {
         ("a limit where nothing was opened", frame(Some(0), 0, &[Record::Limit { channel: 1, limit: 9 }])),
         ("a lowered limit", frame(Some(0), 0, &[open(1), Record::Limit { channel: 1, limit: 999 }])),
         ("channel 0 closed", frame(Some(0), 0, &[close])),
-        ("a close where nothing was opened", frame(Some(0), 0, &[Record::Close { channel: 7, code: Code(1), reason: "" }])),
+        (
+            "a close where nothing was opened",
+            frame(Some(0), 0, &[Record::Close { channel: 7, code: Code(1), reason: "" }]),
+        ),
         ("a call that is none", frame(Some(0), 0, &[data(0, b"\x09garbage")])),
         ("a call without a number", frame(Some(0), 0, &[data(0, &call(CallMessage::Request { id: 0, body: b"" }))])),
         ("too large a frame", frame(Some(0), 0, &[open(1), data(1, &[0; 40_000])])),
@@ -118,7 +128,10 @@ fn a_message_without_an_end_ends_the_session() {
     let (mut lone, mut puppet) = attacked();
     puppet.say(&mut lone, &frame(Some(0), 0, &[open(1)]));
     for number in 0..16 {
-        puppet.say(&mut lone, &frame(Some(number + 1), 0, &[Record::Data { channel: 1, last: false, bytes: &[0; 16_384] }]));
+        puppet.say(
+            &mut lone,
+            &frame(Some(number + 1), 0, &[Record::Data { channel: 1, last: false, bytes: &[0; 16_384] }]),
+        );
     }
     assert!(lone.endpoint.is_up(&id(2)), "256 KiB are allowed");
     puppet.say(&mut lone, &frame(Some(17), 0, &[Record::Data { channel: 1, last: false, bytes: b"x" }]));

@@ -3,6 +3,13 @@
 //!
 //! `SEEDS=from..to cargo test -p happy-link --test simulation` runs others; a failure names its seed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed expectation is how a test speaks"
+)]
+
 mod model;
 
 use std::collections::BTreeMap;

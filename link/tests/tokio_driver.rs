@@ -1,5 +1,12 @@
 //! The tokio driver against a small relay on loopback: real sockets, real keys, and a relay that is killed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed expectation is how a test speaks"
+)]
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -30,8 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 // The relay: PROTOCOL 7 for devices that behave, in as few lines as will do.
 
+/// The number of the connection, its queue, and whom it names.
+type Connected = (u64, mpsc::Sender<Vec<u8>>, Vec<DeviceId>);
+
 #[derive(Default)]
-struct Devices(Mutex<BTreeMap<DeviceId, (u64, mpsc::Sender<Vec<u8>>, Vec<DeviceId>)>>);
+struct Devices(Mutex<BTreeMap<DeviceId, Connected>>);
 
 impl Devices {
     async fn tell(&self, to: &DeviceId, frame: FromRelay<'_>) {
@@ -110,7 +120,10 @@ impl TinyRelay {
 }
 
 #[allow(clippy::result_large_err, reason = "the type of the callback is the library's")]
-fn name_protocol(request: &Request, mut response: Response) -> Result<Response, tokio_tungstenite::tungstenite::handshake::server::ErrorResponse> {
+fn name_protocol(
+    request: &Request,
+    mut response: Response,
+) -> Result<Response, tokio_tungstenite::tungstenite::handshake::server::ErrorResponse> {
     assert_eq!(request.uri().path(), happy_wire::relay::PATH);
     response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
@@ -123,7 +136,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, name: 
     FromRelay::Challenge { nonce }.encode(&mut challenge);
     socket.send(Message::Binary(challenge.into())).await.ok()?;
     let login = socket.next().await?.ok()?.into_data();
-    let Ok(ToRelay::Login { device, epoch, client_nonce, ticket, signature }) = ToRelay::decode(&login) else { return None };
+    let Ok(ToRelay::Login { device, epoch, client_nonce, ticket, signature }) = ToRelay::decode(&login) else {
+        return None;
+    };
     let message = login_message(name, &nonce, &device, epoch, &client_nonce, ticket.as_ref());
     device.verify(LOGIN_LABEL, &message, &signature).expect("the login is signed");
 
@@ -304,7 +319,13 @@ async fn a_call_survives_the_relay() {
     let (from, id) = machine.until(request).await;
     let address = relay.kill().await;
     machine
-        .until(|event| matches!(event, Event::RelayDown { why: RelayDown::Lost } | Event::LinkDown { why: LinkDown::RelayDown, .. }).then_some(()))
+        .until(|event| {
+            matches!(
+                event,
+                Event::RelayDown { why: RelayDown::Lost } | Event::LinkDown { why: LinkDown::RelayDown, .. }
+            )
+            .then_some(())
+        })
         .await;
     // Answered while there is no connection at all.
     machine.handle.respond(&from, id, b"answer").await.unwrap();

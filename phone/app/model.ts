@@ -38,7 +38,7 @@ export const machines = signal<MachineView[]>([]);
 export const relays = signal<ReadonlyMap<string, Relay>>(new Map());
 export const pairing = signal<Pairing>({ step: "none" });
 export const online = signal(navigator.onLine);
-/** Ticks twice a minute, for "3 min ago". */
+/** Ticks, for "3 min ago" and for what has lasted too long. */
 export const now = signal(Date.now());
 /** One sentence for the live region and the small note at the bottom. */
 export const notice = signal<{ text: string; bad: boolean } | null>(null);
@@ -49,6 +49,9 @@ let vault: Vault | null = null;
 let seen: Record<string, number> = {};
 let noticeTimer = 0;
 
+const TICK_MS = 5_000;
+/** Until then a missing connection is just being made. */
+const RELAY_AWAY_MS = 4_000;
 const SEEN = "seen";
 export const STATE = "state";
 
@@ -74,7 +77,7 @@ export async function startModel(with_: Core, store: Vault): Promise<void> {
   if (stored) seen = JSON.parse(new TextDecoder().decode(stored)) as Record<string, number>;
   deviceId.value = core.deviceId;
   refreshPeers();
-  setInterval(() => (now.value = Date.now()), 30_000);
+  setInterval(() => (now.value = Date.now()), TICK_MS);
   addEventListener("online", () => (online.value = true));
   addEventListener("offline", () => (online.value = false));
   core.start();
@@ -86,16 +89,16 @@ export function handle(event: CoreEvent): void {
     case "state":
       void persist();
       break;
-    case "relay":
-      relays.value = new Map(relays.value).set(event.origin, {
-        up: event.up,
-        why: event.why,
-        final: event.last,
-        since: Date.now(),
-      });
+    case "relay": {
+      const before = relays.value.get(event.origin);
+      // Every failed attempt is told; what counts is since when there is no connection.
+      const since = before?.up === event.up ? before.since : Date.now();
+      relays.value = new Map(relays.value).set(event.origin, { up: event.up, why: event.why, final: event.last, since });
+      now.value = Date.now();
       // What a relay told is worth nothing once it is gone.
       if (!event.up) forgetPresence(event.origin);
       break;
+    }
     case "presence":
       touch(event.device, { here: event.here });
       break;
@@ -282,8 +285,8 @@ export function statusFor(device: string | null): Status {
   if (!up) {
     const final = states.find((r) => r.final);
     if (final) return { tone: "bad", text: "Stopped", detail: sentence(final.why) };
-    const longest = Math.min(...states.map((r) => r.since), now.value);
-    if (states.some((r) => r.why) && now.value - longest > 5_000) {
+    const since = Math.min(...states.map((r) => r.since), now.value);
+    if (now.value - since > RELAY_AWAY_MS) {
       return { tone: "bad", text: "Relay away", detail: "The relay cannot be reached. Sessions run on; this phone keeps trying." };
     }
     return { tone: "busy", text: "Connecting", detail: "Connecting to the relay." };
@@ -300,10 +303,19 @@ export function statusFor(device: string | null): Status {
 
 export function refusal(why: string, name: string): string {
   return why === "revoked"
-    ? `This device was removed from ${name}. To use it again, pair it again.`
+    ? `This device was removed from ${name}, and its key is refused there for good. To use the device again, start anew with a new key.`
     : why === "unknown device"
       ? `${name} does not know this device any more. Pair it again.`
       : `${name} refused this device: ${why}.`;
+}
+
+/** Forgets keys and machines, and begins as a device that nobody knows. */
+export async function startAnew(): Promise<void> {
+  theCore().stop();
+  await theVault().destroy();
+  localStorage.clear();
+  location.replace("/");
+  location.reload();
 }
 
 export const anyLinked = computed(() => machines.value.some((m) => m.linked));

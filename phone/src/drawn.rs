@@ -95,8 +95,12 @@ impl DrawnRow {
 /// Where each character begins and ends, together with the marks that stand on it.
 fn clusters(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let is_mark = |ch: char| UnicodeWidthChar::width(ch).unwrap_or(0) == 0;
-    let starts: Vec<usize> =
-        text.char_indices().filter(|(at, ch)| *at == 0 || !is_mark(*ch)).map(|(at, _)| at).chain([text.len()]).collect();
+    let starts: Vec<usize> = text
+        .char_indices()
+        .filter(|(at, ch)| *at == 0 || !is_mark(*ch))
+        .map(|(at, _)| at)
+        .chain([text.len()])
+        .collect();
     (1..starts.len()).filter_map(move |next| Some((*starts.get(next - 1)?, *starts.get(next)?)))
 }
 
@@ -114,10 +118,18 @@ fn colour(colour: Color) -> u32 {
 
 fn attributes(style: Style) -> u32 {
     let Style { bold, faint, italic, underline, strikethrough, blink, inverse, fg: _, bg: _ } = style;
-    [(bold, BOLD), (faint, FAINT), (italic, ITALIC), (underline, UNDERLINE), (strikethrough, STRIKE), (blink, BLINK), (inverse, INVERSE)]
-        .iter()
-        .map(|(set, bit)| if *set { *bit } else { 0 })
-        .sum()
+    [
+        (bold, BOLD),
+        (faint, FAINT),
+        (italic, ITALIC),
+        (underline, UNDERLINE),
+        (strikethrough, STRIKE),
+        (blink, BLINK),
+        (inverse, INVERSE),
+    ]
+    .iter()
+    .map(|(set, bit)| if *set { *bit } else { 0 })
+    .sum()
 }
 
 #[cfg(test)]
@@ -149,11 +161,22 @@ mod tests {
     fn only_what_fonts_may_widen_is_given_a_place() {
         let row = drawn("ls ─┐é → 日本😀e\u{301}x");
         let expected = [
-            ("ls ", 3, false), ("─┐é", 3, true), (" ", 1, false), ("→", 1, true), (" ", 1, false),
-            ("日", 2, true), ("本", 2, true), ("😀", 2, true), ("e\u{301}", 1, true), ("x", 1, false),
+            ("ls ", 3, false),
+            ("─┐é", 3, true),
+            (" ", 1, false),
+            ("→", 1, true),
+            (" ", 1, false),
+            ("日", 2, true),
+            ("本", 2, true),
+            ("😀", 2, true),
+            ("e\u{301}", 1, true),
+            ("x", 1, false),
         ];
         let found = pieces(&row);
-        assert_eq!(found.iter().map(|(text, columns, fixed)| (text.as_str(), *columns, *fixed)).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            found.iter().map(|(text, columns, fixed)| (text.as_str(), *columns, *fixed)).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     #[test]

@@ -50,7 +50,9 @@ mod tests {
         for y in 0..side {
             for x in 0..side {
                 let module = |at: usize| (at / SCALE).checked_sub(QUIET);
-                let set = module(y).zip(module(x)).is_some_and(|(y, x)| code.get(y).is_some_and(|row| row.get(x) == Some(&true)));
+                let set = module(y)
+                    .zip(module(x))
+                    .is_some_and(|(y, x)| code.get(y).is_some_and(|row| row.get(x) == Some(&true)));
                 let value = if set { dark } else { light };
                 rgba.extend([value, value, value, 255]);
             }
@@ -60,7 +62,10 @@ mod tests {
 
     fn modules_of(text: &str) -> Vec<Vec<bool>> {
         let code = qrcode::QrCode::with_error_correction_level(text, qrcode::EcLevel::L).unwrap();
-        code.to_colors().chunks(code.width()).map(|row| row.iter().map(|c| *c == qrcode::Color::Dark).collect()).collect()
+        code.to_colors()
+            .chunks(code.width())
+            .map(|row| row.iter().map(|c| *c == qrcode::Color::Dark).collect())
+            .collect()
     }
 
     #[test]

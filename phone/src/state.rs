@@ -109,7 +109,8 @@ impl State {
         // Their word is kept as a record. A machine that lost its log counts from one again, which is no reason not to pair.
         log.append(peer.theirs).ok();
         self.log = log;
-        let machine = Machine { record: peer.identity, bundle, name: peer.name, my_role: peer.my_role, relays, paired_at };
+        let machine =
+            Machine { record: peer.identity, bundle, name: peer.name, my_role: peer.my_role, relays, paired_at };
         match at.and_then(|at| self.machines.get_mut(at)) {
             Some(known) => *known = machine,
             None => self.machines.push(machine),
@@ -263,7 +264,12 @@ mod tests {
             my_role: Role::Owner,
             bundle: Some(Bundle::new(machine, &prekey, None)),
             relays: vec![Origin::parse("https://other.example").unwrap(), relay()],
-            theirs: Statement::sign(machine, &NextStatement { number: at, previous: [1; 32] }, at, add(&state.identity, Role::Owner)),
+            theirs: Statement::sign(
+                machine,
+                &NextStatement { number: at, previous: [1; 32] },
+                at,
+                add(&state.identity, Role::Owner),
+            ),
             mine: Statement::sign(&state.identity, &state.log.next(), at, add(machine, Role::Machine)),
         }
     }

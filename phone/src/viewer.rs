@@ -269,7 +269,14 @@ mod tests {
         let mut viewer = Viewer::default();
         let bytes = vec![0; 1 << 20];
         let refused = (0..=MAX_SNAPSHOT >> 20).find_map(|part| {
-            let message = TerminalMessage::Snapshot { offset: 0, cols: 80, rows: 24, part: part as u16, parts: 999, bytes: &bytes };
+            let message = TerminalMessage::Snapshot {
+                offset: 0,
+                cols: 80,
+                rows: 24,
+                part: part as u16,
+                parts: 999,
+                bytes: &bytes,
+            };
             viewer.handle(&message.to_vec()).err()
         });
         assert_eq!(refused, Some(ViewError::Parts));
@@ -282,13 +289,17 @@ mod tests {
         assert!(matches!(viewer.handle(b"\xff123456789"), Err(ViewError::Message(_))));
         let garbage = TerminalMessage::Snapshot { offset: 0, cols: 80, rows: 24, part: 0, parts: 1, bytes: b"garbage" };
         assert!(matches!(viewer.handle(&garbage.to_vec()), Err(ViewError::Snapshot(_))));
-        assert_eq!(viewer.handle(&TerminalMessage::Input { offset: 0, bytes: b"x" }.to_vec()), Err(ViewError::Direction));
+        assert_eq!(
+            viewer.handle(&TerminalMessage::Input { offset: 0, bytes: b"x" }.to_vec()),
+            Err(ViewError::Direction)
+        );
     }
 
     #[test]
     fn size_and_end_are_followed() {
         let mut viewer = viewer_of(&Screen::new(20, 4, 100), 0);
-        let resized = TerminalMessage::Resized { offset: 0, cols: 40, rows: 10, you_control: false, controller: "desk" };
+        let resized =
+            TerminalMessage::Resized { offset: 0, cols: 40, rows: 10, you_control: false, controller: "desk" };
         viewer.handle(&resized.to_vec()).unwrap();
         assert_eq!(viewer.screen().unwrap().size(), (40, 10));
         assert_eq!((viewer.you_control(), viewer.controller()), (false, "desk"));

@@ -100,22 +100,22 @@ pub enum ListenError {
     #[error("{0} is not an address of this machine; 0.0.0.0 and [::] stand for all of them")]
     NotHere(SocketAddr),
     /// Anything else.
-    #[error("cannot listen at {address}: {source}")]
+    #[error("cannot listen at {address}: {said}")]
     Other {
         /// Where.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        said: io::Error,
     },
 }
 
 impl ListenError {
-    fn new(address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
+    fn new(address: SocketAddr, said: io::Error) -> Self {
+        match said.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse(address),
             io::ErrorKind::PermissionDenied => ListenError::NotAllowed(address),
             io::ErrorKind::AddrNotAvailable => ListenError::NotHere(address),
-            _ => ListenError::Other { address, source },
+            _ => ListenError::Other { address, said },
         }
     }
 }
@@ -154,8 +154,8 @@ impl Admission {
 }
 
 pub(crate) async fn listen(shared: Arc<Shared>, address: SocketAddr, door: Door) -> Result<Listening, ListenError> {
-    let listener = bind(address).map_err(|source| ListenError::new(address, source))?;
-    let address = listener.local_addr().map_err(|source| ListenError::new(address, source))?;
+    let listener = bind(address).map_err(|said| ListenError::new(address, said))?;
+    let address = listener.local_addr().map_err(|said| ListenError::new(address, said))?;
     let accepting = tokio::spawn(accept(shared, listener, door)).abort_handle();
     Ok(Listening { address, accepting })
 }

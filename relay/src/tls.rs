@@ -20,12 +20,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}; the user of the relay must be able to read it", path.display())]
+    #[error("cannot read {}: {said}; the user of the relay must be able to read it", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        said: io::Error,
     },
     /// There is no certificate in it.
     #[error("{} holds no certificate; it must be PEM, the server's certificate first", .0.display())]
@@ -46,7 +46,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`] names the file and what is wrong with it.
 pub fn from_files(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let read = |path: &Path| fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source });
+    let read = |path: &Path| fs::read(path).map_err(|said| TlsError::Unreadable { path: path.to_owned(), said });
     let (chain, secret) = (read(certificate)?, Zeroizing::new(read(key)?));
     configure(&chain, &secret, certificate, key)
 }

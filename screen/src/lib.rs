@@ -9,7 +9,7 @@
 //!
 //! How a byte travels:
 //!
-//! 1. [`parser`](self) cuts the stream into text and sequences. It is ours, total and bounded, and its state can be
+//! 1. The parser cuts the stream into text and sequences. It is ours, total and bounded, and its state can be
 //!    written down.
 //! 2. The interpreter keeps the mode ledger and the title, answers queries, and re-writes what changes cells as clean
 //!    VT text.

@@ -2,7 +2,7 @@
 //!
 //! | field | type |
 //! |---|---|
-//! | `HS` | [2] |
+//! | `HS` | 2 bytes |
 //! | version | u8 = 1 |
 //! | columns, rows | u16 each |
 //! | flags: bits 0–1 what a combining mark would join (0 nothing, 1 the character before the cursor, 2 the one under it), bit 2 the newest row of history continues in the first row | u8 |

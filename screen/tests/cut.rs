@@ -231,6 +231,25 @@ fn a_half_received_sequence_and_a_half_received_character_are_part_of_the_state(
 }
 
 #[test]
+fn a_cursor_that_was_saved_outside_the_margins_is_the_same_after_a_restore() {
+    for stream in [
+        "\x1b[?6h\x1b[5;3H\x1b7\x1b[2;3r\x1b8\x1b[?1047hx\x1b[6n",
+        "\x1b[?6h\x1b[5;3H\x1b[s\x1b[2;3r\x1b[u\x1b[?1049h\n\ny",
+    ] {
+        check_all_cuts(20, 5, stream.as_bytes(), true).expect("equal at every cut");
+    }
+}
+
+/// The engine notes that its first row continues a line that has left, and lets it decide what clearing the screen
+/// sends to the history.
+#[test]
+fn a_line_that_has_half_left_the_screen_is_remembered() {
+    let stream = b"abcdefghi\x1b[H\x1b[2K\x1b[2;1H\x1b[2K\x1b[2Jx";
+    check_all_cuts(4, 2, stream, true).expect("equal at every cut");
+    assert_eq!(screen(4, 2, stream).scrollback_len(), 2, "without the note it would be 1");
+}
+
+#[test]
 fn the_main_screen_comes_back_when_vim_ends_after_a_restore() {
     let mut shell = screen(40, 6, b"$ ls\r\nCargo.toml  src\r\n$ vim");
     let before = shell.text();

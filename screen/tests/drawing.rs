@@ -231,3 +231,10 @@ fn sizes_are_clamped() {
         assert_eq!(state(&restored(&screen)), state(&screen));
     }
 }
+
+#[test]
+fn a_screen_may_move_to_another_thread() {
+    let screen = screen(20, 2, b"here");
+    let text = std::thread::spawn(move || screen.text()).join().expect("no panic");
+    assert_eq!(text, "here");
+}

@@ -24,6 +24,10 @@ use crate::trouble::Trouble;
 const DAEMON_WAIT: Duration = Duration::from_secs(60);
 /// Between two attempts to find it.
 const RETRY: Duration = Duration::from_millis(200);
+/// What ends the input of a program that reads lines.
+const CTRL_D: u8 = 4;
+/// What is typed while a session cannot be reached is kept so long; later it would come as a surprise.
+const KEEP_TYPED: Duration = Duration::from_secs(10);
 /// With `--from-start`: how far behind the oldest byte of a full log to begin, in turn; the program goes on printing meanwhile.
 const MARGINS: [u64; 4] = [256 << 10, 1 << 20, 4 << 20, 8 << 20];
 
@@ -35,6 +39,8 @@ pub struct Manner {
     /// When the first byte is gone, begin with the oldest that is not.
     from_start: bool,
     read_only: bool,
+    /// The end of standard input is the end of the program's, as if Ctrl-D were pressed.
+    ends_input: bool,
     /// Decide the size: always, or never, or (none) if nobody does.
     control: Option<bool>,
     detach_key: u8,
@@ -47,13 +53,8 @@ impl Manner {
     /// When the settings cannot be read.
     pub fn of_run(home: &Home) -> Result<Manner, Trouble> {
         let exact = !tty::is_interactive();
-        Ok(Manner {
-            exact,
-            from_start: false,
-            read_only: false,
-            control: Some(true),
-            detach_key: detach_key(home, None)?,
-        })
+        let detach_key = detach_key(home, None)?;
+        Ok(Manner { exact, from_start: false, read_only: false, ends_input: exact, control: Some(true), detach_key })
     }
 }
 
@@ -77,6 +78,8 @@ pub async fn attach(home: &Home, _: Form, args: AttachArgs) -> Result<u8, Troubl
         exact: args.lossless,
         from_start: args.from_start,
         read_only: args.read_only,
+        // The program has others who type.
+        ends_input: false,
         control: if args.read_only { Some(false) } else { args.take_control.then_some(true) },
         detach_key: detach_key(home, args.detach_key.as_deref())?,
     };
@@ -116,6 +119,7 @@ pub async fn watch(
         signals: Signals::new()?,
         margins: MARGINS.iter(),
         controls: false,
+        ends_with_line: true,
         view,
         manner,
     };
@@ -183,6 +187,8 @@ struct Watcher {
     signals: Signals,
     margins: std::slice::Iter<'static, u64>,
     controls: bool,
+    /// What came from standard input so far ends with a whole line.
+    ends_with_line: bool,
     view: View,
     manner: Manner,
 }
@@ -191,12 +197,12 @@ impl Watcher {
     async fn run(&mut self, mut client: Client) -> Result<Left, Trouble> {
         let mut interrupts = Interrupts::new();
         loop {
-            let (mut keys, detach_key) = (self.keys.take(), self.manner.detach_key);
+            let mut waiting = Waiting::new(self);
             let attached = tokio::select! {
                 attached = self.attach(&client) => attached?,
-                left = leave(&mut keys, detach_key, &mut interrupts) => return Ok(left),
+                left = waiting.leave(&mut interrupts) => return Ok(left),
             };
-            self.keys = keys;
+            waiting.end(self);
             let step = match attached {
                 Some((attached, channel)) => self.follow(&client, attached, channel, &mut interrupts).await?,
                 None => Step::DaemonGone,
@@ -206,10 +212,12 @@ impl Watcher {
                 Step::On | Step::Again => {}
                 Step::DaemonGone => {
                     self.note(Some("happy: the daemon is gone; waiting for it"))?;
+                    let mut waiting = Waiting::new(self);
                     client = tokio::select! {
                         client = find_again(&self.home, self.machine.as_deref()) => client?,
-                        left = leave(&mut self.keys, self.manner.detach_key, &mut interrupts) => return Ok(left),
+                        left = waiting.leave(&mut interrupts) => return Ok(left),
                     };
+                    waiting.end(self);
                     self.note(None)?;
                 }
             }
@@ -395,9 +403,14 @@ impl Watcher {
     fn type_keys(&mut self, keys: Option<Vec<u8>>) -> Step {
         let Some(keys) = keys else {
             self.keys = None;
+            if self.manner.ends_input {
+                // In the middle of a line the first one only ends the line.
+                self.typed.push(if self.ends_with_line { &[CTRL_D] } else { &[CTRL_D, CTRL_D] });
+            }
             return Step::On;
         };
         if self.manner.exact {
+            self.ends_with_line = keys.ends_with(b"\n");
             self.typed.push(&keys);
             return Step::On;
         }
@@ -466,21 +479,41 @@ async fn next_keys(keys: &mut Option<mpsc::Receiver<Vec<u8>>>, room: bool) -> Op
     }
 }
 
-/// While there is nothing to type into: the detach key, or a signal.
-async fn leave(
-    keys: &mut Option<mpsc::Receiver<Vec<u8>>>,
+/// The keyboard while there is nothing to type into.
+struct Waiting {
+    keys: Option<mpsc::Receiver<Vec<u8>>>,
     detach_key: u8,
-    interrupts: &mut Interrupts,
-) -> Left {
-    loop {
-        tokio::select! {
-            () = interrupts.next() => return Left::Terminated,
-            pressed = next_keys(keys, std::io::stdin().is_terminal()) => match pressed {
-                // What is typed into a session that cannot be reached would come as a surprise later.
-                Some(pressed) if pressed.contains(&detach_key) => return Left::Detached,
-                Some(_) => {}
-                None => *keys = None,
-            },
+    kept: Vec<u8>,
+    until: Instant,
+}
+
+impl Waiting {
+    fn new(watcher: &mut Watcher) -> Waiting {
+        let until = Instant::now() + KEEP_TYPED;
+        Waiting { keys: watcher.keys.take(), detach_key: watcher.manner.detach_key, kept: Vec::new(), until }
+    }
+
+    /// Resolves when the person wants to go.
+    async fn leave(&mut self, interrupts: &mut Interrupts) -> Left {
+        // What comes out of a pipe can wait there.
+        let reads = std::io::stdin().is_terminal();
+        loop {
+            tokio::select! {
+                () = interrupts.next() => return Left::Terminated,
+                pressed = next_keys(&mut self.keys, reads) => match pressed {
+                    Some(pressed) if pressed.contains(&self.detach_key) => return Left::Detached,
+                    Some(pressed) if Instant::now() < self.until => self.kept.extend_from_slice(&pressed),
+                    Some(_) => self.kept.clear(),
+                    None => self.keys = None,
+                },
+            }
+        }
+    }
+
+    fn end(self, watcher: &mut Watcher) {
+        watcher.keys = self.keys;
+        if Instant::now() < self.until {
+            watcher.typed.push(&self.kept);
         }
     }
 }

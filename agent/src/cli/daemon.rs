@@ -22,13 +22,18 @@ const STOP_TIME: Duration = Duration::from_secs(15);
 
 /// A connection to the running daemon.
 pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Trouble> {
-    Client::connect(&home.socket(), target).await?.ok_or_else(|| {
+    let client = Client::connect(&home.socket(), target).await?.ok_or_else(|| {
         Trouble::new(
             format!("No daemon is running for {}.", home.root().display()),
             "Start it with `happy up`, or in the background with `happy daemon start`.",
         )
         .with_exit(3)
-    })
+    })?;
+    if !client.link_up() {
+        let name = tame(&client.greeted().name, 64);
+        aside(&paint(FAINT, &format!("{name} cannot be reached now; trying on for a while.")));
+    }
+    Ok(client)
 }
 
 /// The running daemon, or one that is started in the background now.

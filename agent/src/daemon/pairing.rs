@@ -255,6 +255,8 @@ impl Task {
             match input {
                 Some(Input::Packet { from, bytes }) => self.host.handle_packet(&mut random(), now, from, &bytes),
                 Some(Input::Code { typed, answer }) => {
+                    // Another statement may have been made since the invitation was.
+                    self.host.set_next_statement(self.daemon.roster().next());
                     let name = typed.name.as_deref().or(self.default_name.as_deref());
                     let _ = answer.send(self.host.type_code(&mut random(), now, &typed.code, name));
                 }

@@ -231,6 +231,23 @@ fn one_message_skips_at_most_512() {
     assert_eq!(two.b_hears(&refused).unwrap(), b"after 513");
 }
 
+/// The same within a chain, where a number far ahead would otherwise cost us four thousand million derivations.
+#[test]
+fn one_message_of_the_current_chain_skips_at_most_512() {
+    let mut two = Two::new(20);
+    let first = two.a_says(b"first");
+    two.b_hears(&first).unwrap();
+    for _ in 0..MAX_SKIP {
+        two.a_says(b"lost");
+    }
+    let allowed = two.a_says(b"after 512");
+    let refused = two.a_says(b"after 513");
+    let before = two.b.state();
+    assert_eq!(two.b_hears(&refused), Err(OpenError::CannotBeOpened));
+    assert_eq!(two.b.state(), before);
+    assert_eq!(two.b_hears(&allowed).unwrap(), b"after 512");
+}
+
 /// The rest of the old chain and the beginning of the new one count together.
 #[test]
 fn a_turn_of_the_ratchet_does_not_double_the_limit() {

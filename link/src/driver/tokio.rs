@@ -300,6 +300,14 @@ impl Handle {
         self.with(|state, _| state.endpoint.emit(peer, body))
     }
 
+    /// See [`Endpoint::emit_in_bulk`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::emit`].
+    pub fn emit_in_bulk(&self, peer: &DeviceId, body: Vec<u8>) -> Result<(), SendError> {
+        self.with(|state, now| state.endpoint.emit_in_bulk(now, peer, body))
+    }
+
     /// See [`Endpoint::open_channel`].
     ///
     /// # Errors

@@ -427,6 +427,14 @@ impl Handle {
         self.with(|endpoint, _| endpoint.emit(peer, body))
     }
 
+    /// See [`Endpoint::emit_in_bulk`].
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn emit_in_bulk(&self, peer: &DeviceId, body: Vec<u8>) -> Result<(), SendError> {
+        self.with(|endpoint, now| endpoint.emit_in_bulk(now, peer, body))
+    }
+
     /// See [`Endpoint::open_channel`].
     ///
     /// # Errors

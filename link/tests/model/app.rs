@@ -205,9 +205,14 @@ impl<S: Suite> World<S> {
             Event::Writable { peer, channel } => self.on_writable(device, peer, channel),
             Event::Closed { peer, channel, code, reason } => {
                 let closed = self.devices[device].app.channels.remove(&(peer, channel));
-                let closed = closed.unwrap_or_else(|| panic!("seed {seed}: channel {channel} was closed but never open"));
+                let closed =
+                    closed.unwrap_or_else(|| panic!("seed {seed}: channel {channel} was closed but never open"));
                 if let (Code::GOODBYE, Ok(sent)) = (code, reason.parse::<u64>()) {
-                    assert_eq!(closed.received, sent, "seed {seed}: messages before Close were lost on {}", closed.label);
+                    assert_eq!(
+                        closed.received, sent,
+                        "seed {seed}: messages before Close were lost on {}",
+                        closed.label
+                    );
                     self.count("closed in order");
                 }
             }
@@ -223,7 +228,11 @@ impl<S: Suite> World<S> {
             Event::LinkUp { peer, resumed, same_life } => {
                 assert!(!resumed || same_life, "seed {seed}: a session outlived its process");
                 if !resumed {
-                    let left = self.devices[device].app.channels.iter().find(|((of, _), channel)| *of == peer && channel.received > 0);
+                    let left = self.devices[device]
+                        .app
+                        .channels
+                        .iter()
+                        .find(|((of, _), channel)| *of == peer && channel.received > 0);
                     assert!(left.is_none(), "seed {seed}: a channel survived its session: {left:?}");
                     self.devices[device].app.sessions += 1;
                 }
@@ -250,7 +259,12 @@ impl<S: Suite> World<S> {
         };
         let expected = message(&channel.label, sender, channel.received, bytes.len());
         let head = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
-        assert!(bytes == expected, "seed {seed}: message {} of {} was expected, not {head}", channel.received, channel.label);
+        assert!(
+            bytes == expected,
+            "seed {seed}: message {} of {} was expected, not {head}",
+            channel.received,
+            channel.label
+        );
         channel.received += 1;
         self.count("message");
         let pause = if chance(&mut self.rng, 900) { 0 } else { below(&mut self.rng, 2000) };
@@ -313,8 +327,15 @@ impl<S: Suite> World<S> {
                 let near = &phone.app.channels[&(machine.id, number)];
                 let far = &machine.app.channels[&(phone.id, number)];
                 assert_eq!(near.label, far.label);
-                assert!(near.waiting.is_empty() && far.waiting.is_empty(), "seed {seed}: Writable never came on {number}");
-                assert_eq!((near.sent, far.sent), (far.received, near.received), "seed {seed}: messages are missing on {number}");
+                assert!(
+                    near.waiting.is_empty() && far.waiting.is_empty(),
+                    "seed {seed}: Writable never came on {number}"
+                );
+                assert_eq!(
+                    (near.sent, far.sent),
+                    (far.received, near.received),
+                    "seed {seed}: messages are missing on {number}"
+                );
             }
         }
         for device in &self.devices {

@@ -92,19 +92,12 @@ pub struct NullResponder {
 const HELLO: usize = 32 + 32 + 8 + 16 + 8;
 const WELCOME: usize = 8 + 8 + 16 + 8;
 
-fn established(
-    hello: &[u8],
-    welcome: &[u8],
-    peer: DeviceId,
-    life: &[u8],
-    me: u8,
-) -> Established<NullCipher> {
+fn established(hello: &[u8], welcome: &[u8], peer: DeviceId, life: &[u8], me: u8) -> Established<NullCipher> {
     let (left, right) = (hash(&[b"session", hello, welcome]), hash(&[welcome, hello]));
     let mut session = [0; 16];
     session[..8].copy_from_slice(&left);
     session[8..].copy_from_slice(&right);
-    let cipher =
-        NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0 };
+    let cipher = NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0 };
     Established { session, peer, peer_life: life.try_into().unwrap(), cipher }
 }
 

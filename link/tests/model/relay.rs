@@ -91,7 +91,9 @@ impl<S: Suite> World<S> {
     }
 
     fn send_down(&mut self, to: u64, frame: Vec<u8>, at: Duration, ordered: bool) {
-        let Some(connection) = self.relay.connections.get_mut(&to).filter(|connection| !connection.muted) else { return };
+        let Some(connection) = self.relay.connections.get_mut(&to).filter(|connection| !connection.muted) else {
+            return;
+        };
         let size = frame.len();
         connection.queued += size;
         let at = if ordered { at.max(connection.last_down) } else { at };
@@ -115,7 +117,9 @@ impl<S: Suite> World<S> {
     }
 
     pub fn relay_handle(&mut self, number: u64, frame: &[u8]) {
-        let Some(connection) = self.relay.connections.get_mut(&number).filter(|connection| !connection.muted) else { return };
+        let Some(connection) = self.relay.connections.get_mut(&number).filter(|connection| !connection.muted) else {
+            return;
+        };
         let me = connection.device;
         let logged_in = connection.login.is_some();
         match ToRelay::decode(frame).expect("a device speaks the protocol") {

@@ -1,7 +1,9 @@
 /** The sessions of one machine. */
 
 import { useEffect, useState } from "preact/hooks";
-import { attempt, forgetMachine, machine, now, refreshMachine, refusal, say, startShell, statusFor, theCore } from "../model";
+import {
+  attempt, forgetMachine, machine, machines, now, refreshMachine, refusal, say, startAnew, startShell, statusFor, theCore, type MachineView,
+} from "../model";
 import { go, replace } from "../route";
 import type { Session } from "../rpc";
 import { roomForNewSession } from "../terminal/size";
@@ -43,26 +45,14 @@ export function Sessions(props: { device: string }) {
         </button>
       </TopBar>
       <main class="page">
-        {m.refused && (
-          <>
-            <Problem>{refusal(m.refused, m.name)}</Problem>
-            <div class="buttons">
-              <button class="button primary" onClick={() => go({ at: "pair" })}>
-                Pair again
-              </button>
-              <button class="button quiet" onClick={() => { forgetMachine(m.device); replace({ at: "machines" }); }}>
-                Forget it
-              </button>
-            </div>
-          </>
-        )}
+        {m.refused && <Refused machine={m} />}
         {!m.linked && !m.refused && <p class="hint">{statusFor(m.device).detail}{m.sessions && " What you see is from before."}</p>}
         {act && !m.refused && (
           <button class="button primary wide" disabled={!m.linked || starting} onClick={start}>
             <Icon name="plus" /> {starting ? "Starting…" : "New shell"}
           </button>
         )}
-        {m.sessions && sessions.length === 0 && (
+        {m.sessions && sessions.length === 0 && !m.refused && (
           <Empty icon="terminal" title="No sessions yet">
             <p>
               Start a shell here, or run <code>happy run</code> followed by any command on {m.name}. It goes on when you leave.
@@ -70,7 +60,7 @@ export function Sessions(props: { device: string }) {
           </Empty>
         )}
         {!m.sessions && m.linked && <p class="hint" role="status">Reading the sessions…</p>}
-        <ul class={m.linked ? "cards" : "cards stale"}>
+        <ul class={m.linked ? "cards" : "cards stale"} hidden={m.refused !== null}>
           {sessions.map((session) => {
             const state = sessionState(session);
             return (
@@ -105,6 +95,46 @@ export function Sessions(props: { device: string }) {
         <Confirm title={`End ${ending.title || ending.name}?`} yes="End the session" onClose={() => setEnding(null)} onYes={() => void end(ending)}>
           <p>
             The program gets a hang-up and, if it is still there after five seconds, is ended without mercy. What it has not saved is lost.
+          </p>
+        </Confirm>
+      )}
+    </>
+  );
+}
+
+/** The machine does not let this device in. A removed key never comes back, so the way in is a new one. */
+function Refused(props: { machine: MachineView }) {
+  const { device, name, refused } = props.machine;
+  const [anew, setAnew] = useState(false);
+  const others = machines.value.length - 1;
+  return (
+    <>
+      <Problem>{refusal(refused ?? "", name)}</Problem>
+      <div class="buttons">
+        {refused === "revoked" ? (
+          <button class="button primary" onClick={() => setAnew(true)}>
+            Start anew
+          </button>
+        ) : (
+          <button class="button primary" onClick={() => go({ at: "pair" })}>
+            Pair again
+          </button>
+        )}
+        <button
+          class="button quiet"
+          onClick={() => {
+            forgetMachine(device);
+            replace({ at: "machines" });
+          }}
+        >
+          Forget {name.length < 12 ? name : "it"}
+        </button>
+      </div>
+      {anew && (
+        <Confirm title="Start anew?" yes="Start anew" onClose={() => setAnew(false)} onYes={() => void startAnew()}>
+          <p>
+            This device gets a new key and forgets its machines.
+            {others > 0 && ` It has to be paired again with ${others === 1 ? "the other one" : `the ${others} others`} too.`}
           </p>
         </Confirm>
       )}

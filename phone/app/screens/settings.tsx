@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { bundleHash } from "../bundle";
-import { anyLinked, deviceId, machines, theCore, theVault } from "../model";
+import { anyLinked, deviceId, machines, startAnew, theCore } from "../model";
 import { theme, type Theme } from "../settings";
 import { Confirm, Dot, TopBar } from "../ui";
 
@@ -20,12 +20,6 @@ export function Settings() {
     bundleHash().then(setBundle, () => setUnreadable(true));
   }, []);
 
-  const forget = async () => {
-    theCore().stop();
-    await theVault().destroy();
-    localStorage.clear();
-    location.replace("/");
-  };
   const told = machines.value.filter((m) => m.info?.app_hash);
 
   return (
@@ -87,7 +81,7 @@ export function Settings() {
         </section>
       </main>
       {forgetting && (
-        <Confirm title="Forget everything?" yes="Forget it" onClose={() => setForgetting(false)} onYes={() => void forget()}>
+        <Confirm title="Forget everything?" yes="Forget it" onClose={() => setForgetting(false)} onYes={() => void startAnew()}>
           <p>
             The keys of this device and its list of machines are deleted here. Sessions go on. The machines still list this device until you
             remove it there.

@@ -3,8 +3,9 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
-import { attempt, decidesSize, machine, statusFor, theCore } from "../model";
+import { attempt, decidesSize, machine, refusal, statusFor, theCore } from "../model";
 import { back } from "../route";
+import type { Role } from "../rpc";
 import { fontSize, isDark } from "../settings";
 import { Compose } from "../terminal/compose";
 import { KeyBar } from "../terminal/keybar";
@@ -79,7 +80,7 @@ function Live(props: { device: string; session: string }) {
   const title = now.title || session?.title || session?.name || "Terminal";
   const live = m.linked && now.attached;
   const terminal = () => view.current?.terminal ?? null;
-  const typing = act && now.ended === undefined && now.problem === undefined;
+  const typing = act && !m.refused && now.ended === undefined && now.problem === undefined;
 
   return (
     <>
@@ -134,7 +135,7 @@ function Live(props: { device: string; session: string }) {
             </button>
           )}
         </div>
-        <Strip frame={now} live={live} role={m.info?.role ?? m.role} />
+        <Strip frame={now} live={live} role={m.info?.role ?? m.role} refused={m.refused ? refusal(m.refused, m.name) : null} />
         {now.ended !== undefined ? (
           <div class="ended">
             <p role="status">{now.ended}</p>
@@ -172,11 +173,12 @@ function Live(props: { device: string; session: string }) {
 }
 
 /** One quiet line that says why what one sees or typed is not the present. */
-function Strip(props: { frame: Frame; live: boolean; role: Parameters<typeof aRole>[0] }) {
+function Strip(props: { frame: Frame; live: boolean; role: Role; refused: string | null }) {
   const { frame, live } = props;
   let text = "";
   if (frame.ended !== undefined || frame.problem !== undefined) return null;
-  if (!live && frame.unconfirmed > 0) text = `Not typed yet: ${frame.unconfirmed} bytes. They go out when the connection is back.`;
+  if (props.refused) text = props.refused;
+  else if (!live && frame.unconfirmed > 0) text = `Not typed yet: ${frame.unconfirmed} bytes. They go out when the connection is back.`;
   else if (!live && frame.ready) text = "This is how it was. It goes on by itself when the connection is back.";
   else if (!mayAct(props.role)) text = `You are ${aRole(props.role)} here: you can look, not type.`;
   return (
@@ -277,7 +279,6 @@ class View {
 
   /** Chooses the font for the room there is, and tells the program when this device decides its size. */
   measure(): void {
-    const atEnd = this.drawing.atEnd();
     const { youControl, cols } = this.terminal;
     const size = this.fitFor(cols, youControl);
     const style = this.scroller.style;
@@ -285,7 +286,7 @@ class View {
     style.setProperty("--t-line", `${size.linePx}px`);
     this.controlled = youControl;
     this.cols = cols;
-    if (atEnd) this.drawing.toEnd();
+    this.drawing.stay();
     clearTimeout(this.resizeTimer);
     if (youControl) this.resizeTimer = window.setTimeout(() => this.terminal.resize(size.cols, size.rows), RESIZE_AFTER_MS);
   }
@@ -294,7 +295,7 @@ class View {
     return fit(this.scroller, this.ratio, fontSize.value || (control ? COMFORTABLE_PX : 0), Math.max(2, cols));
   }
 
-  private readonly onScroll = (): void => this.scrolled(!this.drawing.atEnd());
+  private readonly onScroll = (): void => this.scrolled(!this.drawing.scrolled());
 
   private schedule(): void {
     if (this.frameRequest !== 0) return;
@@ -310,7 +311,6 @@ class View {
     const t = this.terminal;
     if (t.ready) this.drawing.draw();
     if (t.youControl !== this.controlled || t.cols !== this.cols) this.measure();
-    this.onScroll();
     this.show({
       ready: t.ready, attached: t.attached, title: t.title, youControl: t.youControl, controller: t.controller, ended: t.ended,
       problem: t.problem, unconfirmed: t.unconfirmedInput, cols: t.cols, rows: t.rows,

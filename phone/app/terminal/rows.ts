@@ -32,6 +32,8 @@ export class Drawing {
   /** The first history row that is not in the document yet. */
   private drawn = 0;
   private generation = -1;
+  /** Whether the view moves with new output; only the person's own scrolling changes it, not a keyboard that comes up. */
+  private following = true;
 
   /** @param scroller The element that scrolls; its content is ours. */
   constructor(
@@ -43,24 +45,30 @@ export class Drawing {
     scroller.replaceChildren(this.history, this.screen);
   }
 
-  /** Whether the end is in sight; only then new output moves the view. */
-  atEnd(): boolean {
+  /** To be called when the view has scrolled. @returns whether the end is in sight. */
+  scrolled(): boolean {
     const { scrollTop, clientHeight, scrollHeight } = this.scroller;
-    return scrollHeight - scrollTop - clientHeight <= END_PX;
+    this.following = scrollHeight - scrollTop - clientHeight <= END_PX;
+    return this.following;
   }
 
   toEnd(): void {
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.following = true;
+    this.stay();
+  }
+
+  /** After the room or the size of the text has changed: if the end was in sight, it still is. */
+  stay(): void {
+    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   /** Brings the document up to what the core has. */
   draw(): void {
-    const follow = this.generation < 0 || this.atEnd();
     if (this.terminal.generation !== this.generation) this.startOver();
     const removed = this.drawHistory();
     this.drawScreen();
     this.drawCursor();
-    if (follow) this.toEnd();
+    if (this.following) this.stay();
     else if (removed > 0) this.scroller.scrollTop -= removed;
   }
 

@@ -97,7 +97,6 @@ impl InvitationView {
     }
 }
 
-
 fn display<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }

@@ -97,7 +97,8 @@ impl Hub {
 
     pub fn start(&self) {
         self.running.set(true);
-        let origins: Vec<Origin> = self.state().machines.iter().filter_map(|machine| machine.relays.first().cloned()).collect();
+        let origins: Vec<Origin> =
+            self.state().machines.iter().filter_map(|machine| machine.relays.first().cloned()).collect();
         for origin in origins {
             self.connect(&origin);
         }
@@ -128,7 +129,8 @@ impl Hub {
         let handle = web::spawn(self.config(relay, |epoch| Login::Device { epoch }), on_event);
         handle.set_active(self.active.get());
         self.links.borrow_mut().insert(origin.clone(), handle.clone());
-        let peers: Vec<Peer> = self.state().machines.iter().filter(|machine| machine.relays.first() == Some(origin)).map(peer).collect();
+        let peers: Vec<Peer> =
+            self.state().machines.iter().filter(|machine| machine.relays.first() == Some(origin)).map(peer).collect();
         for peer in peers {
             // It fails when there are more than the protocol allows, which the state does not keep.
             handle.add_peer(peer).ok();
@@ -233,7 +235,9 @@ impl Hub {
                 }
             }
             Event::Writable { peer, channel } => self.each_terminal(&peer, |live| live.on_writable(channel)),
-            Event::Closed { peer, channel, reason, .. } => self.each_terminal(&peer, |live| live.on_closed(channel, &reason)),
+            Event::Closed { peer, channel, reason, .. } => {
+                self.each_terminal(&peer, |live| live.on_closed(channel, &reason))
+            }
             // A phone serves nothing.
             Event::Opened { peer, channel, .. } => {
                 if let Some(handle) = self.handle(&peer) {
@@ -247,7 +251,11 @@ impl Hub {
                     handle.respond(&peer, id, &happy_rpc::refusal(&refusal)).ok();
                 }
             }
-            Event::Goaway { .. } | Event::Packet { .. } | Event::Undelivered { .. } | Event::Rendezvous { .. } | Event::Cancelled { .. } => {}
+            Event::Goaway { .. }
+            | Event::Packet { .. }
+            | Event::Undelivered { .. }
+            | Event::Rendezvous { .. }
+            | Event::Cancelled { .. } => {}
         }
     }
 
@@ -272,7 +280,9 @@ impl Hub {
     fn reply(&self, reply: Reply, answer: &Answer) {
         let body = match answer {
             Answer::Body(body) => body.clone(),
-            Answer::Indeterminate => own_refusal("indeterminate", "the machine was restarted meanwhile; nobody can say whether it was done"),
+            Answer::Indeterminate => {
+                own_refusal("indeterminate", "the machine was restarted meanwhile; nobody can say whether it was done")
+            }
             Answer::DeadlinePassed => own_refusal("deadline", "the machine did not answer in time; it may still do it"),
             Answer::LinkGone => own_refusal("gone", "this device has no link with the machine any more"),
         };

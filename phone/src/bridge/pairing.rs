@@ -140,15 +140,25 @@ impl Pairing {
 
 fn explain(failure: JoinFailure) -> &'static str {
     match failure {
-        JoinFailure::Gone(Gone::Used) => "This invitation was used already. Each one is good for one device; ask for a new one at the machine.",
-        JoinFailure::Gone(Gone::Expired) | JoinFailure::Expired => "The time for this invitation is over. Ask for a new one at the machine.",
+        JoinFailure::Gone(Gone::Used) => {
+            "This invitation was used already. Each one is good for one device; ask for a new one at the machine."
+        }
+        JoinFailure::Gone(Gone::Expired) | JoinFailure::Expired => {
+            "The time for this invitation is over. Ask for a new one at the machine."
+        }
         JoinFailure::Gone(Gone::Cancelled) | JoinFailure::Cancelled => "The pairing was cancelled at the machine.",
-        JoinFailure::WrongBundle => "What answered is not the machine that made this invitation. Somebody between here and there may have exchanged it; nothing was given away.",
+        JoinFailure::WrongBundle => {
+            "What answered is not the machine that made this invitation. Somebody between here and there may have exchanged it; nothing was given away."
+        }
         JoinFailure::NoAnswer => "The machine does not answer. Is its code still on the screen, and is it connected?",
-        JoinFailure::WrongCode => "A wrong code was typed three times, so the invitation has ended. Ask for a new one at the machine.",
+        JoinFailure::WrongCode => {
+            "A wrong code was typed three times, so the invitation has ended. Ask for a new one at the machine."
+        }
         JoinFailure::OwnInvitation => "This invitation was made by this very device.",
         JoinFailure::BadHost => "The machine did not keep to the protocol. Update it, or reload this page.",
-        JoinFailure::Garbage => "Too much came that proves nothing: something between here and the machine disturbs the pairing.",
+        JoinFailure::Garbage => {
+            "Too much came that proves nothing: something between here and the machine disturbs the pairing."
+        }
         _ => "The pairing did not work out.",
     }
 }

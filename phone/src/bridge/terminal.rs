@@ -173,7 +173,11 @@ impl Live {
         inner.failures += 1;
         if inner.failures >= MAX_FAILURES {
             inner.stage = Stage::Over;
-            inner.problem = Some(if why.is_empty() { "The machine closes this view again and again.".to_owned() } else { why.to_owned() });
+            inner.problem = Some(if why.is_empty() {
+                "The machine closes this view again and again.".to_owned()
+            } else {
+                why.to_owned()
+            });
         } else {
             self.retry.set(Some(clock::now() + RETRY_AFTER));
         }
@@ -199,7 +203,10 @@ impl Live {
             Err(error) => {
                 self.inner.borrow_mut().stage = Stage::Waiting;
                 // Without a link one will come up; other reasons deserve another try.
-                return if handle.is_up(&self.device) { self.try_later(&error.to_string()) } else { () };
+                if handle.is_up(&self.device) {
+                    self.try_later(&error.to_string());
+                }
+                return;
             }
         };
         let call = {
@@ -241,7 +248,10 @@ impl Live {
             inner.writer = Uuid::new_v4();
             drop(inner);
             if let Some(hub) = self.hub.upgrade().filter(|_| out_of_step.unknown > 0) {
-                let text = format!("Of the last {} bytes typed nobody can say whether they arrived. Please look.", out_of_step.unknown);
+                let text = format!(
+                    "Of the last {} bytes typed nobody can say whether they arrived. Please look.",
+                    out_of_step.unknown
+                );
                 hub.tell(CoreEvent::Notice { text });
             }
             return self.attach();
@@ -253,7 +263,10 @@ impl Live {
     }
 
     fn on_refusal(&self, channel: u32, answered: bool, error: &CallError) {
-        let last = answered && error.code != ErrorCode::Failed && error.code != ErrorCode::TooMany && error.code != ErrorCode::Malformed;
+        let last = answered
+            && error.code != ErrorCode::Failed
+            && error.code != ErrorCode::TooMany
+            && error.code != ErrorCode::Malformed;
         let mut inner = self.inner.borrow_mut();
         inner.stage = if last { Stage::Over } else { Stage::Waiting };
         if last {
@@ -534,7 +547,9 @@ impl Terminal {
     }
 
     pub fn text(&self, text: &str) -> bool {
-        let bytes = self.screen(|screen| text.chars().flat_map(|ch| keys::encode(screen.modes(), Key::from(ch))).collect::<Vec<u8>>());
+        let bytes = self.screen(|screen| {
+            text.chars().flat_map(|ch| keys::encode(screen.modes(), Key::from(ch))).collect::<Vec<u8>>()
+        });
         !bytes.is_empty() && self.live.type_bytes(&bytes)
     }
 

@@ -105,6 +105,7 @@ async fn what_cannot_work_is_explained() {
     ] {
         let error = fails(args).await;
         assert!(error.contains(wanted), "{args:?}: {error}");
+        assert!(error.matches("No such file").count() <= 1, "it is said once: {error}");
     }
 }
 

@@ -70,7 +70,16 @@ fn wasm(root: &Path, name: &str, features: &str) -> Result<PathBuf> {
     let target = root.join("target/wasm").join(name);
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root)?);
-    command.args(["build", "--quiet", "--locked", "--package", "happy-phone", "--profile", "wasm", "--no-default-features"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        "happy-phone",
+        "--profile",
+        "wasm",
+        "--no-default-features",
+    ]);
     command.args(["--target", "wasm32-unknown-unknown", "--features", features, "--target-dir"]).arg(&target);
     succeed(&mut command, "the wasm build")?;
     Ok(target.join("wasm32-unknown-unknown/wasm/happy_phone.wasm"))
@@ -80,7 +89,8 @@ fn wasm(root: &Path, name: &str, features: &str) -> Result<PathBuf> {
 fn rust_flags(root: &Path) -> Result<OsString> {
     let mut prefixes = vec![(root.to_owned(), "/happy".to_owned())];
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).context("there is no home directory")?;
+    let home =
+        home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).context("there is no home directory")?;
     if let Ok(registries) = std::fs::read_dir(home.join("registry/src")) {
         for registry in registries {
             prefixes.push((registry?.path(), "/crates".to_owned()));

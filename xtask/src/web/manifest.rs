@@ -177,14 +177,21 @@ mod tests {
         let found = Manifest::describe(&root, &dist, written.rustc.clone()).unwrap();
         assert_eq!(found.files, written.files, "phone/dist was changed by hand; run `cargo xtask web`");
         assert_eq!(found.bundle, written.bundle);
-        assert_eq!(found.protocol, written.protocol, "the app speaks another version of the protocol; run `cargo xtask web`");
+        assert_eq!(
+            found.protocol, written.protocol,
+            "the app speaks another version of the protocol; run `cargo xtask web`"
+        );
     }
 
     #[test]
     fn the_committed_app_was_built_from_these_sources() {
         let root = crate::root();
         let written = Manifest::read(&root.join("phone/dist")).unwrap();
-        assert_eq!(inputs(&root).unwrap(), written.inputs, "phone/dist is older than its sources; run `cargo xtask web`");
+        assert_eq!(
+            inputs(&root).unwrap(),
+            written.inputs,
+            "phone/dist is older than its sources; run `cargo xtask web`"
+        );
     }
 
     #[test]

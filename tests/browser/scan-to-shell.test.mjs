@@ -197,7 +197,7 @@ test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { t
     await second.page.reload();
     await refused.waitFor();
     await picture(second.page, 'refused');
-    assert.ok((await cli('devices')).some((device) => device.name === 'tablet' && device.removed_at), 'the tombstone is listed');
+    assert.ok((await cli('devices')).devices.some((device) => device.name === 'tablet' && device.removed_at), 'the tombstone is listed');
     // The other device is not concerned.
     await page.goBack();
     await connected(page);

@@ -30,7 +30,8 @@ fn a_machine_joins_another_and_works_there() {
     assert_eq!(devices["devices"][0]["safety_number"], there["devices"][0]["safety_number"]);
 
     // The program waits for its reader, so that not a byte is printed before somebody counts.
-    let id = guest.run(&["run", "--machine", &name, "-d", "--", "sh", "-c", "stty -onlcr; read go; seq 1 200000; exit 7"]);
+    let id =
+        guest.run(&["run", "--machine", &name, "-d", "--", "sh", "-c", "stty -onlcr; read go; seq 1 200000; exit 7"]);
     let id = id.ok().trim().to_owned();
     assert_eq!(host.json(&["ls"])[0]["id"], guest.json(&["ls", "--machine", &name])[0]["id"]);
     let mut attach = guest.spawn(&["attach", "--machine", &name, "--lossless", &id]);
@@ -215,8 +216,7 @@ fn exact_output_crosses_a_relay_that_dies_and_comes_back() {
     let script = "stty -onlcr -echo; echo begin; read go; seq 1 2000000; exit 9";
     let id = host.run(&["run", "-d", "--", "sh", "-c", script]).ok().trim().to_owned();
     let mut command = guest.command(&["attach", "--machine", &name, "--lossless", &id]);
-    let mut attach =
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut attach = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut out = attach.stdout.take().unwrap();
     let mut printed = Vec::new();
     let mut chunk = vec![0; 64 * 1024];

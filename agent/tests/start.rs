@@ -192,7 +192,9 @@ fn a_client_that_sends_nonsense_harms_nobody_else() {
     let mut client = UnixStream::connect(&socket).unwrap();
     client.write_all(&frame(0, hello)).unwrap();
     client.write_all(&frame(77, b"x")).unwrap();
-    client.write_all(&frame(0, &[&[1][..], &7u64.to_be_bytes(), br#"{"method":"session.kill","params":{}}"#].concat())).unwrap();
+    client
+        .write_all(&frame(0, &[&[1][..], &7u64.to_be_bytes(), br#"{"method":"session.kill","params":{}}"#].concat()))
+        .unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("malformed") {
         let mut chunk = [0; 4096];

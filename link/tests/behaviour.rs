@@ -498,6 +498,20 @@ fn a_revoked_device_is_told_so_and_gives_up() {
 }
 
 #[test]
+fn a_newer_bundle_is_tried_at_once() {
+    let mut phone = Lone::phone();
+    let packets = phone.packets();
+    let Ok(Packet::Hello(hello)) = Packet::decode(&packets[0]) else { panic!() };
+    let machine = NullSuite { device: id(2) };
+    phone.deliver(2, &Packet::Refused(&machine.refuse(RefusalReason::UnknownPrekey, hello)).to_vec());
+    assert!(phone.events().contains(&Event::Refused { peer: id(2), reason: RefusalReason::UnknownPrekey }));
+    assert!(phone.wait(SECOND * 10).is_empty());
+    phone.add_peer(2, Side::Initiator(id(2)));
+    let sent: Vec<_> = phone.wait(ms(1)).iter().filter_map(|frame| payload(frame)).collect();
+    assert!(matches!(Packet::decode(&sent[0]), Ok(Packet::Hello(_))));
+}
+
+#[test]
 fn a_tombstone_answers_in_its_own_name_and_within_bounds() {
     let (mut lone, mut puppet) = linked();
     lone.endpoint.tombstone(lone.now, id(2));

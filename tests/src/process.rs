@@ -100,8 +100,12 @@ impl Process {
                         return Ok(line);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("no line with `{text}` came in time; seen:\n{}", self.seen.join("\n")),
-                Err(RecvTimeoutError::Disconnected) => bail!("it ended before a line with `{text}`; seen:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no line with `{text}` came in time; seen:\n{}", self.seen.join("\n"))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("it ended before a line with `{text}`; seen:\n{}", self.seen.join("\n"))
+                }
             }
         }
     }

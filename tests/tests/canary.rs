@@ -66,10 +66,11 @@ async fn the_relay_sees_no_word_of_what_is_typed_and_printed() -> Result<()> {
     let listening = relay.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Door::plain()).await?;
     let home = Home::start(&format!("http://127.0.0.1:{}", listening.address().port()))?;
 
-    let [typed, printed, title, device, session_name] =
-        ["typed", "printed", "title", "device", "session"].map(|what| format!("canary-{what}-{}", Uuid::new_v4().simple()));
+    let [typed, printed, title, device, session_name] = ["typed", "printed", "title", "device", "session"]
+        .map(|what| format!("canary-{what}-{}", Uuid::new_v4().simple()));
     let mut phone = home.let_pair("owner", &device).await?;
-    let session = phone.create(&["sh", "-c", "stty -echo; while read line; do eval \"$line\"; done", &session_name]).await?;
+    let session =
+        phone.create(&["sh", "-c", "stty -echo; while read line; do eval \"$line\"; done", &session_name]).await?;
     let mut viewer = phone.attach(session.id).await?;
     // The shell puts the printed canary together itself, so that it passes in one piece in this direction only.
     let (head, tail) = printed.split_at(10);

@@ -22,12 +22,14 @@ pub struct Arguments {
 /// When it cannot be built, is not known, or misses a goal.
 pub fn run(arguments: Arguments) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let run = |words: &[&str]| Command::new(&cargo).args(words).current_dir(root()).status().context("cannot start cargo");
+    let run =
+        |words: &[&str]| Command::new(&cargo).args(words).current_dir(root()).status().context("cannot start cargo");
     // The benchmark starts these as processes, so they must be there, and as fast as they get.
     if !run(&["build", "--release", "--package", "happy", "--package", "happy-relay"])?.success() {
         bail!("the build failed");
     }
-    let mut words = vec!["run", "--quiet", "--release", "--package", "happy-tests", "--bin", "bench", "--", &arguments.name];
+    let mut words =
+        vec!["run", "--quiet", "--release", "--package", "happy-tests", "--bin", "bench", "--", &arguments.name];
     words.extend(arguments.rest.iter().map(String::as_str));
     let status = run(&words)?;
     if !status.success() {

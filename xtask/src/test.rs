@@ -75,7 +75,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         bail!("there is no suite `{unknown}`; there are: {names}");
     }
     if arguments.list {
-        SUITES.iter().for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
+        SUITES
+            .iter()
+            .for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
         return Ok(());
     }
     tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM])?;
@@ -85,7 +87,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let mut failed = Vec::new();
     let mut times = Vec::new();
-    let chosen = SUITES.iter().filter(|suite| arguments.suites.is_empty() || arguments.suites.iter().any(|n| n == suite.name));
+    let chosen =
+        SUITES.iter().filter(|suite| arguments.suites.is_empty() || arguments.suites.iter().any(|n| n == suite.name));
     for suite in chosen {
         report::step(&format!("{}: {}", suite.name, suite.what));
         let began = Instant::now();
@@ -101,7 +104,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
     for (suite, took, ok) in &times {
         let mark = if *ok { "ok" } else { "FAILED" };
-        anstream::println!("suite {:<8} {:>5.0} s of {:>4} s  {mark}", suite.name, took.as_secs_f64(), suite.minutes * 60);
+        anstream::println!(
+            "suite {:<8} {:>5.0} s of {:>4} s  {mark}",
+            suite.name,
+            took.as_secs_f64(),
+            suite.minutes * 60
+        );
     }
     anstream::println!("suites: {} passed, {} failed", times.len() - failed.len(), failed.len());
     if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
@@ -133,5 +141,7 @@ impl Suite {
 
 /// The browser test starts these as processes.
 fn build_binaries() -> Result<()> {
-    tools::quiet(Command::new("cargo").args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))
+    tools::quiet(
+        Command::new("cargo").args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()),
+    )
 }

@@ -172,7 +172,10 @@ impl Face {
         }
         if let Some(trouble) = &invited.relay_trouble {
             let trouble = tame(trouble, 200);
-            aside(&paint(WARN, &format!("The relay is not reached yet, so nobody can answer: {trouble}. It is tried on.")));
+            aside(&paint(
+                WARN,
+                &format!("The relay is not reached yet, so nobody can answer: {trouble}. It is tried on."),
+            ));
         }
         let machine = tame(&client.greeted().name, 20);
         let grant = grant(invited.role);

@@ -406,3 +406,176 @@ fn clean(name: &str) -> String {
     name.truncate(name.floor_char_boundary(MAX_NAME));
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use happy_wire::terminal::TerminalMessage;
+
+    use super::super::protocol::kind;
+    use super::super::viewer::MAX_BEHIND;
+    use super::*;
+
+    /// What a viewer was sent.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Output(u64, usize),
+        Gap(u64, u64),
+        Snapshot(u64),
+        Resized(u64, u16, bool),
+        Taken(u64),
+        Exited(u64),
+    }
+
+    fn attach() -> Attach {
+        Attach {
+            viewer: Uuid::new_v4(),
+            writer: Uuid::new_v4(),
+            name: "desk".into(),
+            from: Some(0),
+            scrollback: 1_000,
+            lossless: false,
+            cols: 80,
+            rows: 24,
+            take_control: false,
+        }
+    }
+
+    fn session() -> State {
+        State::new(Size::clamped(80, 24), 4 * 1024 * 1024, 1_000, 1)
+    }
+
+    /// Everything that the viewer would be sent at `now`, outputs that follow each other as one.
+    fn look(state: &mut State, key: Key, now: Instant) -> (Vec<Seen>, Next) {
+        let (mut all, mut out) = (Vec::new(), BytesMut::new());
+        loop {
+            match state.fill(key, now, &mut out).unwrap() {
+                Next::Write => {}
+                wait => return (all, wait),
+            }
+            while let Some(length) = out.first_chunk::<4>() {
+                let frame = out.split_to(4 + u32::from_be_bytes(*length) as usize);
+                assert_eq!(frame[4], kind::TERMINAL);
+                let seen = match TerminalMessage::decode(&frame[5..]).unwrap() {
+                    TerminalMessage::Output { offset, bytes } => match all.last_mut() {
+                        Some(Seen::Output(first, length)) if *first + *length as u64 == offset => {
+                            *length += bytes.len();
+                            continue;
+                        }
+                        _ => Seen::Output(offset, bytes.len()),
+                    },
+                    TerminalMessage::Gap { from, to } => Seen::Gap(from, to),
+                    TerminalMessage::Snapshot { part, .. } if part > 0 => continue,
+                    TerminalMessage::Snapshot { offset, .. } => Seen::Snapshot(offset),
+                    TerminalMessage::Resized { offset, cols, you_control, .. } => {
+                        Seen::Resized(offset, cols, you_control)
+                    }
+                    TerminalMessage::InputTaken { offset } => Seen::Taken(offset),
+                    TerminalMessage::Exited { offset, .. } => Seen::Exited(offset),
+                    TerminalMessage::Input { .. } => panic!("input for a viewer"),
+                };
+                all.push(seen);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backlog_is_sent_whole_up_to_the_bound_and_not_beyond() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, ..) = state.attach(attach(), now).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(0, 80, false)]);
+        state.on_output(&vec![b'x'; MAX_BEHIND as usize]);
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(0, MAX_BEHIND as usize)]);
+
+        state.on_output(&vec![b'x'; MAX_BEHIND as usize + 1]);
+        let end = 2 * MAX_BEHIND + 1;
+        let (seen, next) = look(&mut state, key, now);
+        assert_eq!(seen, [Seen::Gap(MAX_BEHIND, end), Seen::Snapshot(end)]);
+        // Its scrollback follows when it is quiet, once.
+        let Next::WaitUntil(quiet) = next else { panic!("{next:?}") };
+        state.on_output(b"more");
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(end, 4)]);
+        assert_eq!(look(&mut state, key, quiet).0, [Seen::Snapshot(end + 4)]);
+        assert_eq!(look(&mut state, key, quiet + Duration::from_secs(9)), (vec![], Next::Wait));
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_gets_all_that_is_kept_however_much_it_is() {
+        let (mut state, now) = (session(), Instant::now());
+        state.on_output(&vec![b'x'; 3 << 20]);
+        let (key, ..) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(5, 80, false), Seen::Output(5, (3 << 20) - 5)]);
+        // What is no longer kept is a declared gap.
+        state.on_output(&vec![b'x'; 3 << 20]);
+        let (key, _, attached) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
+        assert!(attached.status.kept_from > 5);
+        assert_eq!(look(&mut state, key, now).0, [Seen::Gap(5, 6 << 20), Seen::Snapshot(6 << 20)]);
+    }
+
+    #[tokio::test]
+    async fn output_is_gathered_under_load_and_an_echo_never() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, ..) = state.attach(attach(), now).unwrap();
+        look(&mut state, key, now);
+        let mut held = None;
+        for offset in (0..).step_by(5_000).take(10) {
+            state.on_output(&[b'x'; 5_000]);
+            match look(&mut state, key, now) {
+                (seen, Next::Wait) => assert_eq!(seen, [Seen::Output(offset, 5_000)]),
+                (seen, Next::WaitUntil(time)) => {
+                    assert!(seen.is_empty() && offset >= 16_384, "{offset} is no load");
+                    held = held.or(Some((offset, time)));
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let (offset, time) = held.expect("nothing was ever gathered");
+        assert!(time - now <= Duration::from_millis(3));
+        // A key is typed: its echo does not wait.
+        state.on_input(key, 0, b"k").unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(offset, 5_000)]);
+        state.on_typed(1);
+        assert_eq!(look(&mut state, key, now).0, [Seen::Taken(1)]);
+        state.on_output(b"k");
+        assert_eq!(look(&mut state, key, now + Duration::from_millis(3)).0, [Seen::Output(offset + 5_000, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_lossless_viewer_stops_the_reading_before_the_ring_turns() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, ..) = state.attach(Attach { lossless: true, ..attach() }, now).unwrap();
+        let mut printed = 0;
+        while state.may_read() {
+            state.on_output(&[b'x'; MAX_READ]);
+            printed += MAX_READ;
+            assert!(printed <= 4 << 20, "the ring has turned");
+        }
+        assert!(printed > 1 << 20);
+        // One that only looks does not stop it.
+        let other = state.attach(attach(), now).unwrap().0;
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(0, 80, false), Seen::Output(0, printed)]);
+        assert!(state.may_read());
+        state.on_output(&vec![b'x'; 4 << 20]);
+        assert!(!state.may_read());
+        state.detach(key);
+        assert!(state.may_read());
+        state.detach(other);
+    }
+
+    #[tokio::test]
+    async fn the_end_comes_last_and_once() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, ..) = state.attach(attach(), now).unwrap();
+        state.on_output(b"last words");
+        state.on_reaped();
+        state.on_exit(ExitRecord { state: SessionState::Exited { code: 0 }, offset: 10, at: 1 });
+        let wanted = [Seen::Resized(0, 80, false), Seen::Output(0, 10), Seen::Exited(10)];
+        assert_eq!(look(&mut state, key, now), (wanted.into(), Next::Wait));
+        assert_eq!(look(&mut state, key, now), (vec![], Next::Wait));
+        // Typing into what has ended is no fault, and changes nothing.
+        state.on_input(key, 0, b"x").unwrap();
+        assert!(state.pending_input().is_empty());
+    }
+}

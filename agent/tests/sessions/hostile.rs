@@ -161,7 +161,8 @@ async fn connections_that_say_nothing_are_closed_and_bounded() {
     let begun = Instant::now();
     let mut first = &silent[0];
     first.set_read_timeout(Some(DEADLINE)).unwrap();
-    assert_eq!(first.read(&mut [0]).unwrap(), 0);
+    // Unlike `read` this goes on after a signal, of which a runtime with children has many.
+    assert_eq!(first.read_to_end(&mut Vec::new()).unwrap(), 0);
     assert!(begun.elapsed() < Duration::from_secs(20));
     // The daemon's own connection was there all the time, and new ones are served again.
     assert_eq!(sessions.list().await.len(), 1);

@@ -264,15 +264,14 @@ impl Handle {
     pub async fn call(&self, peer: &DeviceId, body: Vec<u8>, deadline: Option<Duration>) -> Result<Answer, CallError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.with(|state, now| {
-            if state.ended {
-                return Err(CallError::UnknownPeer);
-            }
             let id = state.endpoint.call(now, peer, body, deadline)?;
-            state.waiters.insert((*peer, id), sender);
+            if !state.ended {
+                state.waiters.insert((*peer, id), sender);
+            }
             Ok(id)
         })?;
         let _waiting = Waiting { handle: self, peer: *peer, id };
-        // The sender is dropped only when the driver ends.
+        // The sender is dropped only when the driver ends, or has ended.
         Ok(receiver.await.unwrap_or(Answer::LinkGone))
     }
 

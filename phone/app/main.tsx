@@ -2,7 +2,7 @@
 
 import { render } from "preact";
 import { loadCore } from "./core";
-import { handle, say, sentence, startModel, STATE, theCore } from "./model";
+import { handle, say, sentence, startModel, STATE, stopModel, theCore } from "./model";
 import { route, startRouting } from "./route";
 import { Devices } from "./screens/devices";
 import { Broken, Insecure, Loading, OtherTab } from "./screens/gate";
@@ -61,11 +61,11 @@ async function boot(): Promise<void> {
   await start();
 }
 
-function otherTab(lost: boolean): void {
+function otherTab(gone: boolean): void {
   const takeOver = () =>
     // After losing the link this page's core is stopped for good; a fresh page is the honest way back.
-    lost ? reloadWithLink() : void holdLink(true, movedAway).then(start);
-  render(<OtherTab lost={lost} onTakeOver={takeOver} />, root);
+    gone ? reloadWithLink() : void holdLink(true, movedAway).then(start);
+  render(<OtherTab lost={gone} onTakeOver={takeOver} />, root);
 }
 
 function reloadWithLink(): void {
@@ -73,8 +73,11 @@ function reloadWithLink(): void {
   location.reload();
 }
 
+let lost = false;
+
 function movedAway(): void {
-  theCore().stop();
+  lost = true;
+  stopModel();
   otherTab(true);
 }
 
@@ -86,6 +89,8 @@ async function start(): Promise<void> {
     const core = await loadCore(state, handle);
     // Nothing is said to anyone before the identity and the counters are safe.
     await vault.save(STATE, core.exportState());
+    // Another tab may have taken the link while this one was loading.
+    if (lost) return;
     await startModel(core, vault);
     void navigator.storage?.persist?.();
   } catch (error) {

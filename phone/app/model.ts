@@ -70,6 +70,11 @@ export function theVault(): Vault {
   return vault;
 }
 
+/** For a page that has lost the link to another tab, be it loaded or not. */
+export function stopModel(): void {
+  core?.stop();
+}
+
 export async function startModel(with_: Core, store: Vault): Promise<void> {
   core = with_;
   vault = store;

@@ -23,6 +23,10 @@ pub enum ErrorCode {
     TooMany,
     /// The machine could not do it; the message says why.
     Failed,
+    /// The callee has too much to do; ask again later.
+    Busy,
+    /// Whether it was done is not known: the callee ended between starting and answering.
+    Indeterminate,
 }
 
 /// A refusal. The message is a whole sentence for a person.

@@ -82,6 +82,8 @@ fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
         ErrorCode::Conflict => "`happy ls` shows how things stand now.",
         ErrorCode::TooMany => "End some that are no longer needed, or wait a moment.",
         ErrorCode::Failed => "`happy logs` may say more.",
+        ErrorCode::Busy => "Try again in a moment.",
+        ErrorCode::Indeterminate => "Look whether it was done before you do it again.",
     }
 }
 

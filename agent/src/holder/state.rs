@@ -493,9 +493,11 @@ mod tests {
         let (seen, next) = look(&mut state, key, now);
         assert_eq!(seen, [Seen::Gap(MAX_BEHIND, end), Seen::Snapshot(end)]);
         // Its scrollback follows when it is quiet, once.
-        let Next::WaitUntil(quiet) = next else { panic!("{next:?}") };
+        assert!(matches!(next, Next::WaitUntil(_)));
         state.on_output(b"more");
-        assert_eq!(look(&mut state, key, now).0, [Seen::Output(end, 4)]);
+        let (seen, next) = look(&mut state, key, now + Duration::from_millis(3));
+        assert_eq!(seen, [Seen::Output(end, 4)]);
+        let Next::WaitUntil(quiet) = next else { panic!("{next:?}") };
         assert_eq!(look(&mut state, key, quiet).0, [Seen::Snapshot(end + 4)]);
         assert_eq!(look(&mut state, key, quiet + Duration::from_secs(9)), (vec![], Next::Wait));
     }

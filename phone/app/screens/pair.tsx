@@ -40,7 +40,7 @@ export function Pair() {
     say(`Paired with ${machine(paired)?.name ?? "the machine"}.`);
     replace({ at: "sessions", device: paired });
   }, [paired]);
-  useEffect(() => () => theCore().cancelPairing(), []);
+  useEffect(() => cancel, []);
 
   const step = pairing.value;
   if (step.step === "code") {

@@ -342,6 +342,11 @@ impl Hub {
     }
 
     pub fn keep(&self, peer: happy_pairing::PairedPeer, origin: &Origin) {
+        // It may have been reached through another relay so far.
+        let (device, before) = (peer.identity.device_id(), self.handle(&peer.identity.device_id()));
+        if let Some(handle) = before {
+            handle.remove_peer(&device);
+        }
         let kept = self.state.borrow_mut().keep(peer, origin);
         match kept {
             Ok(device) => {

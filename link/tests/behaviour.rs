@@ -236,6 +236,92 @@ fn resume_brings_back_the_same_bytes_at_once() {
 }
 
 #[test]
+fn resume_on_a_path_that_never_went_down_here_resends_as_well() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.emit(&id(2), b"event".to_vec()).unwrap();
+    let lost = lone.packets();
+    lone.now += ms(20);
+    puppet.say(&mut lone, &resume(0));
+    assert!(lone.packets().contains(&lost[0]));
+    assert!(lone.events().is_empty(), "the link was up all the time");
+}
+
+#[test]
+fn any_packet_on_a_new_path_resends_what_was_sent_before_it() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.emit(&id(2), b"event".to_vec()).unwrap();
+    let lost = lone.packets();
+    lone.endpoint.handle_disconnected(lone.now);
+    lone.now += SECOND;
+    lone.log_in();
+    lone.presence(2, true);
+    lone.frames();
+    puppet.say(&mut lone, &frame(None, 0, &[]));
+    assert!(lone.packets().contains(&lost[0]));
+}
+
+#[test]
+fn a_peer_that_is_told_to_be_here_again_is_asked_whether_it_knows_the_session() {
+    let (mut lone, mut puppet) = linked();
+    lone.presence(2, true);
+    let packets = lone.packets();
+    assert_eq!(said(&mut puppet, &packets), [(None, 0, vec![Said::Signal("resume")])]);
+    assert!(lone.endpoint.is_up(&id(2)));
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_tried_again_after_a_second() {
+    let (mut lone, mut puppet) = linked();
+    lone.relay(&FromRelay::Undeliverable { to: id(2), tag: 0, reason: Undelivered::Unreachable });
+    assert!(lone.events().contains(&Event::LinkDown { peer: id(2), why: LinkDown::Away }));
+    assert!(lone.wait(ms(990)).is_empty());
+    let sent: Vec<_> = lone.wait(ms(20)).iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(said(&mut puppet, &sent), [(None, 0, vec![Said::Signal("resume")])]);
+    puppet.say(&mut lone, &resume(0));
+    assert!(lone.events().contains(&Event::LinkUp { peer: id(2), resumed: true, same_life: true }));
+}
+
+#[test]
+fn a_session_in_which_nothing_opens_any_more_is_given_up() {
+    let broken = |puppet: &Puppet| {
+        let mut packet = vec![5];
+        packet.extend_from_slice(&puppet.session);
+        packet.resize(100, 0);
+        packet
+    };
+    let (mut lone, puppet) = linked();
+    (0..7).for_each(|_| lone.deliver(2, &broken(&puppet)));
+    assert!(lone.packets().is_empty());
+    lone.deliver(2, &broken(&puppet));
+    assert_eq!(lone.packets(), [Packet::UnknownSession(puppet.session).to_vec()], "a machine asks for a new handshake");
+
+    let mut lone = Lone::phone();
+    let mut puppet = Puppet::answer(&mut lone, 2, 9);
+    puppet.say(&mut lone, &resume(0));
+    lone.frames();
+    lone.now += SECOND * 3;
+    (0..8).for_each(|_| lone.deliver(2, &broken(&puppet)));
+    assert!(lone.packets().iter().any(|packet| packet[0] == 1), "a phone makes one");
+}
+
+#[test]
+fn a_frame_that_is_never_accepted_ends_in_a_new_handshake() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.emit(&id(2), b"event".to_vec()).unwrap();
+    let mut hinted = None;
+    for second in 0..60 {
+        // The peer lives and says so, but what was sent never reaches it.
+        puppet.say(&mut lone, &frame(None, 0, &[Record::Ping(1)]));
+        let sent: Vec<_> = lone.wait(SECOND).iter().filter_map(|frame| payload(frame)).collect();
+        if sent.contains(&Packet::UnknownSession(puppet.session).to_vec()) {
+            hinted = Some(second);
+            break;
+        }
+    }
+    assert!(hinted.is_some_and(|second| (20..40).contains(&second)), "{hinted:?}");
+}
+
+#[test]
 fn a_full_queue_is_given_time_and_only_what_was_refused_is_sent_again() {
     let (mut lone, mut puppet) = linked();
     lone.endpoint.emit(&id(2), vec![0; 80_000]).unwrap();
@@ -623,6 +709,22 @@ fn while_someone_waits_a_dead_connection_is_given_up_after_two_seconds() {
         lone.endpoint.handle_disconnected(lone.now);
         assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Ours(Code::SILENT) }));
         assert!(matches!(lone.endpoint.wants_connection(lone.now), Dial::At(at) if at <= lone.now + ms(100)));
+    }
+}
+
+#[test]
+fn a_connection_that_lasted_is_dialled_again_at_once() {
+    for (lasted, soon) in [(SECOND, false), (SECOND * 11, true)] {
+        let mut lone = Lone::new(Login::Device { epoch: 1 });
+        for _ in 0..40 {
+            lone.now += SECOND * 10;
+            lone.endpoint.handle_disconnected(lone.now);
+        }
+        lone.log_in();
+        lone.now += lasted;
+        lone.endpoint.handle_disconnected(lone.now);
+        let Dial::At(at) = lone.endpoint.wants_connection(lone.now) else { panic!() };
+        assert_eq!(at - lone.now <= ms(100), soon, "after {lasted:?}: {:?}", at - lone.now);
     }
 }
 

@@ -15,6 +15,8 @@ const SCREENS = process.env.HAPPY_SCREENS;
 async function picture(page, name) {
   if (!SCREENS) return;
   await mkdir(SCREENS, { recursive: true });
+  // A notice comes over every screen, and goes by itself.
+  await page.locator('.notice').waitFor({ state: 'detached' });
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
     // Two frames: one for the styles, one for what they move.

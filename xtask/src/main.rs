@@ -2,6 +2,7 @@
 
 mod bench;
 mod report;
+mod screens;
 mod test;
 mod tools;
 mod up;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::Arguments),
     /// Builds the phone app into phone/dist.
     Web(web::Arguments),
+    /// Takes the pictures in docs/screens anew.
+    Screens,
     /// Measures, beside a baseline in the same run.
     Bench(bench::Arguments),
 }
@@ -36,6 +39,7 @@ fn main() -> std::process::ExitCode {
         Task::Up(arguments) => up::run(arguments),
         Task::Test(arguments) => test::run(arguments),
         Task::Web(arguments) => web::run(arguments),
+        Task::Screens => screens::run(),
         Task::Bench(arguments) => bench::run(arguments),
     };
     match outcome {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools::{self, CHROMIUM, NODE, NPM, TMUX, VIM};
+use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, TMUX, VIM};
 use crate::{report, root};
 
 /// Which suites to run.
@@ -80,10 +80,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
             .for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
         return Ok(());
     }
-    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM])?;
+    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL])?;
     tools::require_rust_parts()?;
     tools::npm_ci(&root().join("phone"))?;
-    tools::npm_ci(&root().join("tests/browser"))?;
 
     let mut failed = Vec::new();
     let mut times = Vec::new();
@@ -120,7 +119,7 @@ impl Suite {
         let mut command = Command::new(self.program);
         command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
         if self.name == "browser" {
-            build_binaries()?;
+            prepare_browser()?;
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program))?;
         let deadline = Instant::now() + Duration::from_secs(self.minutes * 60);
@@ -139,8 +138,13 @@ impl Suite {
     }
 }
 
-/// The browser test starts these as processes.
-fn build_binaries() -> Result<()> {
+/// What the browser test needs: its tools, its driver, and the programs that it starts.
+///
+/// # Errors
+/// When one of them is missing and cannot be had.
+pub fn prepare_browser() -> Result<()> {
+    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL])?;
+    tools::npm_ci(&root().join("tests/browser"))?;
     tools::quiet(
         Command::new("cargo").args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()),
     )

@@ -23,6 +23,8 @@ pub const CHROMIUM: Tool = Tool { program: "chromium", package: "chromium", purp
 pub const TMUX: Tool = Tool { program: "tmux", package: "tmux", purpose: "the tests in a real terminal" };
 /// The editor of the scan-to-shell test.
 pub const VIM: Tool = Tool { program: "vim", package: "vim", purpose: "the test of a full-screen program" };
+/// Makes the certificate of the relay in the browser tests.
+pub const OPENSSL: Tool = Tool { program: "openssl", package: "openssl", purpose: "the certificate of a test relay" };
 /// Runs the browser tests and builds the phone app.
 pub const NODE: Tool = Tool { program: "node", package: "nodejs", purpose: "the phone app and the browser tests" };
 /// Installs the packages that the phone app is built with.

@@ -171,16 +171,15 @@ async fn what_lies_around_among_sessions_harms_nobody() {
 
 #[tokio::test]
 async fn a_home_too_deep_for_a_socket_works() {
-    let home = Home::new();
-    let deep = home.path().join("deep/".repeat(40));
-    let sessions = Sessions::open(config(&deep)).await.unwrap();
+    let home = Home::below(&"deep/".repeat(40));
+    let sessions = home.open().await;
     let session = sessions.create(SessionCreate { command: vec!["cat".into()], ..Default::default() }).await.unwrap();
     drop(sessions);
-    let sessions = Sessions::open(config(&deep)).await.unwrap();
+    let sessions = home.open().await;
     let mut glass = Glass::attach(&sessions, from_start(&session)).await;
     glass.type_in(b"\x04").await;
     assert_eq!(glass.until_exit().await, Exit::Code(0));
-    let socket = SessionDir::new(deep.join("sessions").join(session.id.to_string())).description().unwrap().socket;
+    let socket = home.socket(session.id);
     assert!(socket.exists());
     sessions.kill(session.id).await.unwrap();
     assert!(!socket.exists());

@@ -23,16 +23,23 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// A home directory whose holders end with the test, whatever happens.
 pub struct Home {
-    dir: tempfile::TempDir,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
 }
 
 impl Home {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self::below("")
+    }
+
+    /// A home in a directory of this name.
+    pub fn below(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { path: dir.path().join(name), _dir: dir }
     }
 
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 
     pub fn config(&self) -> Config {

@@ -92,7 +92,7 @@ export function Sessions(props: { device: string }) {
         </ul>
       </main>
       {ending && (
-        <Confirm title={`End ${ending.title || ending.name}?`} yes="End the session" onClose={() => setEnding(null)} onYes={() => void end(ending)}>
+        <Confirm title={`End ${ending.title || ending.name}?`} yes="End it" onClose={() => setEnding(null)} onYes={() => void end(ending)}>
           <p>
             The program gets a hang-up and, if it is still there after five seconds, is ended without mercy. What it has not saved is lost.
           </p>

@@ -1,9 +1,9 @@
 /** One session, live. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
-import { attempt, decidesSize, machine, refusal, statusFor, theCore } from "../model";
+import { attempt, decidesSize, machine, refusal, sentence, statusFor, theCore } from "../model";
 import { back } from "../route";
 import type { Role } from "../rpc";
 import { fontSize, isDark } from "../settings";
@@ -47,7 +47,8 @@ const drafts = new Map<string, string>();
 export function TerminalScreen(props: { device: string; session: string }) {
   const m = machine(props.device);
   if (!m) return <UnknownMachine />;
-  return <Live key={`${props.device}/${props.session}`} {...props} />;
+  // The colours of what was drawn belong to a theme, so another theme draws anew.
+  return <Live key={`${props.device}/${props.session}/${isDark()}`} {...props} />;
 }
 
 function Live(props: { device: string; session: string }) {
@@ -58,7 +59,8 @@ function Live(props: { device: string; session: string }) {
   const [away] = useState(() => signal(false));
   const [choosing, setChoosing] = useState(false);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
+    installPalette(isDark());
     const live = new View(scroller.current!, props.device, props.session, (next) => (frame.value = next), (scrolled) => (away.value = scrolled));
     view.current = live;
     // A finger would call up the phone's keyboard; a mouse belongs to someone with a real one.
@@ -69,8 +71,6 @@ function Live(props: { device: string; session: string }) {
       releaseAll();
     };
   }, []);
-  const dark = isDark();
-  useEffect(() => installPalette(dark), [dark]);
   const size = fontSize.value;
   useEffect(() => view.current?.measure(), [size]);
 
@@ -90,8 +90,15 @@ function Live(props: { device: string; session: string }) {
         </button>
       </TopBar>
       <main class="terminal">
-        {now.problem !== undefined && <Problem>{now.problem}</Problem>}
-        <div class="stage">
+        {now.problem !== undefined && (
+          <div class="nosession">
+            <Problem>{sentence(now.problem)}</Problem>
+            <button class="button quiet wide" onClick={back}>
+              Back to the sessions
+            </button>
+          </div>
+        )}
+        <div class="stage" hidden={now.problem !== undefined}>
           <div
             ref={scroller}
             class={live || now.ended !== undefined ? "rows" : "rows stale"}
@@ -144,7 +151,8 @@ function Live(props: { device: string; session: string }) {
             </button>
           </div>
         ) : (
-          act && (
+          act &&
+          now.problem === undefined && (
             <div class="input">
               <KeyBar terminal={terminal} disabled={!typing} />
               <Compose

@@ -1,7 +1,6 @@
 /**
- * The 256 colours as classes in constructed style sheets, one per theme; the policy of the page allows no inline styles.
- * Text on the default background is raised to the contrast that WCAG AA asks for; on a background of its own it stays as
- * the program meant it.
+ * The 256 colours as classes in a constructed style sheet; the policy of the page allows no inline styles. Text is raised to
+ * the contrast that WCAG AA asks for, on whatever background it stands.
  */
 
 type Rgb = readonly [number, number, number];
@@ -32,20 +31,52 @@ const DARK: Look = {
 
 const AA = 4.5;
 
-let installed: CSSStyleSheet | null = null;
+/** Colours as the core gives them: 0 for the default, an entry of the palette, or red, green and blue. */
+export const INDEXED = 1 << 24;
+export const DIRECT = 2 << 24;
+/** Ours, for what is inverted: the default colours in the place of the other. */
+export const DEFAULT_FOREGROUND = 3 << 24;
+export const DEFAULT_BACKGROUND = DEFAULT_FOREGROUND + 1;
 
-/** Installs the classes: `f0…` text on the default background, `g0…` text on another, `b0…` backgrounds. */
+let installed: CSSStyleSheet | null = null;
+let current = LIGHT;
+/** Text colours on backgrounds, by both numbers. Programs use few pairs; a picture made of colours starts over. */
+const onBackground = new Map<number, string>();
+const MOST_PAIRS = 4_096;
+
+/** Installs the classes: `f0…` text on the default background, `b0…` backgrounds. What was drawn before has to be drawn again. */
 export function installPalette(dark: boolean): void {
-  const look = dark ? DARK : LIGHT;
-  const background = parse(look.background);
-  const rules = [`:root{--t-fg:${look.foreground};--t-bg:${look.background}}`];
+  current = dark ? DARK : LIGHT;
+  onBackground.clear();
+  const background = parse(current.background);
+  const rules = [`:root{--t-fg:${current.foreground};--t-bg:${current.background}}`];
   for (let index = 0; index < 256; index += 1) {
-    const color = index < 16 ? parse(look.ansi[index]!) : cube(index);
-    rules.push(`.f${index}{color:${css(readable(color, background, dark))}}`);
-    rules.push(`.g${index}{color:${css(color)}}`, `.b${index}{background:${css(color)}}`);
+    const color = rgb(INDEXED | index, "foreground");
+    rules.push(`.f${index}{color:${css(readable(color, background))}}`, `.b${index}{background:${css(color)}}`);
   }
   installed ??= adopt();
   installed.replaceSync(rules.join("\n"));
+}
+
+/** The colour for text on a background of its own, both as the core gives them. */
+export function textOn(foreground: number, background: number): string {
+  const pair = foreground * 2 ** 26 + background;
+  let found = onBackground.get(pair);
+  if (found === undefined) {
+    if (onBackground.size >= MOST_PAIRS) onBackground.clear();
+    found = css(readable(rgb(foreground, "foreground"), rgb(background, "background")));
+    onBackground.set(pair, found);
+  }
+  return found;
+}
+
+function rgb(value: number, otherwise: "foreground" | "background"): Rgb {
+  if (value === DEFAULT_FOREGROUND) return parse(current.foreground);
+  if (value === DEFAULT_BACKGROUND) return parse(current.background);
+  if (value >= DIRECT) return [(value >> 16) & 255, (value >> 8) & 255, value & 255];
+  if (value < INDEXED) return parse(current[otherwise]);
+  const index = value & 255;
+  return index < 16 ? parse(current.ansi[index]!) : cube(index);
 }
 
 function adopt(): CSSStyleSheet {
@@ -65,14 +96,15 @@ function cube(index: number): Rgb {
   return [level(Math.floor(n / 36)), level(Math.floor(n / 6) % 6), level(n % 6)];
 }
 
-/** Moves a colour towards white or black until it can be read. */
-function readable(color: Rgb, background: Rgb, dark: boolean): Rgb {
-  const goal = dark ? 255 : 0;
-  let current = color;
-  for (let step = 0; step < 20 && contrast(current, background) < AA; step += 1) {
-    current = [current[0] + (goal - current[0]) * 0.12, current[1] + (goal - current[1]) * 0.12, current[2] + (goal - current[2]) * 0.12];
+/** Moves a colour towards white or black, whichever stands out more, until it can be read. */
+function readable(color: Rgb, background: Rgb): Rgb {
+  const goal = contrast([255, 255, 255], background) > contrast([0, 0, 0], background) ? 255 : 0;
+  const step = (channel: number, share: number) => channel + (goal - channel) * share;
+  for (let share = 0; share < 1; share += 0.1) {
+    const moved: Rgb = [step(color[0], share), step(color[1], share), step(color[2], share)];
+    if (contrast(moved, background) >= AA) return moved;
   }
-  return current;
+  return [goal, goal, goal];
 }
 
 function contrast(a: Rgb, b: Rgb): number {

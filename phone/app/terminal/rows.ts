@@ -4,6 +4,7 @@
  */
 
 import { Attribute, RUN_FIELDS, type Terminal } from "../core";
+import { DEFAULT_BACKGROUND, DEFAULT_FOREGROUND, DIRECT, INDEXED, textOn } from "./palette";
 
 /** Rows of history that stay in the document. */
 const HISTORY_ROWS = 5_000;
@@ -13,9 +14,6 @@ const BLOCK_ROWS = 100;
 const END_PX = 8;
 
 const WRAPPED = "wrapped";
-
-const INDEXED = 1 << 24;
-const DIRECT = 2 << 24;
 
 interface Block {
   element: HTMLElement;
@@ -175,10 +173,14 @@ function span(text: string, cells: number, foreground: number, background: numbe
   const classes: string[] = [];
   const inverse = (attributes & Attribute.Inverse) !== 0;
   const [front, behind] = inverse ? [background, foreground] : [foreground, background];
-  if (front) colour(element, classes, front, behind || inverse ? "g" : "f");
-  else if (inverse) classes.push("fd");
-  if (behind) colour(element, classes, behind, "b");
+  if (behind >= DIRECT) element.style.background = `#${(behind & 0xffffff).toString(16).padStart(6, "0")}`;
+  else if (behind >= INDEXED) classes.push(`b${behind & 0xff}`);
   else if (inverse) classes.push("bd");
+  if (inverse && !front && !behind) classes.push("fd");
+  else if (behind) element.style.color = textOn(inverse && !front ? DEFAULT_BACKGROUND : front, behind);
+  else if (inverse) element.style.color = textOn(front, DEFAULT_FOREGROUND);
+  else if (front >= DIRECT) element.style.color = textOn(front, 0);
+  else if (front >= INDEXED) classes.push(`f${front & 0xff}`);
   if (attributes & Attribute.Bold) classes.push("bold");
   if (attributes & Attribute.Faint) classes.push("faint");
   if (attributes & Attribute.Italic) classes.push("italic");
@@ -191,16 +193,6 @@ function span(text: string, cells: number, foreground: number, background: numbe
   }
   if (classes.length > 0) element.className = classes.join(" ");
   return element;
-}
-
-function colour(element: HTMLElement, classes: string[], value: number, kind: "f" | "g" | "b"): void {
-  if (value >= DIRECT) {
-    const rgb = `#${(value & 0xffffff).toString(16).padStart(6, "0")}`;
-    if (kind === "b") element.style.background = rgb;
-    else element.style.color = rgb;
-  } else if (value >= INDEXED) {
-    classes.push(kind + (value & 0xff));
-  }
 }
 
 function div(name: string): HTMLElement {

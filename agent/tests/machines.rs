@@ -50,6 +50,20 @@ fn a_machine_joins_another_and_works_there() {
     }
 }
 
+/// Taking up an invitation is asking for a shell over there, not giving one away here.
+#[test]
+fn a_machine_that_was_joined_may_do_nothing_at_the_one_that_joined_it() {
+    let (host, guest) = two();
+    pair(&host, &guest, "machine", "laptop");
+    let name = machine_name(&host);
+    guest.until(&["devices"], |list| list["machines"][0]["link_up"] == true);
+    guest.run(&["ls", "--machine", &name]).ok();
+    host.until(&["devices"], |list| list["devices"][0]["presence"] == "here");
+    host.run(&["ls", "--machine", "laptop"]).fails_with(&["ask for an invitation"]);
+    host.run(&["run", "--machine", "laptop", "-d", "true"]).fails_with(&["ask for an invitation"]);
+    assert_eq!(guest.json(&["ls"]).as_array().map(Vec::len), Some(0));
+}
+
 #[test]
 fn a_viewer_may_look_and_nothing_else() {
     let (host, guest) = two();
@@ -155,9 +169,8 @@ fn a_revoked_machine_is_told_and_stays_out() {
     guest.run(&["ls", "--machine", &name]).fails_with(&["removed this machine"]);
     let mut again = host.spawn(&["pair"]);
     let link = link(&mut again);
-    let mut join = guest.spawn(&["join", &link]);
-    let code = code(&mut join);
-    again.type_line(&code);
+    // Nobody has to type a code for it.
+    guest.run(&["join", &link]).fails_with(&["removed this one for good"]);
     again.finish().fails_with(&["not paired"]);
     assert!(host.json(&["devices"])["devices"][0]["removed_at"].is_u64());
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity, OneTimePrekey, SignedPrekey,
-    handshake::{HelloView, Responder},
+    handshake::{HelloView, Refused, Responder},
 };
 use happy_wire::packet::{Gone, Packet, SESSION_ID};
 use rand_core::CryptoRng;
@@ -46,6 +46,8 @@ pub struct HostConfig {
     pub relays: Vec<Origin>,
     /// Where this machine's next statement goes.
     pub next_statement: NextStatement,
+    /// Devices that this machine has removed. Their keys cannot be paired again, so nobody has to type a code for them.
+    pub removed: Vec<DeviceId>,
     /// The time of the wall clock at the start, seconds, for the statement.
     pub unix_now: u64,
 }
@@ -95,6 +97,10 @@ pub enum EndReason {
     BadPeer,
     /// The device went away after the code was typed. It is not stored.
     NoAnswer,
+    /// The device was removed from this machine for good; it needs new keys.
+    RemovedDevice,
+    /// [`Host::abort`].
+    NotStored,
 }
 
 /// What a typed code was.
@@ -124,6 +130,7 @@ pub struct Host {
     machine_name: String,
     relays: Vec<Origin>,
     next_statement: NextStatement,
+    removed: Vec<DeviceId>,
     /// Wall clock minus `now`, seconds.
     unix_at_zero: u64,
     garbage: u32,
@@ -205,6 +212,7 @@ impl Host {
             machine_name: clean_name(&config.machine_name),
             relays: config.relays,
             next_statement: config.next_statement,
+            removed: config.removed,
             unix_at_zero: config.unix_now.saturating_sub(now.as_secs()),
             garbage: 0,
             state: State::Open { until: now + INVITATION_LIFETIME },
@@ -284,6 +292,15 @@ impl Host {
         }
     }
 
+    /// To be called before anything is sent when what [`HostEvent::Paired`] holds could not be stored: the other side never hears
+    /// Done, but that the pairing failed.
+    pub fn abort(&mut self, rng: &mut impl CryptoRng, now: Duration) {
+        if matches!(self.state, State::Paired { .. }) {
+            self.outbox = Outbox::default();
+            self.end(rng, now, EndReason::NotStored);
+        }
+    }
+
     /// To be called when this machine has made another statement in the meantime.
     pub fn set_next_statement(&mut self, next: NextStatement) {
         self.next_statement = next;
@@ -344,6 +361,9 @@ impl Host {
         let Some((responder, welcome, origin_fits)) = self.prove(rng, from, bytes) else {
             return self.on_garbage(rng, now);
         };
+        if self.removed.contains(&from) {
+            return self.refuse_removed(now, from, bytes);
+        }
         // PROTOCOL 11: the first Hello whose mac_1 holds burns the invitation, whatever its outcome.
         let welcome = Packet::Welcome(&welcome).to_vec();
         let until = now + CONFIRMING_TIME;
@@ -355,6 +375,16 @@ impl Host {
         } else {
             self.end(rng, now, EndReason::WrongOrigin);
         }
+    }
+
+    /// PROTOCOL 11: Remove is final for a key, so the device is told at once, signed, and the invitation is burnt.
+    fn refuse_removed(&mut self, now: Duration, guest: DeviceId, hello: &[u8]) {
+        let failed = Packet::Refused(&Refused::sign(&self.identity, Refused::REVOKED, hello)).to_vec();
+        self.one_time_prekey = None;
+        self.events.push_back(HostEvent::Ended(EndReason::RemovedDevice));
+        self.outbox.push(guest, failed.clone());
+        let (repeat, until) = (Backoff::new(now), now + FAILING_TIME);
+        self.state = State::Failing { guest, failed, repeat, until, gone: Gone::Used };
     }
 
     /// The responder, its Welcome, and whether the device came from an origin that stands in a link. `None` if the Hello proves nothing.

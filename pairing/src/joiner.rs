@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity,
-    handshake::{Initiator, Purpose},
+    handshake::{Initiator, Purpose, Refused},
 };
 use happy_wire::packet::{Gone, Packet};
 use rand_core::CryptoRng;
@@ -86,6 +86,11 @@ pub enum JoinFailure {
     /// The invitation was made by this very device.
     #[error("this invitation was made by this very device; use it on another one")]
     OwnInvitation,
+    /// The machine has removed this device, and Remove is final for its keys. Signed by the machine.
+    #[error(
+        "that machine has removed this device for good; let this device forget its keys, then pair it as a new one"
+    )]
+    Removed,
     /// The machine broke the protocol.
     #[error("the machine broke the protocol; upgrade the older side")]
     BadHost,
@@ -205,6 +210,7 @@ impl Joiner {
             Ok(Packet::Bundle(bundle)) => self.on_bundle(rng, now, bundle),
             Ok(Packet::Welcome(welcome)) => self.on_welcome(rng, now, welcome),
             Ok(Packet::InvitationGone(gone)) => self.on_gone(now, gone),
+            Ok(Packet::Refused(refused)) => self.on_refused(from, refused),
             Ok(Packet::Sealed { session, message }) => match self.state.session_mut() {
                 // An old copy after the end.
                 None => {}
@@ -227,6 +233,11 @@ impl Joiner {
         if self.state.repeat_mut().is_some_and(|repeat| repeat.is_due(now)) {
             self.repeat();
         }
+    }
+
+    /// To be called when this device has made another statement in the meantime.
+    pub fn set_next_statement(&mut self, next: NextStatement) {
+        self.next_statement = next;
     }
 
     /// The next packet to send, and to whom: always the host.
@@ -309,6 +320,17 @@ impl Joiner {
             }
             // A confirmed session is told by a sealed message.
             _ => {}
+        }
+    }
+
+    /// PROTOCOL 5: only a refusal of this very Hello, signed by the machine, counts.
+    fn on_refused(&mut self, host: DeviceId, refused: &[u8]) {
+        let State::Greeting { initiator, .. } = &self.state else { return self.on_garbage() };
+        match Refused::verify(&host, &initiator.hello_hash(), refused) {
+            Ok(Refused::REVOKED) => self.fail(JoinFailure::Removed),
+            // A reason of a later version; the timer ends it.
+            Ok(_) => {}
+            Err(_) => self.on_garbage(),
         }
     }
 

@@ -21,10 +21,10 @@ const MAX_STATEMENTS: usize = 10_000;
 pub struct Membership {
     me: DeviceId,
     statements: Vec<Statement>,
-    /// The last statement of each author, as what would follow it.
-    next: BTreeMap<DeviceId, NextStatement>,
-    /// INVARIANT: pairs (author, subject) for which the log holds a Remove.
-    removed: BTreeSet<(DeviceId, DeviceId)>,
+    /// Where the next statement of this device goes.
+    next: NextStatement,
+    /// INVARIANT: the devices that this one has removed.
+    removed: BTreeSet<DeviceId>,
 }
 
 /// A device in the eyes of this one.
@@ -46,13 +46,17 @@ impl Membership {
     /// The empty log of this device.
     #[must_use]
     pub fn new(me: DeviceId) -> Self {
-        Self { me, statements: Vec::new(), next: BTreeMap::new(), removed: BTreeSet::new() }
+        Self { me, statements: Vec::new(), next: NextStatement::FIRST, removed: BTreeSet::new() }
     }
 
     /// Adds a statement behind the others. Says whether it was new: a statement that stands in the log already is not an error.
     ///
+    /// Only this device's own statements must follow each other. One of another device may have any number and any predecessor, even a
+    /// number that it used before: it signs an Add, crashes before it is stored, and signs the next with the same number (PROTOCOL 11).
+    ///
     /// # Errors
-    /// When it does not continue what its author said before, or adds a device that the author has removed. The log is unchanged.
+    /// When it is this device's own and does not continue what it said before or adds a device that it has removed, or when the
+    /// log is full. The log is unchanged.
     pub fn append(&mut self, statement: Statement) -> Result<bool, AppendError> {
         if self.contains(&statement) {
             return Ok(false);
@@ -60,31 +64,31 @@ impl Membership {
         if self.statements.len() >= MAX_STATEMENTS {
             return Err(AppendError::Full);
         }
-        let author = statement.author();
-        let expected = self.next_of(author);
-        let continues = statement.number() == expected.number && statement.previous() == expected.previous;
-        // Of others we hear only what concerns us, so their numbers may jump; our own never do.
-        let jumps = author != self.me && statement.number() > expected.number;
-        if !continues && !jumps {
-            return Err(AppendError::OutOfSequence);
-        }
-        let pair = (author, statement.change().subject());
-        match statement.change() {
-            Change::Add { .. } if self.removed.contains(&pair) => return Err(AppendError::Removed),
-            Change::Add { .. } => {}
-            Change::Remove { .. } => {
-                self.removed.insert(pair);
+        if statement.author() == self.me {
+            self.check_own(&statement)?;
+            if let Change::Remove { subject } = statement.change() {
+                self.removed.insert(*subject);
             }
+            self.next = NextStatement::after(&statement);
         }
-        self.next.insert(author, NextStatement::after(&statement));
         self.statements.push(statement);
         Ok(true)
+    }
+
+    fn check_own(&self, statement: &Statement) -> Result<(), AppendError> {
+        if statement.number() != self.next.number || statement.previous() != self.next.previous {
+            return Err(AppendError::OutOfSequence);
+        }
+        match statement.change() {
+            Change::Add { subject, .. } if self.removed.contains(&subject.device_id()) => Err(AppendError::Removed),
+            Change::Add { .. } | Change::Remove { .. } => Ok(()),
+        }
     }
 
     /// Where this device's next statement goes.
     #[must_use]
     pub fn next(&self) -> NextStatement {
-        self.next_of(self.me)
+        self.next
     }
 
     /// Whose log it is.
@@ -125,7 +129,7 @@ impl Membership {
     /// Whether this device has removed that one, be it a member ever or not.
     #[must_use]
     pub fn is_removed(&self, device: &DeviceId) -> bool {
-        self.removed.contains(&(self.me, *device))
+        self.removed.contains(device)
     }
 
     /// The log as it is stored.
@@ -166,13 +170,8 @@ impl Membership {
         Ok(log)
     }
 
-    fn next_of(&self, author: DeviceId) -> NextStatement {
-        self.next.get(&author).copied().unwrap_or(NextStatement::FIRST)
-    }
-
     fn contains(&self, statement: &Statement) -> bool {
-        // The number is the cheap half of the answer, and nearly always the whole.
-        statement.number() < self.next_of(statement.author()).number && self.statements.contains(statement)
+        self.statements.contains(statement)
     }
 }
 
@@ -180,7 +179,7 @@ impl Membership {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// It does not follow the author's last statement.
+    /// It does not follow the last statement of this device, or stands in the log twice.
     #[error("the statement does not follow the last one of its author")]
     OutOfSequence,
     /// Remove is final for a key.
@@ -290,6 +289,21 @@ mod tests {
         let members = world.log.resolve();
         assert_eq!(members.len(), 1);
         assert_eq!(members[&phone.device_id()].removed, None);
+    }
+
+    #[test]
+    fn another_device_may_use_a_number_twice_and_come_back_to_an_older_one() {
+        let mut world = World::new();
+        let (phone, me) = (world.phone.clone(), world.me.clone());
+        let late = NextStatement { number: 7, previous: [3; 32] };
+        for (at, next) in [(1, NextStatement::FIRST), (2, NextStatement::FIRST), (3, late), (4, late)] {
+            let statement = Statement::sign(&phone, &next, at, add(&me, Role::Machine, "machine"));
+            assert_eq!(world.log.append(statement.clone()), Ok(true));
+            assert_eq!(world.log.append(statement), Ok(false), "it stands there already");
+        }
+        world.say(5, add(&phone, Role::Owner, "phone")).unwrap();
+        let read = Membership::decode(me.device_id(), &world.log.encode()).unwrap();
+        assert_eq!((read.statements().len(), read.next()), (5, world.log.next()));
     }
 
     #[test]

@@ -250,6 +250,7 @@ impl Machine {
             machine_name: "desk".into(),
             relays: vec![origin()],
             next_statement: NextStatement::FIRST,
+            removed: Vec::new(),
             unix_now: 0,
         };
         let mut host = Host::new(config, NOW);

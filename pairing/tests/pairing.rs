@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity, OneTimePrekey, SignedPrekey,
-    handshake::{Initiator, Purpose},
+    handshake::{Initiator, Purpose, Refused},
 };
 use happy_pairing::{
     Change, CodeAnswer, EndReason, Host, HostConfig, HostEvent, Invitation, JoinFailure, Joiner, JoinerConfig,
@@ -52,6 +52,10 @@ struct Joining {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with_removed(seed, Vec::new())
+    }
+
+    fn with_removed(seed: u64, removed: Vec<DeviceId>) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let machine = Identity::generate(&mut rng);
         let signed_prekey = SignedPrekey::generate(&mut rng, &machine, 1, UNIX);
@@ -69,6 +73,7 @@ impl World {
             machine_name: "desk".into(),
             relays: vec![origin(), Origin::parse("https://other.example").unwrap()],
             next_statement: NextStatement::FIRST,
+            removed,
             unix_now: UNIX,
         };
         Self {
@@ -549,6 +554,64 @@ fn a_device_that_used_another_origin_is_turned_away() {
     let second = world.join();
     world.run_for(5);
     assert!(matches!(world.failure(second), Some(JoinFailure::Gone(_))), "it is burnt");
+}
+
+#[test]
+fn a_removed_device_is_told_so_before_anybody_types_a_code() {
+    let phone = Identity::generate(&mut ChaCha20Rng::seed_from_u64(99));
+    let mut world = World::with_removed(40, vec![phone.device_id()]);
+    let phone = world.join_as(phone);
+    world.run_for(30);
+    assert_eq!((world.ended(), world.failure(phone)), (Some(EndReason::RemovedDevice), Some(JoinFailure::Removed)));
+    assert!(!world.host_events.iter().any(|event| matches!(event, HostEvent::CodeWanted { .. })));
+    assert!(world.host.is_over());
+    let second = world.join();
+    world.run_for(5);
+    assert_eq!(world.failure(second), Some(JoinFailure::Gone(Gone::Used)), "it is burnt");
+}
+
+#[test]
+fn a_refusal_that_the_machine_did_not_sign_is_ignored() {
+    let mut world = World::new(41);
+    let phone = world.join();
+    let (host, device) = (world.machine.device_id(), world.joiners[phone].identity.device_id());
+    let forger = Identity::generate(&mut world.rng);
+    let forged = Refused::sign(&forger, Refused::REVOKED, b"hello");
+    for _ in 0..50 {
+        world.send(host, device, Packet::Refused(&forged).to_vec());
+    }
+    assert!(world.run_until(|world| world.code(phone).is_some() && world.code_is_wanted()));
+    let code = world.code(phone).unwrap();
+    assert_eq!(world.type_code(&code), CodeAnswer::Right);
+    world.run_for(5);
+    world.assert_paired(phone);
+}
+
+#[test]
+fn a_pairing_that_could_not_be_stored_fails_on_both_sides() {
+    let mut world = World::new(42);
+    let (phone, code) = world.until_code();
+    assert_eq!(world.type_code(&code), CodeAnswer::Right);
+    // As the daemon does it: events first, then what is to be sent.
+    let host = world.machine.device_id();
+    let mut paired = false;
+    while !paired {
+        let ((at, _), (from, to, packet)) = world.on_the_way.pop_first().unwrap();
+        world.now = at;
+        if to != host {
+            world.deliver(from, to, &packet);
+            continue;
+        }
+        world.host.handle_packet(&mut world.rng, world.now, from, &packet);
+        while let Some(event) = world.host.poll_event() {
+            paired |= matches!(event, HostEvent::Paired(_));
+        }
+    }
+    world.host.abort(&mut world.rng, world.now);
+    world.drain();
+    world.run_for(40);
+    assert_eq!((world.ended(), world.failure(phone)), (Some(EndReason::NotStored), Some(JoinFailure::Cancelled)));
+    assert!(world.joiner_paired(phone).is_none() && world.host.is_over());
 }
 
 #[test]

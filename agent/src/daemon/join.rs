@@ -67,6 +67,8 @@ impl Attempt {
                 () = sleep_until(timeout) => None,
             };
             let now = self.start.elapsed();
+            // Another statement may have been made since this began.
+            self.joiner.set_next_statement(self.daemon.roster().next());
             match event {
                 Some(Event::RelayUp { host: Some(host) }) => self.joiner.host_known(now, host),
                 Some(Event::Packet { from, bytes, .. }) => self.joiner.handle_packet(&mut random(), now, from, &bytes),
@@ -137,6 +139,11 @@ impl Attempt {
                 None => format!("The other machine does not answer through {}.", self.origin),
             },
             JoinFailure::WrongCode => "Three wrong codes were typed at the other machine; nothing was paired.".into(),
+            JoinFailure::Removed => {
+                "The other machine has removed this one for good and does not take its keys again. \
+                                     Move access.key and membership.log aside, and pair as a new machine."
+                    .into()
+            }
             JoinFailure::OwnInvitation => "This is an invitation of this very machine.".into(),
             JoinFailure::BadHost => "The other machine did not keep to the protocol; upgrade the older one.".into(),
             JoinFailure::Garbage => "The relay disturbs the pairing.".into(),

@@ -44,6 +44,9 @@ use crate::trouble::Trouble;
 
 /// Events that wait for a local client; one that is slower is told to ask for the lists again.
 const LOCAL_EVENTS: usize = 256;
+/// The most open files that are asked for. Some systems grant a billion, and programs in the sessions inherit the limit: those
+/// that go through all descriptors at their start would do so for minutes. This is also what macOS allows at most.
+const MAX_DESCRIPTORS: u64 = 10_240;
 /// How long goodbyes may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -88,6 +91,7 @@ impl Daemon {
         let settings = home.settings()?;
         let Some(lock) = DaemonLock::take(&home.lock())? else { return Ok(None) };
         start_log(&home)?;
+        raise_descriptor_limit();
         let key = AccessKey::open(&home.access_key())?;
         let roster = Roster::open(&home, &key.identity)?;
         let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
@@ -273,7 +277,7 @@ impl Daemon {
     /// Tells everybody that the devices have changed; each sees the list with itself marked.
     pub fn tell_devices(&self) {
         self.tell_local(&Event::DevicesChanged(service::devices(self, None)).to_body());
-        for device in self.network.links_up() {
+        for device in self.links_of_callers() {
             let body = Event::DevicesChanged(service::devices(self, Some(device))).to_body();
             self.network.emit(&device, body);
         }
@@ -318,7 +322,7 @@ impl Daemon {
             if roster.is_removed(&device) {
                 return Ok(());
             }
-            if roster.role_of(&device).is_none() {
+            if !roster.is_member(&device) {
                 return Err(CallError::new(ErrorCode::NotFound, "there is no such device"));
             }
             roster.remove(device).map_err(|trouble| CallError::new(ErrorCode::Failed, trouble.to_string()))?;
@@ -396,6 +400,20 @@ async fn open_sessions(home: &Home) -> Result<Sessions, Trouble> {
     };
     let config = Config::new(home.root()).map_err(|error| failed(&error))?;
     Sessions::open(config).await.map_err(|error| failed(&error))
+}
+
+/// Takes the descriptors that the system grants to whoever asks: links, sessions and the relay inside share them, and the
+/// usual 1,024 are few. Without them the daemon works too.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(MAX_DESCRIPTORS, |hard| hard.min(MAX_DESCRIPTORS));
+    if limit.current.is_none_or(|soft| soft >= wanted) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        tracing::warn!(%error, wanted, "the limit of open files stays as it was");
+    }
 }
 
 fn start_log(home: &Home) -> Result<(), Trouble> {

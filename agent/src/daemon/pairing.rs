@@ -25,6 +25,8 @@ const TEST_SECONDS: &str = "HAPPY_TEST_INVITATION_SECONDS";
 
 /// The invitation, if one is live.
 pub struct Pairing {
+    /// Held while an invitation is made, so that the one before it has ended: two at once would be two that somebody may answer.
+    starting: tokio::sync::Mutex<()>,
     live: Mutex<Option<Live>>,
     state: Mutex<(u64, PairState)>,
 }
@@ -44,7 +46,11 @@ enum Input {
 
 impl Default for Pairing {
     fn default() -> Self {
-        Self { live: Mutex::default(), state: Mutex::new((0, PairState::None)) }
+        Self {
+            starting: tokio::sync::Mutex::default(),
+            live: Mutex::default(),
+            state: Mutex::new((0, PairState::None)),
+        }
     }
 }
 
@@ -59,6 +65,7 @@ impl Pairing {
     /// # Errors
     /// When there is no address to invite to.
     pub async fn start(&self, daemon: &Arc<Daemon>, params: PairStart) -> Result<Invited, CallError> {
+        let _starting = self.starting.lock().await;
         self.cancel().await;
         let origins = daemon.invitation_origins();
         if origins.is_empty() {
@@ -84,6 +91,11 @@ impl Pairing {
         let links = origins.iter().map(link).collect();
         let ticket_hash = invitation.ticket_hash();
         let origins: Vec<Origin> = origins.into_iter().map(|(origin, _)| origin).collect();
+        // One look: a second one within the same expression would wait for the first one's guard.
+        let (next_statement, removed) = {
+            let roster = daemon.roster();
+            (roster.next(), roster.removed())
+        };
         let host = Host::new(
             HostConfig {
                 identity: key.identity.clone(),
@@ -93,7 +105,8 @@ impl Pairing {
                 relays: origins.clone(),
                 origins,
                 machine_name: daemon.name().to_owned(),
-                next_statement: daemon.roster().next(),
+                next_statement,
+                removed,
                 unix_now: unix_seconds(),
             },
             clock.now(),
@@ -245,10 +258,15 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Input>) {
+        let mut open = true;
         while !self.host.is_over() {
             let timeout = self.host.poll_timeout().map(|time| self.clock.at(time));
             let input = tokio::select! {
-                input = queue.recv() => input,
+                input = queue.recv(), if open => {
+                    // A newer invitation has taken this one's place; the timers end it.
+                    open = input.is_some();
+                    input
+                }
                 () = sleep_until(timeout) => None,
             };
             let now = self.clock.now();
@@ -285,9 +303,8 @@ impl Task {
                 HostEvent::WrongCode { left } => tracing::warn!(left, "a wrong pairing code was typed"),
                 HostEvent::Paired(peer) => {
                     if !self.store(&peer) {
-                        // The other side must not hear Done; it will find out that it is not known here.
-                        while self.host.poll_transmit().is_some() {}
-                        return;
+                        // The other side must not hear Done; it is told that the pairing failed.
+                        self.host.abort(&mut random(), self.clock.now());
                     }
                 }
                 HostEvent::Ended(why) => self.enter(PairState::Ended { why: end(why) }),
@@ -313,7 +330,6 @@ impl Task {
             }
             Err(trouble) => {
                 tracing::error!(%trouble, "a pairing was not stored");
-                self.enter(PairState::Ended { why: PairEnd::NotStored });
                 false
             }
         }
@@ -330,6 +346,8 @@ fn end(why: EndReason) -> PairEnd {
         EndReason::Cancelled => PairEnd::Cancelled,
         EndReason::WrongCode => PairEnd::WrongCode,
         EndReason::WrongOrigin => PairEnd::WrongOrigin,
+        // A removed device could not be stored either; it is only told earlier.
+        EndReason::NotStored | EndReason::RemovedDevice => PairEnd::NotStored,
         _ => PairEnd::Failed,
     }
 }

@@ -51,9 +51,9 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         // Answers reach their callers by themselves, notices and room to write the network.
         Event::Answer { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
         Event::Opened { peer, channel, label, .. } => {
-            let opened = match daemon.caller(peer) {
+            let opened = match daemon.caller(peer).filter(|caller| caller.role().is_some()) {
                 Some(caller) => caller.open(channel, &label),
-                None => Err((Code::NOT_PERMITTED, "this device is no member here")),
+                None => Err((Code::NOT_PERMITTED, "this device may do nothing here")),
             };
             if let Err((code, reason)) = opened {
                 daemon.network().close_channel(&peer, channel, code, reason);
@@ -103,16 +103,26 @@ pub async fn tell_sessions(daemon: Arc<Daemon>) {
     while let Some(event) = events.next().await {
         let body = event.to_body();
         daemon.tell_local(&body);
-        for device in daemon.network().links_up() {
+        for device in daemon.links_of_callers() {
             daemon.network().emit(&device, body.clone());
         }
     }
 }
 
-/// The caller that a linked device is, made when it first says something; none when it is not a member.
 impl Daemon {
+    /// The devices with a link that may know what happens here. A machine that this one has joined may not.
+    pub fn links_of_callers(&self) -> Vec<DeviceId> {
+        let up = self.network().links_up();
+        let roster = self.roster();
+        up.into_iter().filter(|device| roster.role_of(device).is_some()).collect()
+    }
+
+    /// The caller that a linked device is, made when it first says something; none when it is not a member. What it may do, be it
+    /// nothing, is looked up for each request, which it is told then.
     fn caller(self: &Arc<Self>, device: DeviceId) -> Option<Arc<Caller>> {
-        self.roster().role_of(&device)?;
+        if !self.roster().is_member(&device) {
+            return None;
+        }
         let mut callers = self.callers();
         let caller = callers.entry(device).or_insert_with(|| {
             let line = crate::service::Line::Link(self.network().clone(), device);

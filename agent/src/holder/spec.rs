@@ -121,6 +121,17 @@ impl SessionDir {
         Ok(spec)
     }
 
+    /// Removes a `spec.json` that no holder will read any more, so that no environment stays on disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn forget_spec(&self) -> io::Result<()> {
+        match fs::remove_file(self.0.join("spec.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes `spec.json`.
     ///
     /// # Errors
@@ -288,6 +299,10 @@ mod tests {
         assert_eq!(fs::metadata(dir.path().join("spec.json")).unwrap().mode() & 0o777, 0o600);
         assert!(dir.take_spec().unwrap() == spec);
         assert_eq!(dir.take_spec().map(drop).unwrap_err().kind(), io::ErrorKind::NotFound);
+        dir.write_spec(&spec).unwrap();
+        dir.forget_spec().unwrap();
+        dir.forget_spec().unwrap();
+        assert!(!dir.path().join("spec.json").exists());
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub async fn answer(caller: &Arc<Caller>, body: &[u8]) -> Vec<u8> {
 /// The caller's role now, if it is allowed this request. Looked up for each request: a role can end at any time.
 fn permit(caller: &Caller, request: &Request) -> Result<Role, CallError> {
     let role = caller.role().ok_or_else(|| {
-        CallError::new(ErrorCode::NotPermitted, "this device is no longer a member here; pair it again")
+        let is_member = caller.device().is_some_and(|device| caller.daemon().roster().is_member(&device));
+        CallError::new(ErrorCode::NotPermitted, no_role(is_member))
     })?;
     if request.needs().granted_to(role) {
         return Ok(role);
@@ -76,6 +77,15 @@ fn permit(caller: &Caller, request: &Request) -> Result<Role, CallError> {
         Capability::Roster => "add or remove devices",
     };
     Err(CallError::new(ErrorCode::NotPermitted, format!("the role {} may not {may} here", role_name(role))))
+}
+
+/// What a device without a role is told.
+fn no_role(is_member: bool) -> &'static str {
+    match is_member {
+        // This machine has joined that one, which gives nothing in the other direction.
+        true => "this machine has joined yours, which lets it work there but not you here; ask for an invitation to it",
+        false => "this device is no longer a member here; pair it again",
+    }
 }
 
 async fn run(caller: &Arc<Caller>, role: Role, request: Request) -> Vec<u8> {

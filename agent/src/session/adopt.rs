@@ -64,6 +64,10 @@ async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
                 Some(_) => {}
                 None => tracing::warn!("session {id} ({}) is lost: {error}", description.name),
             }
+            // A holder that died before it read its environment leaves it behind.
+            if let Err(error) = dir.forget_spec() {
+                tracing::warn!("the environment of session {id} cannot be removed: {error}");
+            }
             let ended = Entry::ended(&description, dir, exit);
             debug_assert!(ended.session.state != SessionState::Running);
             Some(ended)

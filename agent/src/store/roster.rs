@@ -5,7 +5,7 @@
 //! it count, so that a crash between the two leaves nothing but a line that nobody reads.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub struct Peer {
     pub relays: Vec<Origin>,
     /// It has told this machine, signed, that it removed it.
     pub removed_us: bool,
+    /// What it was let in as by an invitation of this machine; none when this machine has only joined it.
+    pub let_in: Option<Role>,
 }
 
 /// A member, or one that was.
@@ -63,6 +65,8 @@ pub struct Roster {
     peers: BTreeMap<DeviceId, Peer>,
     /// What follows from the log; worked out again at each change, since safety numbers take a while.
     members: BTreeMap<DeviceId, MemberEntry>,
+    /// The end of the log on the disk is not what it should be, so nothing may be written behind it.
+    torn: bool,
 }
 
 /// A line of `peers.json`.
@@ -77,6 +81,8 @@ struct StoredPeer {
     relays: Vec<String>,
     #[serde(default)]
     removed_us: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    let_in: Option<String>,
 }
 
 impl Roster {
@@ -88,7 +94,8 @@ impl Roster {
         let (log_path, peers_path) = (home.membership(), home.peers());
         let log = open_log(&log_path, me.device_id())?;
         let peers = open_peers(&peers_path)?;
-        let mut roster = Roster { me: me.clone(), log, log_path, peers_path, peers, members: BTreeMap::new() };
+        let mut roster =
+            Roster { me: me.clone(), log, log_path, peers_path, peers, members: BTreeMap::new(), torn: false };
         roster.resolve();
         Ok(roster)
     }
@@ -120,6 +127,7 @@ impl Roster {
                     bundle: None,
                     relays: Vec::new(),
                     removed_us: false,
+                    let_in: None,
                 });
             }
         }
@@ -142,9 +150,22 @@ impl Roster {
         members
     }
 
-    /// What a device is to this machine; none when it is not a member, or no longer.
+    /// What a device may do at this machine. The one place where that is decided.
+    ///
+    /// None when it is no member, or no longer; and none for a machine that this one has joined, unless it came in through an invitation of
+    /// this machine too (`PROTOCOL 11`). Whoever joins signs the role machine, so any other role was given by an invitation. That a
+    /// machine was invited stands in `peers.json`; without it, it may do nothing.
     pub fn role_of(&self, device: &DeviceId) -> Option<Role> {
-        self.members.get(device).filter(|member| member.removed_at_unix.is_none()).map(|member| member.role)
+        let member = self.members.get(device).filter(|member| member.removed_at_unix.is_none())?;
+        match member.role {
+            Role::Machine => self.peers.get(device)?.let_in,
+            role => Some(role),
+        }
+    }
+
+    /// Whether a device belongs to this machine, be it that it may do something here or that this machine has joined it.
+    pub fn is_member(&self, device: &DeviceId) -> bool {
+        entry_is_current(&self.members, device)
     }
 
     /// Whether a device was removed from here.
@@ -159,7 +180,7 @@ impl Roster {
 
     /// The peers of current members.
     pub fn peers(&self) -> Vec<Peer> {
-        self.peers.values().filter(|peer| self.role_of(&peer.device).is_some()).cloned().collect()
+        self.peers.values().filter(|peer| self.is_member(&peer.device)).cloned().collect()
     }
 
     /// The peers that are machines: those that this one has joined, and those that are members as machines.
@@ -199,12 +220,17 @@ impl Roster {
         }
     }
 
-    /// Stores a pairing. When this returns, both statements are on the disk.
+    /// Stores a pairing. When this returns, the own statement is on the disk, and that of the other side if there was room for it.
     ///
     /// # Errors
-    /// When they cannot be written; nothing has changed then.
+    /// When it cannot be written; nothing has changed then.
     pub fn add(&mut self, paired: &PairedPeer) -> Result<Peer, Trouble> {
         let device = paired.identity.device_id();
+        // Only the side that joined has a bundle; joining takes nothing from a device that was let in, and gives it nothing.
+        let let_in = match paired.bundle {
+            None => Some(paired.role),
+            Some(_) => self.peers.get(&device).filter(|_| self.is_member(&device)).and_then(|before| before.let_in),
+        };
         let peer = Peer {
             device,
             record: paired.identity.clone(),
@@ -213,6 +239,7 @@ impl Roster {
             bundle: paired.bundle.clone(),
             relays: paired.relays.clone(),
             removed_us: false,
+            let_in,
         };
         let before = self.peers.insert(device, peer);
         let stored = self.write_peers().and_then(|()| self.append(&[paired.theirs.clone(), paired.mine.clone()]));
@@ -221,6 +248,9 @@ impl Roster {
                 Some(before) => self.peers.insert(device, before),
                 None => self.peers.remove(&device),
             };
+            if let Err(trouble) = self.write_peers() {
+                tracing::warn!(%trouble, "a pairing that was not stored left its line in peers.json");
+            }
             return Err(trouble);
         }
         self.resolve();
@@ -254,40 +284,66 @@ impl Roster {
         self.write_peers()
     }
 
-    /// Appends statements: checked on a copy, written, synced, and only then true.
+    /// Appends statements: checked on a copy, written, synced, and only then true. What others say is kept as their word and never
+    /// stands in the way.
     fn append(&mut self, statements: &[Statement]) -> Result<(), Trouble> {
+        if self.torn {
+            return Err(Trouble::new(
+                "The membership of this machine cannot be changed: an earlier change was written in part.",
+                "See that the disk works and has room, then restart the daemon.",
+            ));
+        }
         let mut log = self.log.clone();
         let mut bytes = Vec::new();
         for statement in statements {
-            let new = log.append(statement.clone()).map_err(|error| {
-                Trouble::new(
-                    format!("The membership of this machine cannot be changed: {error}."),
-                    "Pair with a new key.",
-                )
-            })?;
-            if new {
-                Membership::encode_entry(statement, &mut bytes);
+            match log.append(statement.clone()) {
+                Ok(true) => Membership::encode_entry(statement, &mut bytes),
+                Ok(false) => {}
+                Err(error) if statement.author() != self.me.device_id() => {
+                    tracing::warn!(author = %statement.author().short(), %error, "the word of another device is not kept");
+                }
+                Err(error) => {
+                    return Err(Trouble::new(
+                        format!("The membership of this machine cannot be changed: {error}."),
+                        "Pair with a new key.",
+                    ));
+                }
             }
         }
-        let written = || -> io::Result<()> {
-            let mut file = OpenOptions::new().create(true).append(true).mode(file::PRIVATE).open(&self.log_path)?;
-            let before = file.metadata()?.len();
-            let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-            if written.is_err() {
-                // Half a statement must not stand before the next one.
-                let _ = file.set_len(before);
-            }
-            written?;
-            file::sync_folder_of(&self.log_path)
-        };
-        written().map_err(|error| Trouble::file("write", &self.log_path, &error))?;
+        self.write_log(&bytes).map_err(|error| Trouble::file("write", &self.log_path, &error))?;
         self.log = log;
         Ok(())
+    }
+
+    /// Grows the log by these bytes, or not at all.
+    fn write_log(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (mut file, created) = open_to_append(&self.log_path)?;
+        let before = file.metadata()?.len();
+        let mut written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if created && written.is_ok() {
+            written = file::sync_folder_of(&self.log_path);
+        }
+        // What is not true in memory must not stand before the next statement: not half of one, and not a whole one either.
+        if written.is_err() && file.set_len(before).and_then(|()| file.sync_all()).is_err() {
+            self.torn = true;
+        }
+        written
     }
 
     fn write_peers(&self) -> Result<(), Trouble> {
         let stored: Vec<_> = self.peers.values().map(StoredPeer::of).collect();
         file::replace(&self.peers_path, &serde_json::to_vec_pretty(&stored).unwrap_or_default(), file::PRIVATE)
+    }
+}
+
+/// Opens a file to append to it, and says whether it was made just now.
+fn open_to_append(path: &std::path::Path) -> io::Result<(File, bool)> {
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = OpenOptions::new().append(true).create_new(true).mode(file::PRIVATE).open(path)?;
+            Ok((file, true))
+        }
+        opened => Ok((opened?, false)),
     }
 }
 
@@ -313,10 +369,14 @@ fn open_log(path: &std::path::Path, me: DeviceId) -> Result<Membership, Trouble>
     }
 }
 
-/// Whether the last entry says that it is longer than the file.
+/// Whether the last entry is the beginning of a statement. A length that no statement has is damage, and what follows it may be
+/// the statement that removes a device.
 fn is_cut(rest: &[u8]) -> bool {
     match rest.split_first_chunk::<2>() {
-        Some((len, entry)) => entry.len() < usize::from(u16::from_be_bytes(*len)),
+        Some((len, entry)) => {
+            let len = usize::from(u16::from_be_bytes(*len));
+            len <= Statement::MAX_LEN && entry.len() < len
+        }
         None => true,
     }
 }
@@ -344,6 +404,7 @@ impl StoredPeer {
             bundle: peer.bundle.as_ref().map(|bundle| hex(bundle.as_bytes())),
             relays: peer.relays.iter().map(ToString::to_string).collect(),
             removed_us: peer.removed_us,
+            let_in: peer.let_in.map(|role| role.to_string()),
         }
     }
 
@@ -360,6 +421,10 @@ impl StoredPeer {
             },
             relays: self.relays.iter().map(|relay| Origin::parse(relay)).collect::<Result<_, _>>().ok()?,
             removed_us: self.removed_us,
+            let_in: match self.let_in {
+                Some(role) => Some(role.parse().ok()?),
+                None => None,
+            },
         })
     }
 }
@@ -446,6 +511,82 @@ mod tests {
         std::fs::write(world.home.membership(), &damaged).unwrap();
         assert!(Roster::open(&world.home, &world.me).is_err());
         assert_eq!(std::fs::read(world.home.membership()).unwrap(), damaged, "it is left as it is");
+
+        // A length that no statement has, in the last entry but one: the rest is shorter than it, and is no torn end.
+        let mut damaged = whole.clone();
+        damaged[first.len()] = 0xff;
+        std::fs::write(world.home.membership(), &damaged).unwrap();
+        assert!(Roster::open(&world.home, &world.me).is_err());
+        assert_eq!(std::fs::read(world.home.membership()).unwrap(), damaged, "it is left as it is");
+    }
+
+    /// A pairing in which this machine was the one that joined.
+    fn joined(me: &Identity, roster: &Roster, other: &Identity, name: &str) -> PairedPeer {
+        let mut peer = paired(me, roster, other, name);
+        peer.role = Role::Machine;
+        peer.my_role = Role::Owner;
+        peer.bundle = Some(Bundle::new(other, &happy_crypto::SignedPrekey::generate(&mut random(), other, 1, 1), None));
+        peer.mine = Statement::sign(
+            me,
+            &roster.next(),
+            1,
+            Change::Add {
+                subject: other.record().clone(),
+                role: Role::Machine,
+                name: name.to_owned(),
+                session: [1; 16],
+            },
+        );
+        peer
+    }
+
+    #[test]
+    fn a_machine_that_was_joined_may_do_nothing_here_unless_it_was_invited_too() {
+        let world = world();
+        let other = Identity::generate(&mut random());
+        let device = other.device_id();
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&joined(&world.me, &roster, &other, "desk")).unwrap();
+        for roster in [&roster, &Roster::open(&world.home, &world.me).unwrap()] {
+            assert_eq!((roster.role_of(&device), roster.is_member(&device)), (None, true));
+            assert_eq!(roster.find_machine("desk").unwrap().device, device);
+        }
+        roster.add(&paired(&world.me, &roster, &other, "desk")).unwrap();
+        assert_eq!(roster.role_of(&device), Some(Role::Operator));
+        roster.add(&joined(&world.me, &roster, &other, "desk")).unwrap();
+        for roster in [&roster, &Roster::open(&world.home, &world.me).unwrap()] {
+            assert_eq!(roster.role_of(&device), Some(Role::Operator), "what the invitation gave stays");
+        }
+        roster.remove(device).unwrap();
+        assert_eq!((roster.role_of(&device), roster.is_member(&device)), (None, false));
+    }
+
+    #[test]
+    fn a_number_that_the_other_side_signs_twice_is_no_hindrance() {
+        let world = world();
+        let other = Identity::generate(&mut random());
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&paired(&world.me, &roster, &other, "phone")).unwrap();
+        roster.add(&paired(&world.me, &roster, &other, "the phone")).unwrap();
+        assert_eq!(Roster::open(&world.home, &world.me).unwrap().members()[0].name, "the phone");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn after_a_write_that_cannot_be_taken_back_nothing_is_written_until_a_restart() {
+        let world = world();
+        let other = Identity::generate(&mut random());
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        // Every write to it finds no room, and it cannot be shortened.
+        std::os::unix::fs::symlink("/dev/full", world.home.membership()).unwrap();
+        assert!(roster.add(&paired(&world.me, &roster, &other, "phone")).is_err());
+        assert!(!roster.is_member(&other.device_id()));
+        std::fs::remove_file(world.home.membership()).unwrap();
+        let error = roster.add(&paired(&world.me, &roster, &other, "phone")).err().unwrap();
+        assert!(error.to_string().contains("restart"), "{error}");
+        assert!(!world.home.membership().exists());
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&paired(&world.me, &roster, &other, "phone")).unwrap();
     }
 
     #[test]

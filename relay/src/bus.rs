@@ -85,7 +85,7 @@ pub enum Claim {
     /// The device belongs to this node now; the node that had it has ended the older connection.
     /// A bus that is out of order says the same and claims again when it is back: one node goes on alone.
     Held,
-    /// A connection with a larger epoch exists elsewhere.
+    /// A newer login stands there: one with a larger epoch, or with the same and a larger number.
     Newer,
 }
 
@@ -105,7 +105,8 @@ pub type Claiming<'a> = Pin<Box<dyn Future<Output = Claim> + Send + 'a>>;
 pub trait Bus: Send + Sync + 'static {
     /// Says where this node's messages go. Called once, before anything else.
     fn join(&self, inbox: Weak<dyn Inbox>);
-    /// Enters a device as connected to this node, unless a larger epoch stands there.
+    /// Enters a device as connected to this node, unless a newer login stands there: entered over it, the newer connection
+    /// could neither be found nor strike itself out when it ends.
     fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Claiming<'a>;
     /// Strikes a device out, if it still stands here with this very login.
     fn release(&self, device: &DeviceId, login: Login);
@@ -167,7 +168,7 @@ impl Bus for MemoryBus {
     fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Claiming<'a> {
         let mut medium = self.medium.write();
         let older = medium.directory.get(device).copied();
-        if older.is_some_and(|older| older.login.epoch > login.epoch) {
+        if older.is_some_and(|older| older.login > login) {
             return Box::pin(std::future::ready(Claim::Newer));
         }
         medium.directory.insert(*device, Entry { node: self.node, login });

@@ -120,12 +120,7 @@ pub enum ConfigError {
 impl Config {
     /// The same with names and origins in the form in which they are compared.
     pub(crate) fn checked(mut self) -> Result<Self, ConfigError> {
-        if self.names.len() > MAX_NAMES {
-            return Err(ConfigError::TooManyNames);
-        }
-        for name in &mut self.names {
-            *name = authority(name).ok_or_else(|| ConfigError::Name(name.clone()))?;
-        }
+        self.names = checked_names(self.names)?;
         for origin in &mut self.origins {
             *origin = web_origin(origin).ok_or_else(|| ConfigError::Origin(origin.clone()))?;
         }
@@ -138,6 +133,17 @@ impl Config {
             _ => Ok(self),
         }
     }
+}
+
+/// Names in the form in which they are compared.
+pub(crate) fn checked_names(mut names: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    if names.len() > MAX_NAMES {
+        return Err(ConfigError::TooManyNames);
+    }
+    for name in &mut names {
+        *name = authority(name).ok_or_else(|| ConfigError::Name(name.clone()))?;
+    }
+    Ok(names)
 }
 
 /// An authority as devices sign it (`PROTOCOL 7`): lower case, without a default port. None when it cannot be one.

@@ -54,7 +54,7 @@ pub(crate) async fn serve(
     admission: Arc<Admission>,
     stream: Stream,
     early: Bytes,
-    names: Vec<String>,
+    names: Arc<[String]>,
 ) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)

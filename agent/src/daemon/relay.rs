@@ -4,9 +4,11 @@
 //! certificate of our own, which is a trial: whoever controls the network could put another page in its place.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use happy_relay::listen::ListenError;
-use happy_relay::{Config, Door, Listening, PlainHttp, Relay};
+use happy_relay::{Config, ConfigError, Door, Listening, PlainHttp, Relay};
+use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
 use crate::store::{Home, file, unix_seconds};
@@ -14,13 +16,23 @@ use crate::trouble::Trouble;
 
 /// A certificate is made anew at this age; it is good for 800 days.
 const RENEW_AFTER_DAYS: u64 = 700;
-/// The most addresses of this machine that are offered.
+/// The most addresses of this machine that are offered. With the three of the machine itself they stay below the names that
+/// a relay may have.
 const MAX_ADDRESSES: usize = 4;
+/// Devices connected at once. A person's phones and machines are a handful, and each costs the daemon a descriptor that its
+/// sessions and links need too.
+const MAX_CONNECTIONS: u32 = 64;
+/// Sockets that have not proven a device: a page takes about six. Whoever is on the network can hold this many, so that it
+/// must be few beside the 1,024 descriptors that a process commonly has.
+const MAX_UNPROVEN: u32 = 32;
+/// How often the addresses of this machine are looked at: a device that learned a new one is refused until then.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A relay that runs inside the daemon.
 pub struct EmbeddedRelay {
     relay: Relay,
     listening: Listening,
+    following: AbortHandle,
 }
 
 impl EmbeddedRelay {
@@ -36,9 +48,11 @@ impl EmbeddedRelay {
                 "Move the file aside; a new one is made at the next start.",
             )
         })?;
-        let relay = Relay::new(Config::default()).map_err(|error| {
+        let cannot_start = |error: ConfigError| {
             Trouble::new(format!("The relay inside the daemon cannot start: {error}."), "Please report this.")
-        })?;
+        };
+        // Named from the first connection on: a relay without names believes the Host header of each (PROTOCOL 7).
+        let relay = Relay::new(config(port)).map_err(cannot_start)?;
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let listening = relay.listen(address, Door::tls(tls, PlainHttp::Loopback)).await.map_err(|error| match error {
             ListenError::InUse(_) => Trouble::new(
@@ -54,7 +68,11 @@ impl EmbeddedRelay {
                 "Choose another port with `--relay-port PORT`.",
             ),
         })?;
-        Ok(EmbeddedRelay { relay, listening })
+        // The port that was asked for may have been 0.
+        let port = listening.address().port();
+        relay.set_names(names(port, &addresses())).map_err(cannot_start)?;
+        let following = tokio::spawn(follow_addresses(relay.clone(), port)).abort_handle();
+        Ok(EmbeddedRelay { relay, listening, following })
     }
 
     /// The port that it has.
@@ -69,12 +87,52 @@ impl EmbeddedRelay {
 
     /// The origins for this network, the address of the default route first. Asked anew each time: machines move.
     pub fn network_origins(&self) -> Vec<String> {
-        addresses().into_iter().map(|address| format!("https://{address}:{}", self.port())).collect()
+        let addresses = addresses();
+        // What is offered now must be believed now.
+        set_names(&self.relay, self.port(), &addresses);
+        addresses.into_iter().map(|address| format!("https://{address}:{}", self.port())).collect()
     }
 
     /// Ends it.
     pub async fn shut_down(&self) {
-        self.relay.shutdown(std::time::Duration::from_secs(2)).await;
+        self.relay.shutdown(Duration::from_secs(2)).await;
+    }
+}
+
+impl Drop for EmbeddedRelay {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// What the relay inside allows. The defaults are those of a machine that is nothing but a relay.
+fn config(port: u16) -> Config {
+    Config {
+        names: names(port, &addresses()),
+        max_connections: MAX_CONNECTIONS,
+        max_unproven: MAX_UNPROVEN,
+        ..Config::default()
+    }
+}
+
+/// The names under which the relay is dialled. A login that was signed for any other was meant for another relay, which
+/// is passing it on.
+fn names(port: u16, addresses: &[Ipv4Addr]) -> Vec<String> {
+    let own = ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}"));
+    own.into_iter().chain(addresses.iter().map(|address| format!("{address}:{port}"))).collect()
+}
+
+fn set_names(relay: &Relay, port: u16, addresses: &[Ipv4Addr]) {
+    if let Err(error) = relay.set_names(names(port, addresses)) {
+        tracing::warn!(%error, "the relay keeps the names that it had");
+    }
+}
+
+/// Keeps the names of the relay true when the machine moves to another network.
+async fn follow_addresses(relay: Relay, port: u16) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        set_names(&relay, port, &addresses());
     }
 }
 
@@ -154,6 +212,19 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_relay_inside_has_names_and_few_sockets() {
+        let config = config(4810);
+        for name in ["127.0.0.1:4810", "localhost:4810", "[::1]:4810"] {
+            assert!(config.names.iter().any(|known| known == name), "{name}");
+        }
+        assert!(config.max_connections + config.max_unproven < 128, "a usual process has 1,024 descriptors");
+        let many = [Ipv4Addr::new(192, 168, 1, 2); MAX_ADDRESSES];
+        let relay = Relay::new(config).unwrap();
+        relay.set_names(names(4810, &many)).unwrap();
+        assert_eq!(names(4810, &many).last().map(String::as_str), Some("192.168.1.2:4810"));
+    }
 
     #[test]
     fn the_certificate_is_kept_as_long_as_it_fits() {

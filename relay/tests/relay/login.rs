@@ -80,6 +80,34 @@ async fn a_relay_with_names_does_not_believe_the_host_header() {
 }
 
 #[tokio::test]
+async fn names_that_are_set_later_count_from_then_on() {
+    let server = Server::start().await;
+    let own = server.address().to_string();
+    server.relay.set_names(vec![own.clone()]).unwrap();
+    assert!(server.relay.set_names(vec!["not a name".into()]).is_err());
+    assert!(server.relay.set_names(vec![own.clone(); 17]).is_err());
+    // What a relay in the middle passes on: signed for its name, under a Host header of its choice.
+    for (host, signed, welcome) in [
+        (own.as_str(), own.as_str(), true),
+        ("evil.example", own.as_str(), true),
+        ("evil.example", "evil.example", false),
+        (own.as_str(), "evil.example", false),
+    ] {
+        let mut client = Client::dial(server.address(), host).await;
+        let nonce = client.challenge().await;
+        client.raw(&Device::new(1).login(signed, &nonce, None)).await;
+        if welcome {
+            assert!(
+                matches!(FromRelay::decode(&client.frame().await), Ok(FromRelay::Welcome { .. })),
+                "{host} {signed}"
+            );
+        } else {
+            assert_eq!(client.goaway().await.0, Code::LOGIN_REFUSED, "{host} {signed}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_login_that_was_heard_before_is_refused() {
     let server = Server::start().await;
     let mut first = server.connect().await;

@@ -28,7 +28,7 @@ use crate::trouble::Trouble;
 
 /// Your terminals and coding agents, from your phone. Everything between is end to end encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "happy", version, about, disable_help_subcommand = true)]
+#[command(name = "happy", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

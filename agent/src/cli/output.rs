@@ -32,7 +32,7 @@ impl Form {
     pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T)) {
         match self {
             Form::Text => text(value),
-            Form::Json => say(&serde_json::to_string(value).unwrap_or_default()),
+            Form::Json => say(&json(value)),
         }
     }
 
@@ -40,7 +40,7 @@ impl Form {
     pub fn step<T: Serialize>(self, value: &T, text: &str) {
         match self {
             Form::Text => say(text),
-            Form::Json => say(&serde_json::to_string(value).unwrap_or_default()),
+            Form::Json => say(&json(value)),
         }
     }
 }
@@ -59,19 +59,39 @@ pub fn aside(line: &str) {
 
 /// Prints what went wrong.
 pub fn complain(form: Form, trouble: &Trouble) {
+    complaint(form, trouble).iter().for_each(|line| aside(line));
+}
+
+/// The lines that say what went wrong. Another machine may have worded it, so nothing in it may steer the terminal.
+fn complaint(form: Form, trouble: &Trouble) -> Vec<String> {
     match form {
         // Somebody else has said it already.
-        Form::Text if trouble.what.is_empty() => {}
+        Form::Text if trouble.what.is_empty() => Vec::new(),
         Form::Text => {
-            aside(&format!("{BAD}happy:{BAD:#} {}", trouble.what));
+            let mut lines = vec![format!("{BAD}happy:{BAD:#} {}", harmless(&trouble.what))];
             if !trouble.todo.is_empty() {
-                aside(&format!("       {}", trouble.todo));
+                lines.push(format!("       {}", harmless(&trouble.todo)));
             }
+            lines
         }
-        Form::Json => {
-            aside(&serde_json::to_string(&serde_json::json!({ "error": trouble })).unwrap_or_default());
-        }
+        Form::Json => vec![json(&serde_json::json!({ "error": trouble }))],
     }
+}
+
+/// One line of JSON. What its encoder leaves as it is and some terminals obey (DEL, C1) is escaped as well; it can only be inside
+/// of a string.
+fn json<T: Serialize>(value: &T) -> String {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c.is_control() {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+        out
+    })
 }
 
 /// Text in a style.
@@ -102,11 +122,20 @@ pub fn table(heading: &[&str], rows: &[Vec<(Style, String)>]) {
 
 /// Text from elsewhere, safe to print: what could steer the terminal is replaced, and it is cut to a width.
 pub fn tame(text: &str, width: usize) -> String {
-    let mut out: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(width + 1).collect();
+    let mut out: String = text.chars().map(harmless_char).take(width + 1).collect();
     if out.chars().count() > width {
         out = out.chars().take(width.saturating_sub(1)).chain(['…']).collect();
     }
     out
+}
+
+/// Text from elsewhere, safe to print, in its whole length.
+fn harmless(text: &str) -> String {
+    text.chars().map(harmless_char).collect()
+}
+
+fn harmless_char(c: char) -> char {
+    if c.is_control() { '\u{fffd}' } else { c }
 }
 
 /// A time in the past, for people.
@@ -130,5 +159,22 @@ mod tests {
         assert_eq!(tame("a\x1b[2Jb\u{9b}c", 20), "a\u{fffd}[2Jb\u{fffd}c");
         assert_eq!(tame("abcdef", 4), "abc…");
         assert_eq!(tame("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn a_refusal_from_another_machine_cannot_reach_the_clipboard() {
+        let hostile = "no\x1b]52;c;cm0gLXJmIH4=\x07\u{9d}52;c;eA==\u{9c}\r\n\x7f";
+        let error = happy_rpc::CallError::new(happy_rpc::ErrorCode::Failed, hostile);
+        let mut trouble = Trouble::from(crate::cli::client::CallFailure::Refused(error));
+        trouble.todo = hostile.into();
+        let own = |line: &str| line.replace(&BAD.render().to_string(), "").replace(&BAD.render_reset().to_string(), "");
+        let lines = complaint(Form::Text, &trouble);
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.contains("]52;c;") && !own(line).chars().any(char::is_control)));
+        // As JSON nothing of it is lost either.
+        let lines = complaint(Form::Json, &trouble);
+        assert!(lines.len() == 1 && !lines[0].chars().any(char::is_control));
+        let read: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(read["error"]["remedy"], hostile);
     }
 }

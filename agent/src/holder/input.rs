@@ -39,7 +39,6 @@ struct Piece {
     left: usize,
 }
 
-#[derive(Default)]
 struct Writer {
     accepted: u64,
     taken: u64,
@@ -48,19 +47,26 @@ struct Writer {
 }
 
 impl Input {
-    /// A writer is here; the offset it must go on from.
+    /// A viewer is here; the offset that it must go on from as a writer. It becomes one when it types: who only looks takes no
+    /// place in the table, and makes nobody's offset forgotten.
     pub fn attach(&mut self, writer: Uuid) -> u64 {
+        self.clock += 1;
+        let Some(entry) = self.writers.get_mut(&writer) else { return 0 };
+        entry.used = self.clock;
+        entry.attached = true;
+        entry.accepted
+    }
+
+    /// The writer's entry, made when it types for the first time.
+    fn writer(&mut self, writer: Uuid) -> &mut Writer {
         if !self.writers.contains_key(&writer) && self.writers.len() >= MAX_WRITERS {
             let absent = self.writers.iter().filter(|(_, writer)| !writer.attached);
             if let Some(oldest) = absent.min_by_key(|(_, writer)| writer.used).map(|(id, _)| *id) {
                 self.writers.remove(&oldest);
             }
         }
-        self.clock += 1;
-        let entry = self.writers.entry(writer).or_default();
-        entry.used = self.clock;
-        entry.attached = true;
-        entry.accepted
+        let used = self.clock;
+        self.writers.entry(writer).or_insert(Writer { accepted: 0, taken: 0, used, attached: true })
     }
 
     /// A writer has gone; what it typed is still delivered, and it may come back.
@@ -75,16 +81,16 @@ impl Input {
     /// # Errors
     /// [`InputGap`]; nothing is taken then.
     pub fn type_in(&mut self, writer: Uuid, offset: u64, bytes: &[u8]) -> Result<(), InputGap> {
-        let entry = self.writers.entry(writer).or_default();
+        let accepted = self.writers.get(&writer).map_or(0, |writer| writer.accepted);
         // PROTOCOL 10.1: what overlaps is trimmed, what leaves a gap is refused.
-        let Some(known) = entry.accepted.checked_sub(offset) else {
-            return Err(InputGap { expected: entry.accepted, got: offset });
+        let Some(known) = accepted.checked_sub(offset) else {
+            return Err(InputGap { expected: accepted, got: offset });
         };
         let fresh = usize::try_from(known).ok().and_then(|known| bytes.get(known..)).unwrap_or_default();
         if fresh.is_empty() {
             return Ok(());
         }
-        entry.accepted += fresh.len() as u64;
+        self.writer(writer).accepted += fresh.len() as u64;
         self.pending.extend(fresh);
         self.pieces.push_back(Piece { writer: Some(writer), left: fresh.len() });
         Ok(())
@@ -194,10 +200,27 @@ mod tests {
         for _ in 0..3 * MAX_WRITERS {
             let passing = Uuid::new_v4();
             input.attach(passing);
+            input.type_in(passing, 0, b"x").unwrap();
             input.detach(passing);
             assert!(input.writers.len() <= MAX_WRITERS);
         }
         assert_eq!(input.attach(here), 3);
+    }
+
+    #[test]
+    fn who_only_looks_makes_nobody_forgotten() {
+        let (mut input, absent) = (Input::default(), Uuid::new_v4());
+        input.attach(absent);
+        input.type_in(absent, 0, b"abc").unwrap();
+        input.detach(absent);
+        for _ in 0..3 * MAX_WRITERS {
+            let passing = Uuid::new_v4();
+            assert_eq!(input.attach(passing), 0);
+            input.type_in(passing, 0, b"").unwrap();
+            input.type_in(passing, 1, b"x").unwrap_err();
+            input.detach(passing);
+        }
+        assert_eq!((input.attach(absent), input.writers.len()), (3, 1));
     }
 
     #[test]

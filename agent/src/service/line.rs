@@ -74,6 +74,17 @@ impl Line {
             Line::Link(network, device) => network.close_channel(device, channel, code, reason),
         }
     }
+
+    /// Closes a channel without waiting for a slow caller.
+    pub fn close_soon(&self, channel: u32, code: Code, reason: &'static str) {
+        match self {
+            Line::Local(_) => {
+                let line = self.clone();
+                tokio::spawn(async move { line.close(channel, code, reason).await });
+            }
+            Line::Link(network, device) => network.close_channel(device, channel, code, reason),
+        }
+    }
 }
 
 /// An answer that does not fit a message is replaced by a refusal rather than cut.

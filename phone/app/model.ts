@@ -319,7 +319,8 @@ export async function startAnew(): Promise<void> {
   theCore().stop();
   await theVault().destroy();
   localStorage.clear();
-  location.replace("/");
+  // The address still names a machine that nobody will know; a reload would ask for it.
+  history.replaceState(null, "", "/");
   location.reload();
 }
 

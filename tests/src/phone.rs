@@ -66,12 +66,10 @@ impl Guest {
     /// # Errors
     /// When the pairing fails before, or nothing happens in time.
     pub async fn code(&mut self) -> Result<String> {
-        loop {
-            match self.next().await? {
-                JoinerEvent::ShowCode { code, .. } => return Ok(format_code(code).replace(' ', "")),
-                JoinerEvent::Failed(failure) => bail!("{failure}"),
-                JoinerEvent::Paired(_) => bail!("paired without a code"),
-            }
+        match self.next().await? {
+            JoinerEvent::ShowCode { code, .. } => Ok(format_code(code).replace(' ', "")),
+            JoinerEvent::Failed(failure) => bail!("{failure}"),
+            JoinerEvent::Paired(_) => bail!("paired without a code"),
         }
     }
 

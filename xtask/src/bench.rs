@@ -22,8 +22,12 @@ pub struct Arguments {
 /// When it cannot be built, is not known, or misses a goal.
 pub fn run(arguments: Arguments) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let run =
-        |words: &[&str]| Command::new(&cargo).args(words).current_dir(root()).status().context("cannot start cargo");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from);
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&cargo);
+        command.args(words).env("HAPPY_TEST_PROGRAMS", target.join("release")).current_dir(root());
+        command.status().context("cannot start cargo")
+    };
     // The benchmark starts these as processes, so they must be there, and as fast as they get.
     if !run(&["build", "--release", "--package", "happy", "--package", "happy-relay"])?.success() {
         bail!("the build failed");

@@ -19,7 +19,7 @@ pub struct Arguments {
 /// # Errors
 /// When the build fails, or the agent cannot be started.
 pub fn run(arguments: Arguments) -> Result<()> {
-    report::step("building (the first time takes a few minutes)");
+    report::step("building (the first time takes five to twenty minutes)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--package", "happy"])

@@ -255,7 +255,7 @@ function Paste(props: { onText: (text: string) => void }) {
       }}
     >
       <label class="field">
-        <span>Or paste the link that stands below the code</span>
+        <span>Or paste the link of the invitation</span>
         <input
           value={text}
           inputMode="url"

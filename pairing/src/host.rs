@@ -339,6 +339,10 @@ impl Host {
     }
 
     fn on_bundle_request(&mut self, from: DeviceId) {
+        if self.state.guest() == Some(from) {
+            // An old copy that the network brought late. "Used" would be true, and would end the pairing of the one who used it.
+            return;
+        }
         match self.state.gone() {
             None => self.outbox.push(from, Packet::Bundle(self.bundle.as_bytes()).to_vec()),
             Some(gone) => self.outbox.push(from, Packet::InvitationGone(gone).to_vec()),

@@ -80,7 +80,7 @@ fn message(daemon: &Arc<Daemon>, peer: DeviceId, channel: u32, bytes: Vec<u8>) {
     let Some(inbox) = caller.inbox(channel) else { return };
     if inbox.try_send(bytes).is_err() {
         caller.closed(channel);
-        daemon.network().close_channel(&peer, channel, Code::TOO_MANY, "more messages than the credit allows");
+        daemon.network().close_channel(&peer, channel, Code::TOO_MANY, "too many messages wait for the session");
     }
 }
 

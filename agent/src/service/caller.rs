@@ -28,7 +28,7 @@ const REMOTE_VIEWERS: u32 = MAX_VIEWERS as u32 / 4 * 3;
 const MAX_UNATTACHED: usize = 16;
 /// Messages of one channel that wait for the session. The credit of a link bounds their bytes (`PROTOCOL 9`) but not what many
 /// tiny ones cost; a viewer that meets this bound attaches again and sends the same input in fewer messages.
-const INBOX: usize = 256;
+const INBOX: usize = 1024;
 /// Messages that wait on a channel that is not attached yet. A viewer learns where its input goes on only when it is.
 const UNATTACHED_INBOX: usize = 8;
 /// `session.attach` may overtake the opening of its channel, since calls have the right of way; never by more than this.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::DaemonArgs;
 use crate::cli::client::Client;
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, ago, aside, paint, say, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside, paint, say, tame};
 use crate::daemon::Daemon;
 use crate::daemon::local::{DaemonStatus, RelayStatus, Status, Stop};
 use crate::store::{DaemonLock, Home};
@@ -65,12 +65,33 @@ pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Tro
         Some(client) => (client, true),
         None => (start_in_background(home, args).await?, false),
     };
+    if already && form == Form::Text {
+        warn_of_ignored(args);
+    }
     let status = client.local(Status {}).await?;
     form.result(&status, |status| {
         let verb = if already { "already runs" } else { "runs" };
         say(&format!("The daemon {verb} with process id {}.", status.pid));
     });
     Ok(0)
+}
+
+/// Says that what decides how a daemon starts does nothing to one that runs.
+pub fn warn_of_ignored(args: &DaemonArgs) {
+    // The relay may come from the environment, where it is no wish of this moment, but it is not followed either.
+    let given = [
+        ("--relay", args.relay.as_ref().is_some_and(|url| !url.is_empty())),
+        ("--relay-port", args.relay_port.is_some()),
+        ("--api-port", args.api_port.is_some()),
+    ];
+    let flags: Vec<_> = given.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect();
+    if !flags.is_empty() {
+        let text = format!(
+            "Ignored, because the daemon runs already: {}. `happy daemon stop` first to change that.",
+            flags.join(", ")
+        );
+        aside(&paint(WARN, &text));
+    }
 }
 
 async fn start_in_background(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::MachineArg;
 use crate::cli::client::Client;
 use crate::cli::daemon::connect;
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table_with_notes, tame};
 use crate::daemon::local::{MachineEntry, Machines};
 use crate::service::role_name;
 use crate::store::Home;
@@ -52,7 +52,10 @@ fn show(everyone: &Everyone) {
             (FAINT, ago(device.added_at)),
         ]
     };
-    table(&["ID", "NAME", "ROLE", "STATE", "PAIRED"], &everyone.devices.iter().map(row).collect::<Vec<_>>());
+    let below = |device: &Device| format!("    {}", tame(&device.safety_number, 71));
+    let rows: Vec<_> = everyone.devices.iter().map(|device| (row(device), below(device))).collect();
+    table_with_notes(&["ID", "NAME", "ROLE", "STATE", "PAIRED"], &rows);
+    say(&paint(FAINT, "Below each device: the safety number, to compare with the one that it shows."));
     let machines = everyone.machines.as_deref().unwrap_or_default();
     for machine in machines.iter().filter(|machine| machine.removed_us) {
         say(&paint(WARN, &format!("{} has removed this machine; pair again to reach it.", tame(&machine.name, 64))));

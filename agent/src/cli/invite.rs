@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::cli::client::{CallFailure, Client, Happening};
 use crate::cli::daemon::{Interrupts, connect};
 use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, aside, paint, say, tame};
-use crate::cli::panel::{Panel, PanelText, check_size};
+use crate::cli::panel::{GLUE, Panel, PanelText, check_size};
 use crate::cli::{InvitationArgs, stdin, tty};
 use crate::daemon::local::{
     CodeAnswer, Invited, InvitedLink, LocalEvent, PairCancel, PairCode, PairEnd, PairStart, PairState, PairStatus,
@@ -119,8 +119,8 @@ fn our_event(body: &[u8], ours: u64) -> Option<PairState> {
 
 async fn type_line(client: &Client, face: &mut Face, line: &str, args: &InvitationArgs) -> Result<(), Trouble> {
     let (code, name) = split_code(line);
+    face.ask_again();
     if code.is_empty() && name.is_empty() {
-        face.ask_again();
         return Ok(());
     }
     if code.len() != 6 {
@@ -186,14 +186,22 @@ impl Face {
             return Ok(Face::Lines);
         }
         let Some(best) = invited.links.first() else { return Err(no_address()) };
-        links(&invited.links);
         let code = happy_pairing::qr::Code::new(&best.link).map_err(|error| {
             Trouble::new(format!("The link does not fit a QR code: {error}."), "Add `--no-qr` to have it as text.")
         })?;
         let text = PanelText {
             machine: &machine,
             origin: &best.origin,
+            here: invited
+                .links
+                .iter()
+                .find(|link| link.reach == Reach::ThisMachine)
+                .map(|link| link.origin.as_str())
+                .filter(|here| *here != best.origin),
             warning: match best.reach {
+                _ if invited.relay_trouble.is_some() => {
+                    "The relay is not reached yet, so nobody can answer. It is tried on."
+                }
                 Reach::ThisMachine => "For a browser on this machine only.",
                 Reach::ThisNetwork => "A trial on this network: whoever controls it could change the page.",
                 Reach::Relay => "",
@@ -201,7 +209,7 @@ impl Face {
             grant,
         };
         let width = code.width() + 2 * happy_pairing::qr::QUIET;
-        Ok(Face::Panel(Panel::draw(&code.terminal(happy_pairing::qr::QUIET), width, &text)))
+        Ok(Face::Panel(Panel::draw(code.terminal(happy_pairing::qr::QUIET), width, &text)))
     }
 
     /// Shows a new state; gives the outcome when it is the last.
@@ -224,12 +232,15 @@ impl Face {
                 None
             }
             PairState::Paired { name, role, .. } => {
-                self.end(&format!("{} is paired as {}.", tame(name, 32), role_name(*role)), true);
+                self.end(&format!("{} is{GLUE}paired{GLUE}as{GLUE}{}.", tame(name, 32), role_name(*role)), true);
                 Some(Outcome::Paired)
             }
             PairState::Ended { why } => {
                 let trouble = ended(*why);
-                self.end(&trouble.what, false);
+                // Why, and what to do, is said by whoever gets the outcome.
+                if let Face::Panel(_) = self {
+                    self.end("Nothing was paired.", false);
+                }
                 Some(Outcome::Ended(trouble))
             }
         }
@@ -238,7 +249,7 @@ impl Face {
     fn want_code(&mut self, name: &str) {
         match self {
             Face::Panel(panel) => {
-                panel.status(&format!("“{name}” shows a code. To name it, write the name after the code."))
+                panel.status(&format!("“{name}” shows{GLUE}a{GLUE}code. To name it, write the name after the code."))
             }
             Face::Lines => {
                 say(&format!(
@@ -262,7 +273,6 @@ impl Face {
     fn wrong(&mut self, text: &str) {
         match self {
             Face::Panel(panel) => {
-                panel.prompt_again();
                 panel.warn(text);
             }
             Face::Lines => say(&paint(BAD, text)),
@@ -291,7 +301,7 @@ impl Face {
     fn end(&mut self, text: &str, good: bool) {
         match std::mem::replace(self, Face::Lines) {
             Face::Panel(panel) => panel.end(text, good),
-            Face::Lines => say(&paint(if good { GOOD } else { BAD }, text)),
+            Face::Lines => say(&paint(if good { GOOD } else { BAD }, &text.replace(GLUE, " "))),
             Face::Json => *self = Face::Json,
         }
     }

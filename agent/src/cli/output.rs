@@ -101,8 +101,14 @@ pub fn paint(style: Style, text: &str) -> String {
 
 /// Prints rows under a heading, each column as wide as its widest cell. Cells may carry a style of their own.
 pub fn table(heading: &[&str], rows: &[Vec<(Style, String)>]) {
+    let rows: Vec<_> = rows.iter().map(|row| (row.clone(), String::new())).collect();
+    table_with_notes(heading, &rows);
+}
+
+/// The same with a line below each row, where there is one.
+pub fn table_with_notes(heading: &[&str], rows: &[(Vec<(Style, String)>, String)]) {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
+        let cells = rows.iter().filter_map(|(row, _)| row.get(column)).map(|(_, text)| text.chars().count());
         cells.chain([heading[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heading.len()).map(width).collect();
@@ -117,7 +123,12 @@ pub fn table(heading: &[&str], rows: &[Vec<(Style, String)>]) {
         say(&line);
     };
     line(&mut heading.iter().map(|text| (FAINT, *text)));
-    rows.iter().for_each(|row| line(&mut row.iter().map(|(style, text)| (*style, text.as_str()))));
+    for (row, note) in rows {
+        line(&mut row.iter().map(|(style, text)| (*style, text.as_str())));
+        if !note.is_empty() {
+            say(note);
+        }
+    }
 }
 
 /// Text from elsewhere, safe to print: what could steer the terminal is replaced, and it is cut to a width.

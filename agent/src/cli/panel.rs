@@ -1,10 +1,12 @@
 //! The QR code with its text beside it, changed in place.
 //!
-//! Everything is drawn relative to the row of the prompt, where the cursor rests, so that nothing needs to be known of what
-//! the terminal shows above. The keyboard stays in its ordinary line mode: what is typed is echoed by the terminal itself.
+//! It begins at the top of the screen and every row has its place there: what is typed is echoed by the terminal itself, in its
+//! ordinary line mode, so nobody can know where the cursor rests after Enter. What stood on the screen moves into its history.
 
 use std::io::Write;
 use std::time::Duration;
+
+use anstyle::Style;
 
 use crate::cli::output::{BAD, FAINT, GOOD, STRONG, paint};
 use crate::cli::tty;
@@ -14,17 +16,30 @@ use crate::trouble::Trouble;
 pub const NEEDED: (u16, u16) = (80, 24);
 /// Columns between code and text.
 const SPACE: usize = 2;
-/// Rows of the text.
-const COUNTDOWN_ROW: usize = 9;
-const STATUS_ROW: usize = 11;
-const PROMPT_ROW: usize = 14;
+/// Rows of the text, the topmost is 0: the address, what it is worth, what the device may do, and what changes.
+const ORIGIN_ROW: usize = 3;
+const WARNING_ROW: usize = 6;
+const GRANT_ROW: usize = 9;
+const COUNTDOWN_ROW: usize = 12;
+const STATUS_ROW: usize = 14;
+const STATUS_ROWS: usize = 3;
+const PROMPT_ROW: usize = 18;
+const HINT_ROW: usize = 20;
+const HINT_ROWS: usize = 2;
 const PROMPT: &str = "Type the code here: ";
+const HINT: &str = "happy pair --no-qr prints the link";
+/// A space at which no line is broken.
+pub const GLUE: char = '\u{a0}';
 
 /// The panel on the screen.
 pub struct Panel {
-    rows: usize,
-    text_column: usize,
+    code: Vec<String>,
+    /// What stands beside the code now, row by row.
+    beside: Vec<String>,
+    prompt: &'static str,
+    code_width: usize,
     text_width: usize,
+    drawn_for: Option<(u16, u16)>,
 }
 
 /// What stands beside the code.
@@ -33,7 +48,9 @@ pub struct PanelText<'a> {
     pub machine: &'a str,
     /// The address in the code.
     pub origin: &'a str,
-    /// What that address is worth, or nothing to say.
+    /// The address for a browser on this machine, when that is another one.
+    pub here: Option<&'a str>,
+    /// What the address in the code is worth, or nothing to say.
     pub warning: &'a str,
     /// What the device may do.
     pub grant: &'a str,
@@ -57,88 +74,118 @@ pub fn check_size() -> Result<(), Trouble> {
 
 impl Panel {
     /// Draws the panel.
-    pub fn draw(code: &[String], code_width: usize, text: &PanelText<'_>) -> Panel {
-        let columns = tty::size().map_or(NEEDED.0, |(cols, _)| cols).into();
-        let text_column = code_width + SPACE;
-        let panel = Panel {
-            rows: code.len().max(PROMPT_ROW + 2),
-            text_column,
-            // The last column stays free: writing there leaves the cursor in a place that terminals do not agree about.
-            text_width: usize::saturating_sub(columns, text_column + 1).max(20),
+    pub fn draw(code: Vec<String>, code_width: usize, text: &PanelText<'_>) -> Panel {
+        let rows = code.len().max(HINT_ROW + HINT_ROWS);
+        let mut panel = Panel {
+            code,
+            beside: vec![String::new(); rows],
+            prompt: PROMPT,
+            code_width,
+            text_width: 0,
+            drawn_for: tty::size(),
         };
-        let beside = panel.text(text);
-        let mut out = String::new();
-        for row in 0..panel.rows {
-            match code.get(row) {
-                Some(line) => out.push_str(line),
-                None => out.extend(std::iter::repeat_n(' ', code_width)),
-            }
-            out.push_str("  ");
-            out.push_str(beside.get(row).map_or("", String::as_str));
-            if row + 1 < panel.rows {
-                out.push('\n');
-            }
-        }
-        let up = panel.rows - 1 - PROMPT_ROW;
-        out.push_str(&format!("\x1b[{up}A\r\x1b[{}C{PROMPT}", panel.text_column));
-        emit(&out);
+        panel.measure();
+        panel.write(text);
+        tty::make_room(panel.drawn_for.map_or(NEEDED.1, |(_, rows)| rows));
+        panel.paint_all();
         panel
     }
 
-    fn text(&self, text: &PanelText<'_>) -> Vec<String> {
-        let mut rows = vec![paint(STRONG, &format!("Pair a device with {}", text.machine)), String::new()];
-        rows.push("Scan the code with its camera.".into());
-        rows.push(text.origin.to_owned());
-        let warning = wrap(text.warning, self.text_width).into_iter().take(3);
-        rows.extend(warning.map(|line| paint(FAINT, &line)));
-        rows.resize(COUNTDOWN_ROW - 2, String::new());
-        rows.extend(wrap(text.grant, self.text_width).into_iter().take(2));
-        rows.resize(STATUS_ROW, String::new());
-        rows.push("Waiting for the device".into());
-        rows
+    fn measure(&mut self) {
+        let columns: usize = self.drawn_for.map_or(NEEDED.0, |(cols, _)| cols).into();
+        // The last column stays free: writing there leaves the cursor in a place that terminals do not agree about.
+        self.text_width = columns.saturating_sub(self.code_width + SPACE + 1).max(20);
     }
 
-    /// Shows how long the invitation lives.
-    pub fn countdown(&self, left: Duration) {
+    fn write(&mut self, text: &PanelText<'_>) {
+        self.set(0, 2, &format!("Pair a device with {}", text.machine), STRONG);
+        self.set(2, 1, "Scan the code with its camera.", Style::new());
+        self.set(ORIGIN_ROW, 2, text.origin, Style::new());
+        if let Some(here) = text.here {
+            self.set(WARNING_ROW - 1, 1, &format!("or{GLUE}here:{GLUE}{here}"), Style::new());
+        }
+        self.set(WARNING_ROW, GRANT_ROW - WARNING_ROW, text.warning, FAINT);
+        self.set(GRANT_ROW, 2, text.grant, Style::new());
+        self.set(STATUS_ROW, STATUS_ROWS, "Waiting for the device", Style::new());
+        self.set(HINT_ROW, HINT_ROWS, HINT, FAINT);
+    }
+
+    /// Shows how long the invitation lives. It comes every second, so it is also where a window of another size is noticed.
+    pub fn countdown(&mut self, left: Duration) {
+        let size = tty::size();
+        if size != self.drawn_for {
+            self.drawn_for = size;
+            self.measure();
+            emit("\x1b[2J");
+            self.paint_all();
+        }
         let seconds = left.as_secs();
-        self.put(COUNTDOWN_ROW, &format!("Ends in {}:{:02}", seconds / 60, seconds % 60));
+        self.put(COUNTDOWN_ROW, 1, &format!("Ends in {}:{:02}", seconds / 60, seconds % 60), Style::new());
     }
 
     /// Shows what is going on.
-    pub fn status(&self, text: &str) {
-        self.put_lines(STATUS_ROW, 2, text, anstyle::Style::new());
+    pub fn status(&mut self, text: &str) {
+        self.put(STATUS_ROW, STATUS_ROWS, text, Style::new());
     }
 
     /// Shows what went wrong and can be tried again.
-    pub fn warn(&self, text: &str) {
-        self.put_lines(STATUS_ROW, 2, text, BAD);
+    pub fn warn(&mut self, text: &str) {
+        self.put(STATUS_ROW, STATUS_ROWS, text, BAD);
     }
 
-    fn put_lines(&self, row: usize, rows: usize, text: &str, style: anstyle::Style) {
-        let lines = wrap(text, self.text_width);
-        for n in 0..rows {
-            self.put(row + n, &paint(style, lines.get(n).map_or("", String::as_str)));
+    /// After Enter: what was typed goes, wherever it was echoed, and the prompt is empty.
+    pub fn prompt_again(&self) {
+        self.paint_all();
+    }
+
+    /// Leaves the panel: the result in the place of the status, no prompt, the cursor below everything.
+    pub fn end(mut self, text: &str, good: bool) {
+        self.set(COUNTDOWN_ROW, 1, "", Style::new());
+        self.set(STATUS_ROW, STATUS_ROWS, text, if good { GOOD } else { BAD });
+        self.set(HINT_ROW, HINT_ROWS, "", Style::new());
+        self.prompt = "";
+        self.paint_all();
+        emit(&format!("\x1b[{};1H\r\n", self.beside.len()));
+    }
+
+    /// Fills rows with text: broken at spaces, and cut when it is longer.
+    fn set(&mut self, row: usize, rows: usize, text: &str, style: Style) {
+        let mut lines = wrap(text, self.text_width);
+        if lines.len() > rows {
+            lines.truncate(rows);
+            if let Some(last) = lines.last_mut() {
+                *last = last.chars().take(self.text_width - 1).chain(['…']).collect();
+            }
+        }
+        for (n, place) in self.beside.iter_mut().skip(row).take(rows).enumerate() {
+            *place = lines.get(n).map_or_else(String::new, |line| paint(style, line));
         }
     }
 
-    fn put(&self, row: usize, text: &str) {
-        let up = PROMPT_ROW - row;
-        emit(&format!("\x1b7\x1b[{up}A\r\x1b[{}C\x1b[K{text}\x1b8", self.text_column));
+    fn put(&mut self, row: usize, rows: usize, text: &str, style: Style) {
+        self.set(row, rows, text, style);
+        let lines: String = (row..row + rows).map(|row| self.line(row)).collect();
+        emit(&format!("\x1b7\x1b[?7l{lines}\x1b[?7h\x1b8"));
     }
 
-    /// After Enter, which moved the cursor to the row below: back to an empty prompt.
-    pub fn prompt_again(&self) {
-        emit(&format!("\x1b[1A\r\x1b[{}C\x1b[K{PROMPT}", self.text_column));
+    /// What draws a row of the text. A name in wide letters may be wider than it counts, so nothing may go on in the next row.
+    fn line(&self, row: usize) -> String {
+        let text = self.beside.get(row).map_or("", String::as_str);
+        format!("\x1b[{};{}H\x1b[K{text}", row + 1, self.text_column())
     }
 
-    /// Leaves the panel: a line of result in the place of the prompt, the cursor below everything.
-    pub fn end(self, text: &str, good: bool) {
-        let style = if good { GOOD } else { BAD };
-        let lines = wrap(text, self.text_width);
-        self.put_lines(STATUS_ROW, 2, lines.first().map_or("", String::as_str), style);
-        let rest = lines.get(1).map_or("", String::as_str);
-        emit(&format!("\r\x1b[{}C\x1b[K{}", self.text_column, paint(style, rest)));
-        emit(&format!("\x1b[{}B\r\n", self.rows - 1 - PROMPT_ROW));
+    fn text_column(&self) -> usize {
+        self.code_width + SPACE + 1
+    }
+
+    fn paint_all(&self) {
+        let mut out = String::from("\x1b[?7l");
+        for row in 0..self.beside.len() {
+            out.push_str(&format!("\x1b[{};1H\x1b[2K{}", row + 1, self.code.get(row).map_or("", String::as_str)));
+            out.push_str(&self.line(row));
+        }
+        out.push_str(&format!("\x1b[?7h\x1b[J\x1b[{};{}H{}", PROMPT_ROW + 1, self.text_column(), self.prompt));
+        emit(&out);
     }
 }
 
@@ -149,17 +196,17 @@ fn emit(text: &str) {
     let _ = out.flush();
 }
 
-/// Breaks text at spaces; a word that is too long stands alone, cut.
+/// Breaks text at spaces; a word that is too long, as an address may be, goes on in the next line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        let fits = lines.last().is_some_and(|line| line.chars().count() + 1 + word.chars().count() <= width);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let letters: Vec<char> = word.chars().map(|c| if c == GLUE { ' ' } else { c }).collect();
         match lines.last_mut() {
-            Some(line) if fits => {
+            Some(line) if line.chars().count() + 1 + letters.len() <= width => {
                 line.push(' ');
-                line.push_str(word);
+                line.extend(letters);
             }
-            _ => lines.push(word.chars().take(width).collect()),
+            _ => lines.extend(letters.chunks(width).map(|piece| piece.iter().collect::<String>())),
         }
     }
     lines
@@ -173,6 +220,7 @@ mod tests {
     fn text_is_wrapped_at_words() {
         assert_eq!(wrap("a trial on this network", 10), ["a trial on", "this", "network"]);
         assert_eq!(wrap("", 10), Vec::<String>::new());
-        assert_eq!(wrap("abcdefghijkl", 5), ["abcde"]);
+        assert_eq!(wrap("abcdefghijkl", 5), ["abcde", "fghij", "kl"]);
+        assert_eq!(wrap("a phone is\u{a0}paired", 9), ["a phone", "is paired"]);
     }
 }

@@ -37,9 +37,7 @@ pub async fn up(home: Home, form: Form, args: UpArgs) -> Result<u8, Trouble> {
 async fn with_running(client: &Client, form: Form, args: &UpArgs) -> Result<u8, Trouble> {
     if form == Form::Text {
         aside(&paint(FAINT, "Using the daemon that runs already."));
-        if args.daemon.relay_port.is_some() || args.daemon.api_port.is_some() {
-            aside(&paint(WARN, "Ports are chosen when the daemon starts: `happy daemon stop` first to change them."));
-        }
+        super::daemon::warn_of_ignored(&args.daemon);
     }
     invite::pair_with(client, form, &args.invitation).await
 }

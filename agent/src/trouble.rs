@@ -49,6 +49,15 @@ impl Trouble {
     }
 }
 
+/// What to do at a machine that another one has removed for good. A removal counts for its keys, so it needs new ones.
+pub fn start_anew(home: &Path) -> String {
+    format!(
+        "Start anew with new keys: end the daemon with `happy daemon stop`, move access.key and membership.log out of {}, and join \
+         again with a new link. Devices that are paired with this machine must then be paired again; sessions go on.",
+        home.display()
+    )
+}
+
 /// The operating system's words without its number.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();

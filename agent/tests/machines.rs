@@ -45,6 +45,10 @@ fn a_machine_joins_another_and_works_there() {
     guest.run(&["devices", "revoke", "the laptop", "--machine", &name]).fails_with(&["operator", "owner"]);
     guest.run(&["ls", "--machine", "nowhere"]).fails_with(&["nowhere"]);
     // The invitation and what was typed leave no trace in the logs.
+    let joined = guest.log();
+    for told in ["an invitation is taken up", "it waits for the code", "joined a machine", "role=\"operator\""] {
+        assert!(joined.contains(told), "{told}: {joined}");
+    }
     for home in [&host, &guest] {
         assert!(!home.log().contains("seq 1 200000") && !home.log().contains("/#"), "{}", home.log());
     }
@@ -98,6 +102,9 @@ fn three_wrong_codes_end_the_invitation() {
     pair.type_line(wrong);
     pair.finish().fails_with(&["Three wrong codes", "happy pair"]);
     join.finish().fails_with(&["wrong codes", "happy pair"]);
+    let log = guest.log();
+    assert!(log.contains("joining a machine failed") && log.contains("Three wrong codes"), "{log}");
+    assert!(!log.contains(&code) && !log.contains(&code.replace(' ', "")), "the code is a secret: {log}");
     assert_eq!(host.json(&["devices"])["devices"], serde_json::json!([]));
     assert_eq!(guest.json(&["devices"])["devices"], serde_json::json!([]));
 }
@@ -119,8 +126,9 @@ fn invitations_that_are_used_expired_or_damaged_are_told_apart() {
     let mut damaged = used.clone();
     let digit = damaged.pop().unwrap();
     damaged.push(if digit == '1' { '2' } else { '1' });
-    third.run(&["join", &damaged]).fails_with(&["not the link of an invitation"]);
-    third.run(&["join", "https://relay.example/#12"]).fails_with(&["not the link of an invitation"]);
+    third.run(&["join", &damaged]).fails_with(&["incomplete or damaged", "Copy it again"]);
+    third.run(&["join", "https://relay.example/#12"]).fails_with(&["incomplete or damaged"]);
+    third.run(&["join", "notalink"]).fails_with(&["not the link of an invitation", "`happy pair` prints"]);
 
     // Cancelled by its owner: the scanner is told, and a new one works.
     let mut cancelled = host.spawn(&["pair"]);
@@ -157,7 +165,7 @@ fn a_revoked_machine_is_told_and_stays_out() {
     host.run(&["devices", "revoke", "the laptop"]).ok();
     guest.until(&["devices"], |list| list["machines"][0]["removed_us"] == true);
     assert_ne!(attach.finish().code, 0);
-    guest.run(&["ls", "--machine", &name]).fails_with(&["removed this machine"]);
+    guest.run(&["ls", "--machine", &name]).fails_with(&["removed this machine", "access.key and membership.log"]);
     assert!(host.json(&["devices"])["devices"][0]["removed_at"].is_u64());
 
     // It survives both daemons, and the key never comes back.
@@ -169,10 +177,22 @@ fn a_revoked_machine_is_told_and_stays_out() {
     guest.run(&["ls", "--machine", &name]).fails_with(&["removed this machine"]);
     let mut again = host.spawn(&["pair"]);
     let link = link(&mut again);
-    // Nobody has to type a code for it.
-    guest.run(&["join", &link]).fails_with(&["removed this one for good"]);
-    again.finish().fails_with(&["not paired"]);
+    // Nobody has to type a code for it. Both sides are told what to do.
+    let told = guest.run(&["join", &link]).fails_with(&["removed this one for good", "access.key and membership.log"]);
+    assert!(!told.err.contains("new invitation"), "{}", told.err);
+    again.finish().fails_with(&["removed from here for good", "Start anew"]);
     assert!(host.json(&["devices"])["devices"][0]["removed_at"].is_u64());
+    assert!(guest.run(&["devices"]).ok().contains("has removed this machine for good"));
+
+    // As it was told: with new keys it is a new machine.
+    guest.run(&["daemon", "stop"]).ok();
+    for file in ["access.key", "membership.log"] {
+        std::fs::rename(guest.file(file), guest.path().with_extension(file)).unwrap();
+    }
+    guest.start();
+    pair(&host, &guest, "owner", "the new laptop");
+    guest.until(&["devices"], |list| list["machines"][0]["link_up"] == true);
+    guest.run(&["ls", "--machine", &name]).ok();
 }
 
 #[test]

@@ -128,6 +128,70 @@ fn a_port_that_is_taken_is_named_with_the_flag_that_changes_it() {
     assert!(error["error"]["remedy"].as_str().unwrap().contains("--api-port"), "{error}");
 }
 
+/// A joining machine needs no port that anybody knows; one that others shall find does.
+#[test]
+fn a_machine_that_only_joins_takes_other_ports_when_the_usual_ones_are_taken() {
+    // Whoever has them, they are taken.
+    let _held = [64875, 64876].map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let (host, guest) = (Home::new(), Home::new());
+    host.start();
+    for command in [&["up"][..], &["daemon", "start"], &["run", "true"]] {
+        guest.run(command).fails_with(&["used by another", "--api-port", "settings.json"]);
+    }
+    let mut pair = host.spawn(&["pair"]);
+    let link = link(&mut pair);
+    guest.run(&["join", "--api-port", "64875", &link]).fails_with(&["64875", "used by another"]);
+    let mut join = guest.spawn(&["join", &link]);
+    let code = harness::code(&mut join);
+    pair.type_line(&code);
+    join.finish().ok();
+    pair.finish().ok();
+    // The next start finds them taken as well.
+    guest.run(&["daemon", "stop"]).ok();
+    guest.run(&["daemon", "start"]).ok();
+    assert_ne!(guest.json(&["daemon", "status"])["api_port"], 64875);
+    guest.run(&["ls", "--machine", &harness::machine_name(&host)]).ok();
+    guest.run(&["daemon", "stop"]).ok();
+    guest.run(&["up"]).fails_with(&["used by another"]);
+}
+
+#[test]
+fn what_cannot_be_run_is_told_with_what_to_do() {
+    let home = Home::new();
+    home.start();
+    std::fs::write(home.file("notes"), "no program").unwrap();
+    let notes = home.file("notes");
+    home.run(&["run", "nosuchprogram"]).fails_with(&["nosuchprogram", "full path"]);
+    home.run(&["run", "--cwd", "/nope", "sh"]).fails_with(&["/nope", "--cwd DIR"]);
+    let failed = home.run(&["run", notes.to_str().unwrap()]).fails_with(&["chmod +x"]);
+    assert!(!failed.err.contains("os error") && !failed.err.contains("Ask an owner"), "{}", failed.err);
+    home.run(&["ls", "-m", "nowhere"]).fails_with(&["`nowhere`", "`happy join LINK` here"]);
+    // The session is looked for before the terminal.
+    home.run(&["attach", "zzz"]).fails_with(&["no session `zzz`", "happy ls"]);
+    home.run(&["run", "-d", "--name", "work", "sh"]).ok();
+    home.run(&["attach", "work"]).fails_with(&["no terminal", "--lossless"]);
+    home.run(&["kill", "work"]).ok();
+    home.until(&["ls"], |list| list[0]["state"] == "killed");
+    let listed = home.run(&["ls"]).ok();
+    assert!(listed.contains("SIGHUP"), "{listed}");
+}
+
+#[test]
+fn every_help_page_fits_eighty_columns() {
+    let home = Home::new();
+    let pages = "|up|pair|join|run|ls|attach|kill|devices|devices revoke|daemon|daemon start|daemon start-sync|daemon stop|daemon status|relay|logs";
+    for page in pages.split('|') {
+        for help in ["--help", "-h"] {
+            let args: Vec<_> = page.split(' ').filter(|word| !word.is_empty()).chain([help]).collect();
+            let text = home.run(&args).ok();
+            assert!(text.contains("Usage: happy"), "{text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{args:?}: {line}");
+            }
+        }
+    }
+}
+
 #[test]
 fn settings_and_relay_addresses_that_make_no_sense_are_told() {
     let home = Home::new();

@@ -18,6 +18,48 @@ const SMALL_RECORD: usize = 14 + 255;
 /// A larger grant is not announced for less than this, so that Limit records stay rare; below it the other side can still send a
 /// message of the largest size.
 const GRANT_STEP: u64 = INITIAL_LIMIT - MAX_MESSAGE as u64;
+/// `PROTOCOL 9`: the parts of unfinished messages that are kept, bytes, channel 0 apart: sixteen messages of the largest size at once.
+/// Without this bound each of 256 channels could hold nearly a whole one.
+pub const UNFINISHED_BYTES: usize = 16 * MAX_MESSAGE;
+
+/// Names a session, as [`Event::Opened`](crate::Event::Opened) gives it. No other session of any link has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub(crate) [u8; 16]);
+
+/// A channel as the application names it.
+///
+/// A peer that was restarted counts its channels from the start again, so the number of a channel that it has opened means another
+/// one after its session. Whoever keeps such a number longer than until the next event names the session with it: in
+/// any other session the channel is then closed. Channels of this side need that not: their numbers are not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChannelName {
+    number: u32,
+    session: Option<SessionId>,
+}
+
+impl ChannelName {
+    /// A channel of that session and no other.
+    pub fn of(session: SessionId, number: u32) -> Self {
+        Self { number, session: Some(session) }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.number
+    }
+
+    /// Whether it can be a channel of that session.
+    pub(crate) fn is_of(self, session: [u8; 16]) -> bool {
+        self.session.is_none_or(|own| own.0 == session)
+    }
+}
+
+/// The channel that has this number now, in whichever session that is.
+impl From<u32> for ChannelName {
+    fn from(number: u32) -> Self {
+        Self { number, session: None }
+    }
+}
 
 /// A record that an honest peer does not send: the session ends with 4400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +176,8 @@ pub(crate) struct Channels {
     next_own: u32,
     last_theirs: u32,
     opened_by_them: usize,
+    /// The bytes in `partial` of all channels but that of calls.
+    unfinished: usize,
     /// Channels with something to send, one queue per class; ids of closed channels are skipped when their turn comes.
     turns: [VecDeque<u32>; 3],
     to_open: VecDeque<u32>,
@@ -143,13 +187,17 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    pub(crate) fn new(numbering: Numbering) -> Self {
+    /// Numbers go on after those of the link's last session (`PROTOCOL 9`).
+    pub(crate) fn new(numbering: Numbering, last_own: u32) -> Self {
         let calls = Channel::new(Class::Control, String::new(), INITIAL_LIMIT);
+        let first = if numbering == Numbering::Initiator { 1 } else { 2 };
+        let next = last_own.saturating_add(1);
         Self {
             map: BTreeMap::from([(CALLS, calls)]),
-            next_own: if numbering == Numbering::Initiator { 1 } else { 2 },
+            next_own: next.saturating_add((next ^ first) & 1),
             last_theirs: 0,
             opened_by_them: 0,
+            unfinished: 0,
             turns: Default::default(),
             to_open: VecDeque::new(),
             to_grant: BTreeSet::new(),
@@ -221,7 +269,7 @@ impl Channels {
         };
         channel.closing = Some((code, reason.to_owned()));
         channel.wanted = None;
-        channel.partial = Vec::new();
+        self.unfinished -= std::mem::take(&mut channel.partial).len();
         if code != Code::GOODBYE {
             // A message that was begun is left unfinished: the receiver drops it with the channel.
             channel.out.clear();
@@ -229,6 +277,11 @@ impl Channels {
         }
         self.queue_up(id);
         true
+    }
+
+    /// The largest number that this side has given away, in this session or before.
+    pub(crate) fn last_own(&self) -> u32 {
+        self.next_own.saturating_sub(2)
     }
 
     /// The channels that the application still counts as open, for when the session ends.
@@ -334,7 +387,9 @@ impl Channels {
     }
 
     fn forget(&mut self, id: u32) {
-        if self.map.remove(&id).is_some() && self.is_theirs(id) {
+        let Some(channel) = self.map.remove(&id) else { return };
+        self.unfinished -= channel.partial.len();
+        if self.is_theirs(id) {
             self.opened_by_them -= 1;
         }
     }
@@ -389,12 +444,26 @@ impl Channels {
         if channel.partial.len() + bytes.len() > MAX_MESSAGE {
             return Err(Violation("a message is larger than the protocol allows"));
         }
+        if !last && id != CALLS && self.unfinished + bytes.len() > UNFINISHED_BYTES {
+            return Ok(self.close_unfinished(id));
+        }
+        let before = channel.partial.len();
         channel.partial.extend_from_slice(bytes);
         if !last {
+            self.unfinished += if id == CALLS { 0 } else { bytes.len() };
             return Ok(None);
         }
+        self.unfinished -= if id == CALLS { 0 } else { before };
         channel.delivered = channel.received;
         Ok(Some(Happened::Message { channel: id, bytes: std::mem::take(&mut channel.partial) }))
+    }
+
+    /// `PROTOCOL 9`: no room for another part. It costs the channel and not the session: many large messages at once are no fault,
+    /// and those on other channels go on.
+    fn close_unfinished(&mut self, id: u32) -> Option<Happened> {
+        let (code, reason) = (Code::TOO_MANY, "too many messages are unfinished");
+        let closed = self.close(id, code, reason);
+        closed.then(|| Happened::Closed { channel: id, code, reason: reason.to_owned() })
     }
 
     fn handle_limit(&mut self, id: u32, limit: u64) -> Result<(), Violation> {

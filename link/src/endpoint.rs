@@ -12,9 +12,9 @@ use rand_core::CryptoRng;
 
 use crate::allowance::Allowance;
 use crate::calls::{CallError, CallId, RequestId};
-use crate::channels::{OpenChannelError, SendError};
+use crate::channels::{ChannelName, Channels, OpenChannelError, SendError};
 use crate::event::{Dial, Event};
-use crate::link::{Context, Link, Peer, RAW_TAG, REFUSALS, TURNS};
+use crate::link::{Context, HINTS, Link, Peer, RAW_TAG, REFUSALS, TURNS};
 use crate::relay_client::{Login, RelayClient};
 use crate::suite::{Keys, Life, RefusalReason, Suite};
 
@@ -69,6 +69,18 @@ struct Core<R, S> {
     counters: Counters,
 }
 
+/// What is left of the link to a revoked device: how often it is still answered.
+struct Tombstone {
+    refusals: Allowance,
+    hints: Allowance,
+}
+
+impl Tombstone {
+    fn new() -> Self {
+        Self { refusals: Allowance::new(REFUSALS.0, REFUSALS.1), hints: Allowance::new(1, HINTS) }
+    }
+}
+
 impl<R, S> Core<R, S> {
     fn context(&mut self) -> Context<'_, S, R> {
         Context {
@@ -101,7 +113,7 @@ impl<R, S> Core<R, S> {
 /// # Bounds
 ///
 /// Per link: 192 KiB in flight and as much kept out of order; [`SEND_BUFFER`](crate::SEND_BUFFER) for each channel waiting to be sent, one message (256 KiB) for each
-/// channel being received, 256 channels from each side; 4 MiB of calls, 4 MiB of answers, 256 KiB of events. Beyond a bound the
+/// channel being received and no more than 4 MiB of unfinished ones together, 256 channels from each side; 4 MiB of calls, 4 MiB of answers, 256 KiB of events. Beyond a bound the
 /// application is told to wait, and a peer's session ends.
 pub struct Endpoint<R, S: Suite = Keys> {
     core: Core<R, S>,
@@ -110,7 +122,7 @@ pub struct Endpoint<R, S: Suite = Keys> {
     /// The order in which links take turns, and whose turn it is.
     order: Vec<DeviceId>,
     turn: usize,
-    tombstones: BTreeMap<DeviceId, Allowance>,
+    tombstones: BTreeMap<DeviceId, Tombstone>,
     /// Our list of peers differs from what the relay was told.
     peers_changed: bool,
     rendezvous: BTreeMap<[u8; 32], Duration>,
@@ -203,7 +215,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     /// Ends the link to a device that was revoked. It stays named at the relay, so that it can be told, signed, when it comes back.
     pub fn tombstone(&mut self, now: Duration, peer: DeviceId) {
         self.drop_link(now, &peer, Code::REMOVED, "the device was removed");
-        self.tombstones.insert(peer, Allowance::new(REFUSALS.0, REFUSALS.1));
+        self.tombstones.insert(peer, Tombstone::new());
         self.peers_changed = true;
     }
 
@@ -328,6 +340,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         match (packet, self.links.get_mut(&from)) {
             (Ok(packet), Some(link)) => link.handle_packet(&mut self.core.context(), packet),
             (Ok(Packet::Hello(hello)), None) => self.refuse(from, hello),
+            (Ok(Packet::Sealed { session, .. }), None) => self.hint(from, session),
             _ => self.core.counters.dropped_packets += 1,
         }
     }
@@ -335,12 +348,21 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     /// `PROTOCOL 5`: a revoked device is told so, signed, so that nobody else can make it believe that.
     fn refuse(&mut self, from: DeviceId, hello: &[u8]) {
         let now = self.core.now;
-        if !self.tombstones.get_mut(&from).is_some_and(|allowance| allowance.take(now)) {
+        if !self.tombstones.get_mut(&from).is_some_and(|tombstone| tombstone.refusals.take(now)) {
             self.core.counters.dropped_packets += 1;
             return;
         }
         let refused = self.core.suite.refuse(RefusalReason::Revoked, hello);
         self.push_raw(&ToRelay::Send { to: from, tag: 0, payload: &Packet::Refused(&refused).to_vec() });
+    }
+
+    /// `PROTOCOL 8`: a revoked device that was away meanwhile goes on with a session that ended without it. It is asked for a Hello, which is refused.
+    fn hint(&mut self, from: DeviceId, session: [u8; 16]) {
+        let now = self.core.now;
+        self.core.counters.dropped_packets += 1;
+        if self.tombstones.get_mut(&from).is_some_and(|tombstone| tombstone.hints.take(now)) {
+            self.push_raw(&ToRelay::Send { to: from, tag: 0, payload: &Packet::UnknownSession(session).to_vec() });
+        }
     }
 
     /// Time has passed; calling early does no harm.
@@ -582,38 +604,48 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     ///
     /// # Errors
     /// [`SendError::WouldBlock`] when the channel's buffer is full: try again after [`Event::Writable`]. Others are final.
-    pub fn send(&mut self, peer: &DeviceId, channel: u32, message: &[u8]) -> Result<(), SendError> {
-        let link = self.links.get_mut(peer).ok_or(SendError::UnknownPeer)?;
-        let channels = &mut link.session().ok_or(SendError::Closed)?.channels;
-        if channel == happy_wire::frame::CALLS {
+    pub fn send(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>, message: &[u8]) -> Result<(), SendError> {
+        let channel = channel.into();
+        if !self.links.contains_key(peer) {
+            return Err(SendError::UnknownPeer);
+        }
+        if channel.number() == happy_wire::frame::CALLS {
             return Err(SendError::Closed);
         }
-        channels.send(channel, message)
+        self.channels(peer, channel).ok_or(SendError::Closed)?.send(channel.number(), message)
+    }
+
+    /// The channels of the session now, if it is the one that is meant.
+    fn channels(&mut self, peer: &DeviceId, channel: ChannelName) -> Option<&mut Channels> {
+        let session = self.links.get_mut(peer)?.session()?;
+        channel.is_of(session.id).then_some(&mut session.channels)
     }
 
     /// How large a message this channel would take now.
-    pub fn sendable(&mut self, peer: &DeviceId, channel: u32) -> usize {
-        let session = self.links.get_mut(peer).and_then(Link::session);
-        session.map_or(0, |session| session.channels.sendable(channel))
+    pub fn sendable(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>) -> usize {
+        let channel = channel.into();
+        self.channels(peer, channel).map_or(0, |channels| channels.sendable(channel.number()))
     }
 
     /// Whether a channel is open.
-    pub fn is_open(&mut self, peer: &DeviceId, channel: u32) -> bool {
-        let session = self.links.get_mut(peer).and_then(Link::session);
-        session.is_some_and(|session| session.channels.is_open(channel))
+    pub fn is_open(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>) -> bool {
+        let channel = channel.into();
+        self.channels(peer, channel).is_some_and(|channels| channels.is_open(channel.number()))
     }
 
     /// The application is done with `bytes` of the messages of this channel, so the peer may send as much again.
-    pub fn consumed(&mut self, peer: &DeviceId, channel: u32, bytes: usize) {
-        if let Some(session) = self.links.get_mut(peer).and_then(Link::session) {
-            session.channels.consumed(channel, bytes);
+    pub fn consumed(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
+        let channel = channel.into();
+        if let Some(channels) = self.channels(peer, channel) {
+            channels.consumed(channel.number(), bytes);
         }
     }
 
     /// Closes a channel in both directions. What was accepted before is still sent if the code is [`Code::GOODBYE`].
-    pub fn close_channel(&mut self, peer: &DeviceId, channel: u32, code: Code, reason: &str) {
-        if let Some(session) = self.links.get_mut(peer).and_then(Link::session) {
-            session.channels.close(channel, code, reason);
+    pub fn close_channel(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>, code: Code, reason: &str) {
+        let channel = channel.into();
+        if let Some(channels) = self.channels(peer, channel) {
+            channels.close(channel.number(), code, reason);
         }
     }
 }

@@ -8,6 +8,7 @@ use happy_wire::frame::Class;
 use happy_wire::relay::{RendezvousState, Undelivered};
 
 use crate::calls::{Answer, CallId, RequestId};
+use crate::channels::SessionId;
 use crate::suite::RefusalReason;
 
 /// Something happened. Events come in the order of their causes.
@@ -41,8 +42,9 @@ pub enum Event {
     LinkUp {
         /// Who.
         peer: DeviceId,
-        /// The session is the one from before: channels are open, nothing was lost. Otherwise channels of the last session were
-        /// closed, and what the peer tells in events has to be asked for anew.
+        /// The session is the one from before: channels are open, nothing was lost. It is false exactly once for each session that
+        /// comes up, before anything else of it is told: channels of the last one have been closed by then, and what the peer
+        /// tells in events has to be asked for anew.
         resumed: bool,
         /// The peer was not restarted since the last session.
         same_life: bool,
@@ -120,6 +122,8 @@ pub enum Event {
     Opened {
         /// Who.
         peer: DeviceId,
+        /// The session in which it is open: see [`ChannelName`](crate::ChannelName).
+        session: SessionId,
         /// Its number.
         channel: u32,
         /// Its urgency.
@@ -143,7 +147,8 @@ pub enum Event {
         /// Which channel.
         channel: u32,
     },
-    /// A channel was closed by the peer or ended with its session; not told for channels that this side closed itself.
+    /// A channel was closed by the peer, or by the link because [too much of its messages was
+    /// unfinished](crate::UNFINISHED_BYTES), or ended with its session; not told for channels that the application has closed.
     Closed {
         /// Who.
         peer: DeviceId,

@@ -115,7 +115,7 @@ pub use calls::{
     ANSWER_BYTES, Answer, CALL_BYTES, CallError, CallId, DEFAULT_DEADLINE, EVENT_BYTES, KEPT_ANSWERS, MAX_BODY,
     RequestId,
 };
-pub use channels::{OpenChannelError, SEND_BUFFER, SendError};
+pub use channels::{ChannelName, OpenChannelError, SEND_BUFFER, SendError, SessionId, UNFINISHED_BYTES};
 pub use endpoint::{Counters, Endpoint, MAX_RAW_PACKETS, PacketError, PeerError};
 pub use event::{Dial, Event, LinkDown, RelayDown};
 pub use happy_wire::Code;

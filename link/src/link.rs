@@ -20,13 +20,13 @@ use crate::calls::Calls;
 use crate::channels::Numbering;
 use crate::event::{Event, LinkDown};
 use crate::session::{Outcome, Session, call_event};
-use crate::suite::{Established, Life, OpenError, Suite};
+use crate::suite::{Established, Life, OpenError, RefusalReason, Suite};
 
 /// `PROTOCOL 8`: a Hello is repeated after 1 s, doubling to 10 s. A Resume that nobody answers is repeated likewise.
 const REPEAT_FIRST: Duration = Duration::from_secs(1);
 const REPEAT_LONGEST: Duration = Duration::from_secs(10);
 /// `PROTOCOL 8`: a hint that costs a handshake is heeded, and given, at most once in this time.
-const HINTS: Duration = Duration::from_secs(2);
+pub(crate) const HINTS: Duration = Duration::from_secs(2);
 /// `PROTOCOL 5`: the unconfirmed handshakes of one device, and how long each is held.
 const MAX_PENDING: usize = 4;
 const PENDING_FOR: Duration = Duration::from_secs(10);
@@ -145,6 +145,8 @@ pub(crate) struct Link<S: Suite> {
     /// The session was announced with LinkUp before.
     announced: bool,
     last_life: Option<Life>,
+    /// The last number that this side has given to a channel, in any session.
+    last_own_channel: u32,
     pub(crate) calls: Calls,
 
     hello: Hello<S::Initiator>,
@@ -180,6 +182,7 @@ impl<S: Suite> Link<S> {
             session: None,
             announced: false,
             last_life: None,
+            last_own_channel: 0,
             calls: Calls::new(),
             hello: Hello::Idle,
             last_hello: None,
@@ -386,6 +389,10 @@ impl<S: Suite> Link<S> {
     fn handle_frame<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, frame: Vec<u8>) {
         let Some(session) = &mut self.session else { return };
         match session.handle_frame(cx.now, frame, &mut self.calls, cx.events) {
+            Ok(Outcome { goodbye: Some((Code::REMOVED, _)), .. }) if matches!(self.side, Side::Initiator(_)) => {
+                // PROTOCOL 9: said in the session, so it is the peer's own word, as good as a signed refusal.
+                self.on_refused(cx, RefusalReason::Revoked);
+            }
             Ok(Outcome { goodbye: Some((code, reason)), .. }) => self.end(cx, code, &reason, true),
             Ok(Outcome { progress: true, .. }) => self.hold_wait = HOLD_FIRST,
             Ok(_) => {}
@@ -426,7 +433,7 @@ impl<S: Suite> Link<S> {
         let mut heard = Vec::new();
         self.calls.on_session(established.peer_life, &mut heard);
         cx.events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
-        self.session = Some(Session::new(established, numbering));
+        self.session = Some(Session::new(established, numbering, self.last_own_channel));
         self.announced = false;
         self.began = cx.now;
         self.probe_from(cx.now, cx.now);
@@ -436,6 +443,8 @@ impl<S: Suite> Link<S> {
     fn drop_session<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, code: Code, reason: &str) {
         let Some(session) = self.session.take() else { return };
         debug_assert!(session.channels.open_ids().count() <= 2 * MAX_CHANNELS);
+        // PROTOCOL 9: a call that names a channel may reach the peer in the next session only, and means none of that.
+        self.last_own_channel = session.channels.last_own();
         let peer = self.peer;
         let closed = |channel| Event::Closed { peer, channel, code, reason: reason.to_owned() };
         cx.events.extend(session.channels.open_ids().map(closed));

@@ -11,7 +11,7 @@ use happy_wire::relay::ToRelay;
 use rand_core::CryptoRng;
 
 use crate::calls::{CallEvent, Calls};
-use crate::channels::{Channels, Happened, Numbering, Violation};
+use crate::channels::{Channels, Happened, Numbering, SessionId, Violation};
 use crate::event::Event;
 use crate::suite::{CannotSeal, Cipher, Established, Life, OpenError};
 use crate::window::{OutsideWindow, Place, ReceiveWindow, SendWindow};
@@ -54,7 +54,8 @@ pub(crate) struct Session<C> {
 }
 
 impl<C: Cipher> Session<C> {
-    pub(crate) fn new(established: Established<C>, numbering: Numbering) -> Self {
+    /// A session whose channels are numbered on from `last_own_channel`.
+    pub(crate) fn new(established: Established<C>, numbering: Numbering, last_own_channel: u32) -> Self {
         Self {
             id: established.session,
             peer_life: established.peer_life,
@@ -62,7 +63,7 @@ impl<C: Cipher> Session<C> {
             cipher: established.cipher,
             send: SendWindow::new(),
             receive: ReceiveWindow::new(),
-            channels: Channels::new(numbering),
+            channels: Channels::new(numbering, last_own_channel),
             confirmed: false,
             failures: 0,
             resume: false,
@@ -266,7 +267,7 @@ impl<C: Cipher> Session<C> {
                     calls.handle_message(&bytes, &mut heard)?;
                     events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
                 }
-                Some(happened) => events.push_back(channel_event(self.peer, happened)),
+                Some(happened) => events.push_back(channel_event(self.peer, self.id, happened)),
             }
         }
         Ok(())
@@ -279,9 +280,11 @@ fn outside(_: OutsideWindow) -> Violation {
     Violation("a frame is outside the window")
 }
 
-fn channel_event(peer: DeviceId, happened: Happened) -> Event {
+fn channel_event(peer: DeviceId, session: [u8; 16], happened: Happened) -> Event {
     match happened {
-        Happened::Opened { channel, class, label } => Event::Opened { peer, channel, class, label },
+        Happened::Opened { channel, class, label } => {
+            Event::Opened { peer, session: SessionId(session), channel, class, label }
+        }
         Happened::Message { channel, bytes } => Event::Message { peer, channel, bytes },
         Happened::Closed { channel, code, reason } => Event::Closed { peer, channel, code, reason },
     }

@@ -12,8 +12,8 @@ mod model;
 use std::time::Duration;
 
 use happy_link::{
-    Answer, CallError, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, RefusalReason, RelayDown,
-    SendError, Side, Suite,
+    Answer, CallError, ChannelName, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, RefusalReason,
+    RelayDown, SendError, Side, Suite,
 };
 use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
 use happy_wire::frame::{FrameHeader, Record};
@@ -513,6 +513,96 @@ fn a_restarted_phone_gets_a_new_session_and_its_old_channels_are_closed() {
 }
 
 #[test]
+fn a_channel_of_the_last_session_is_not_taken_for_one_of_this() {
+    let (mut lone, mut puppet) = linked();
+    let open = frame(Some(0), 0, &[Record::Open { channel: 1, class: Class::Bulk, limit: 9_999, label: "x" }]);
+    let opened = |lone: &mut Lone| {
+        let events = lone.events();
+        let session = events.iter().find_map(|event| match event {
+            Event::Opened { session, channel: 1, .. } => Some(*session),
+            _ => None,
+        });
+        // Nothing of a session is told before it is announced.
+        let up = events.iter().position(|event| matches!(event, Event::LinkUp { resumed: false, .. }));
+        let opened = events.iter().position(|event| matches!(event, Event::Opened { .. }));
+        (ChannelName::of(session.unwrap(), 1), up.is_some() && up < opened)
+    };
+    puppet.say(&mut lone, &open);
+    let (old, _) = opened(&mut lone);
+    assert!(lone.endpoint.is_open(&id(2), old));
+
+    // The peer was restarted, and its first channel has the same number.
+    let mut again = Puppet::initiate(&mut lone, 2, 10);
+    again.say(&mut lone, &open);
+    let (new, announced) = opened(&mut lone);
+    assert!(announced);
+    lone.frames();
+    assert_eq!(lone.endpoint.send(&id(2), old, b"for somebody else"), Err(SendError::Closed));
+    assert_eq!((lone.endpoint.sendable(&id(2), old), lone.endpoint.is_open(&id(2), old)), (0, false));
+    again.say(&mut lone, &frame(Some(1), 0, &[Record::Data { channel: 1, last: true, bytes: &[0; 16_384] }]));
+    lone.endpoint.close_channel(&id(2), old, Code::NOT_PERMITTED, "late");
+    assert!(lone.endpoint.is_open(&id(2), new));
+    lone.endpoint.send(&id(2), new, b"hello").unwrap();
+    let packets = lone.packets();
+    let said: Vec<_> = said(&mut again, &packets).into_iter().flat_map(|(_, _, said)| said).collect();
+    assert_eq!(said, [Said::Data(1, 5, true)]);
+}
+
+#[test]
+fn what_the_last_owner_of_a_number_has_consumed_raises_no_limit() {
+    let (mut lone, mut puppet) = linked();
+    let open = Record::Open { channel: 1, class: Class::Bulk, limit: 0, label: "x" };
+    let session = |lone: &mut Lone| {
+        let opened = lone.events().into_iter().find_map(|event| match event {
+            Event::Opened { session, .. } => Some(session),
+            _ => None,
+        });
+        opened.unwrap()
+    };
+    puppet.say(&mut lone, &frame(Some(0), 0, &[open]));
+    let old = ChannelName::of(session(&mut lone), 1);
+    let mut again = Puppet::initiate(&mut lone, 2, 10);
+    again.say(&mut lone, &frame(Some(0), 0, &[open]));
+    let new = ChannelName::of(session(&mut lone), 1);
+    for number in 1..=16 {
+        let part = Record::Data { channel: 1, last: number == 16, bytes: &[0; 16_384] };
+        again.say(&mut lone, &frame(Some(number), 0, &[part]));
+    }
+    lone.frames();
+    let limits = |lone: &mut Lone, puppet: &mut Puppet| {
+        let packets = lone.packets();
+        said(puppet, &packets).into_iter().flat_map(|(_, _, said)| said).collect::<Vec<_>>()
+    };
+    lone.endpoint.consumed(&id(2), old, 262_144);
+    assert_eq!(limits(&mut lone, &mut again), []);
+    lone.endpoint.consumed(&id(2), new, 262_144);
+    assert_eq!(limits(&mut lone, &mut again), [Said::Limit(1, 262_144 + 524_288)]);
+}
+
+#[test]
+fn channel_numbers_go_on_in_the_next_session() {
+    let mut phone = Lone::phone();
+    let mut machine = Puppet::answer(&mut phone, 2, 9);
+    machine.say(&mut phone, &resume(0));
+    for expected in [1, 3] {
+        assert_eq!(phone.endpoint.open_channel(&id(2), Class::Bulk, "x"), Ok(expected));
+    }
+    phone.frames();
+    // The machine has lost the session.
+    phone.wait(SECOND * 3);
+    phone.deliver(2, &Packet::UnknownSession(machine.session).to_vec());
+    let mut again = Puppet::answer(&mut phone, 2, 10);
+    again.say(&mut phone, &resume(0));
+    assert!(phone.events().contains(&Event::LinkUp { peer: id(2), resumed: false, same_life: false }));
+    assert_eq!(phone.endpoint.open_channel(&id(2), Class::Bulk, "x"), Ok(5));
+
+    let (mut lone, _) = linked();
+    assert_eq!(lone.endpoint.open_channel(&id(2), Class::Bulk, "x"), Ok(2));
+    Puppet::initiate(&mut lone, 2, 10).say(&mut lone, &resume(0));
+    assert_eq!(lone.endpoint.open_channel(&id(2), Class::Bulk, "x"), Ok(4));
+}
+
+#[test]
 fn calls_go_on_in_a_new_session_of_the_same_life() {
     let (mut lone, mut puppet) = linked();
     let call = lone.endpoint.call(lone.now, &id(2), b"question".to_vec(), None).unwrap();
@@ -616,6 +706,51 @@ fn a_tombstone_answers_in_its_own_name_and_within_bounds() {
     let Ok(Packet::Refused(refused)) = Packet::decode(&refusals[0]) else { panic!() };
     assert_eq!(suite.refusal(&id(1), &initiator, refused), Some(RefusalReason::Revoked));
     assert_eq!(lone.endpoint.call(lone.now, &id(2), vec![], None), Err(CallError::UnknownPeer));
+}
+
+#[test]
+fn a_goodbye_to_a_removed_device_counts_like_a_refusal() {
+    let mut phone = Lone::phone();
+    let mut machine = Puppet::answer(&mut phone, 2, 9);
+    machine.say(&mut phone, &resume(0));
+    let call = phone.endpoint.call(phone.now, &id(2), b"still there?".to_vec(), None).unwrap();
+    phone.frames();
+    phone.events();
+    machine.say(&mut phone, &frame(None, 0, &[Record::Goodbye { code: Code::REMOVED, reason: "removed" }]));
+    let events = phone.events();
+    assert!(events.contains(&Event::Refused { peer: id(2), reason: RefusalReason::Revoked }), "{events:?}");
+    assert!(events.contains(&Event::Answer { peer: id(2), id: call, answer: Answer::LinkGone }));
+    let later: Vec<_> = (0..12).flat_map(|_| phone.wait(SECOND)).filter_map(|frame| payload(&frame)).collect();
+    assert!(later.is_empty(), "{later:?}");
+}
+
+#[test]
+fn a_device_that_others_joined_cannot_be_told_that_it_was_removed() {
+    let (mut machine, mut phone) = linked();
+    phone.say(&mut machine, &frame(None, 0, &[Record::Goodbye { code: Code::REMOVED, reason: "removed" }]));
+    let events = machine.events();
+    assert!(events.iter().all(|event| !matches!(event, Event::Refused { .. })), "{events:?}");
+    Puppet::initiate(&mut machine, 2, 10).say(&mut machine, &resume(0));
+}
+
+#[test]
+fn a_tombstone_asks_for_the_hello_that_it_will_refuse() {
+    let (mut lone, mut puppet) = linked();
+    lone.endpoint.tombstone(lone.now, id(2));
+    lone.frames();
+    // It was away and has not heard the goodbye: it goes on with its session.
+    for _ in 0..50 {
+        puppet.say(&mut lone, &resume(0));
+    }
+    let hint = Packet::UnknownSession(puppet.session).to_vec();
+    assert_eq!(lone.packets(), [hint.as_slice()], "once in two seconds");
+    lone.wait(SECOND * 2);
+    puppet.say(&mut lone, &resume(0));
+    assert_eq!(lone.packets(), [hint.as_slice()]);
+    // A stranger is told nothing.
+    let packet = puppet.seal(&resume(0));
+    lone.deliver(3, &packet);
+    assert!(lone.packets().is_empty());
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod model;
 
 use std::time::Duration;
 
-use happy_link::{Class, Code, Event, LinkDown, Side};
+use happy_link::{Class, Code, Event, LinkDown, Side, UNFINISHED_BYTES};
 use happy_wire::call::CallMessage;
 use happy_wire::frame::{FrameHeader, MAX_IN_FLIGHT_FRAMES, Record};
 use happy_wire::packet::Packet;
@@ -136,6 +136,64 @@ fn a_message_without_an_end_ends_the_session() {
     assert!(lone.endpoint.is_up(&id(2)), "256 KiB are allowed");
     puppet.say(&mut lone, &frame(Some(17), 0, &[Record::Data { channel: 1, last: false, bytes: b"x" }]));
     assert_ended(&mut lone, &mut puppet);
+}
+
+#[test]
+fn unfinished_messages_on_many_channels_have_a_bound_together() {
+    let (mut lone, mut puppet) = attacked();
+    let part = [0; 16_384];
+    let (mut number, mut room) = (0, UNFINISHED_BYTES / part.len());
+    let mut say = |lone: &mut Lone, record: Record<'_>| {
+        puppet.say(lone, &frame(Some(number), 0, &[record]));
+        number += 1;
+        lone.frames();
+    };
+    let unfinished = |channel| Record::Data { channel, last: false, bytes: &part };
+    // Fifteen parts of each message, so that none is too large by itself.
+    for channel in (1..).step_by(2) {
+        say(&mut lone, open(channel));
+        let parts = room.min(15);
+        (0..parts).for_each(|_| say(&mut lone, unfinished(channel)));
+        room -= parts;
+        if room == 0 {
+            break;
+        }
+    }
+    assert!(lone.events().iter().all(|event| !matches!(event, Event::Closed { .. })), "so much is allowed");
+    say(&mut lone, open(101));
+    say(&mut lone, Record::Data { channel: 101, last: true, bytes: b"whole" });
+    say(&mut lone, unfinished(101));
+    let mut events = lone.events();
+    let closed = events.pop();
+    assert!(
+        matches!(closed, Some(Event::Closed { peer, channel: 101, code: Code::TOO_MANY, .. }) if peer == id(2)),
+        "{closed:?}"
+    );
+    assert!(matches!(&events[..], [Event::Opened { .. }, Event::Message { channel: 101, .. }]), "{events:?}");
+    // The rest of it is ignored, and calls and the other channels go on; what is finished or closed makes room.
+    say(&mut lone, Record::Data { channel: 101, last: true, bytes: b"late" });
+    let call = CallMessage::Request { id: 1, body: b"still here" }.to_vec();
+    say(&mut lone, Record::Data { channel: 0, last: false, bytes: &call[..5] });
+    say(&mut lone, Record::Data { channel: 0, last: true, bytes: &call[5..] });
+    say(&mut lone, Record::Data { channel: 1, last: true, bytes: b"." });
+    say(&mut lone, Record::Close { channel: 3, code: Code::GOODBYE, reason: "" });
+    lone.endpoint.close_channel(&id(2), 5, Code::GOODBYE, "");
+    let events = lone.events();
+    assert!(
+        matches!(
+            &events[..],
+            [Event::Request { .. }, Event::Message { channel: 1, .. }, Event::Closed { channel: 3, .. }]
+        ),
+        "{events:?}"
+    );
+    for channel in [103, 105, 107] {
+        say(&mut lone, open(channel));
+        (0..15).for_each(|_| say(&mut lone, unfinished(channel)));
+    }
+    assert!(lone.events().iter().all(|event| matches!(event, Event::Opened { .. })), "there is room again");
+    say(&mut lone, unfinished(107));
+    assert!(matches!(&lone.events()[..], [Event::Closed { channel: 107, .. }]), "but no more than that");
+    assert!(lone.endpoint.is_up(&id(2)));
 }
 
 #[test]

@@ -148,7 +148,8 @@ export async function attempt<T>(what: string, work: () => Promise<T>): Promise<
   try {
     return await work();
   } catch (error) {
-    say(`${what} ${reason(error)}`, true);
+    // The link was given up: the machine removed this device, or it was forgotten here. The screen says so itself.
+    if (!(error instanceof CallFailed && error.code === "gone")) say(`${what} ${reason(error)}`, true);
     return undefined;
   }
 }
@@ -280,7 +281,7 @@ export function statusFor(device: string | null): Status {
     return { tone: "bad", text: "Offline", detail: "This phone has no network. Everything goes on when it is back." };
   }
   if (machines.value.length === 0) return { tone: "idle", text: "Not paired", detail: "No machine is paired yet." };
-  if (m?.refused) return { tone: "bad", text: "Refused", detail: refusal(m.refused, m.name) };
+  if (m?.refused) return refusedStatus(m.refused, m.name);
   if (m?.linked) {
     return { tone: "good", text: "Connected", detail: `End-to-end encrypted link to ${m.name}.` };
   }
@@ -299,16 +300,22 @@ export function statusFor(device: string | null): Status {
   if (!m) {
     const linked = machines.value.filter((each) => each.linked).length;
     if (linked > 0) return { tone: "good", text: "Connected", detail: `Linked to ${linked} of ${machines.value.length} machines.` };
-    if (machines.value.some((each) => each.here)) return { tone: "busy", text: "Connecting", detail: "Agreeing on keys." };
+    const [first] = machines.value;
+    if (first?.refused && machines.value.every((each) => each.refused)) return refusedStatus(first.refused, first.name);
+    if (machines.value.some((each) => each.here && !each.refused)) return { tone: "busy", text: "Connecting", detail: "Agreeing on keys." };
     return { tone: "idle", text: "Relay up", detail: "The relay is there; no machine is." };
   }
   if (m.here === false) return { tone: "bad", text: "Machine away", detail: `${m.name} is not connected to the relay.` };
   return { tone: "busy", text: "Connecting", detail: `Agreeing on keys with ${m.name}.` };
 }
 
+function refusedStatus(why: string, name: string): Status {
+  return { tone: "bad", text: why === "revoked" ? "Removed" : "Refused", detail: refusal(why, name) };
+}
+
 export function refusal(why: string, name: string): string {
   return why === "revoked"
-    ? `This device was removed from ${name}, and its key is refused there for good. To use the device again, start anew with a new key.`
+    ? `${name} has removed this device and refuses its key for good. To use the device again, start anew with a new key and pair it.`
     : why === "unknown device"
       ? `${name} does not know this device any more. Pair it again.`
       : `${name} refused this device: ${why}.`;

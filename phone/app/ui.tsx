@@ -10,6 +10,7 @@ const PATHS = {
   gear: "M12 15.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM12 3v2.5M12 18.5V21M3 12h2.5M18.5 12H21M5.6 5.6l1.8 1.8M16.6 16.6l1.8 1.8M18.4 5.6l-1.8 1.8M7.4 16.6l-1.8 1.8",
   plus: "M12 5v14M5 12h14",
   camera: "M4 8h3l2-2.5h6L17 8h3v11H4zM12 16.5a3.2 3.2 0 1 0 0-6.4 3.2 3.2 0 0 0 0 6.4z",
+  photo: "M4 5h16v14H4zM4 16l4.5-4.5 4 4 2.5-2.5 5 5M15.5 9.5h.01",
   chevron: "M9 5l7 7-7 7",
   terminal: "M5 7l5 5-5 5M12.5 17H19",
   machine: "M4 5h16v11H4zM9 20h6M12 16v4",
@@ -109,7 +110,10 @@ export function Sheet(props: { title: string; onClose: () => void; children: Com
       }}
     >
       <div class="sheetbody">
-        <h2>{props.title}</h2>
+        {/* Otherwise the first field has the focus, and the phone's keyboard hides what is to be read first. */}
+        <h2 tabIndex={-1} autofocus>
+          {props.title}
+        </h2>
         {props.children}
       </div>
     </dialog>

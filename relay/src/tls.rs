@@ -81,6 +81,19 @@ fn configure(chain: &[u8], key: &[u8], chain_path: &Path, key_path: &Path) -> Re
 /// # Errors
 /// [`TlsError::NotMade`] for a name that no certificate can carry.
 pub fn self_signed(names: &[String]) -> Result<(String, Zeroizing<String>), TlsError> {
+    let key = KeyPair::generate().map_err(TlsError::NotMade)?;
+    Ok((certify(names, &key)?, Zeroizing::new(key.serialize_pem())))
+}
+
+/// The same with a key that was made before, for those who know the relay by it. Gives the certificate.
+///
+/// # Errors
+/// [`TlsError::NotMade`] for a name that no certificate can carry, or when the key cannot be read.
+pub fn self_signed_with(names: &[String], key: &str) -> Result<String, TlsError> {
+    certify(names, &KeyPair::from_pem(key).map_err(TlsError::NotMade)?)
+}
+
+fn certify(names: &[String], key: &KeyPair) -> Result<String, TlsError> {
     let mut params = CertificateParams::new(names.to_vec()).map_err(TlsError::NotMade)?;
     params.distinguished_name.push(DnType::CommonName, "Happy Remote");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -89,9 +102,7 @@ pub fn self_signed(names: &[String]) -> Result<(String, Zeroizing<String>), TlsE
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
     params.not_after = (now + DAY * SELF_SIGNED_DAYS as u32).into();
-    let key = KeyPair::generate().map_err(TlsError::NotMade)?;
-    let certificate = params.self_signed(&key).map_err(TlsError::NotMade)?;
-    Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
+    Ok(params.self_signed(key).map_err(TlsError::NotMade)?.pem())
 }
 
 #[cfg(test)]
@@ -102,6 +113,10 @@ mod tests {
     fn a_certificate_made_here_can_be_served() {
         let (certificate, key) = self_signed(&["localhost".into(), "192.168.1.7".into()]).unwrap();
         from_pem(&certificate, &key).unwrap();
+        let again = self_signed_with(&["relay.example".into()], &key).unwrap();
+        assert_ne!(again, certificate);
+        from_pem(&again, &key).unwrap();
+        assert!(matches!(self_signed_with(&["localhost".into()], &again), Err(TlsError::NotMade(_))));
     }
 
     #[test]

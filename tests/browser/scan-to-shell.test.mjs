@@ -42,6 +42,18 @@ async function row(page, text, ms = 60_000) {
 
 const connected = (page) => page.locator('.connection.good').waitFor();
 
+/** Notes from now on what the status in the top bar says, and gives a way to read it: each state once, in order. */
+async function statesOf(page) {
+  await page.evaluate(() => {
+    const text = () => document.querySelector('.connection')?.textContent;
+    globalThis.said = [text()];
+    new MutationObserver(() => {
+      if (text() && text() !== globalThis.said.at(-1)) globalThis.said.push(text());
+    }).observe(document.body, { subtree: true, childList: true, characterData: true });
+  });
+  return () => page.evaluate(() => globalThis.said);
+}
+
 /** Scans what the camera sees, and hands the code that the app shows to whoever types it at the machine. */
 async function scanAndPair(page, terminal, { name, shots }) {
   await page.getByRole('button', { name: /Scan the code|Pair another machine/ }).click();
@@ -64,6 +76,13 @@ async function scanAndPair(page, terminal, { name, shots }) {
 }
 
 test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { timeout: 420_000 }, async (t) => {
+  // Hooks run in this order: sessions outlive the daemon, so they are ended, then taken off the list, while there still is one to ask.
+  const endSessions = async () => {
+    const sessions = await cli('ls');
+    for (const session of sessions) await cli('kill', session.id);
+    return sessions.length === 0;
+  };
+  t.after(() => waitUntil(endSessions, 'the sessions to be gone', 10_000).catch(() => {}));
   const folder = await scratch(t);
   const tls = await certificate(folder);
   const relay = new Relay(await freePort(), tls);
@@ -83,9 +102,6 @@ test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { t
     const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });
     return JSON.parse(stdout);
   };
-  t.after(async () => {
-    for (const session of await cli('ls').catch(() => [])) await cli('kill', session.id).catch(() => {});
-  });
 
   const first = await openBrowser(folder, 'first', { spki: tls.spki, film: film(photograph(await up.coloured())) });
   t.after(() => first.context.close());
@@ -193,13 +209,28 @@ test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { t
     await page.getByText('tablet').waitFor();
     await picture(page, 'devices');
     await page.locator('li', { hasText: 'tablet' }).getByRole('button', { name: 'Remove' }).click();
-    await page.getByRole('button', { name: 'Remove it for good' }).click();
-    const refused = second.page.locator('.connection', { hasText: 'Refused' });
+    await picture(page, 'device-remove');
+    const refused = second.page.locator('.connection', { hasText: 'Removed' });
+    const said = await statesOf(second.page);
+    await page.getByRole('dialog', { name: 'Remove tablet for good?' }).getByRole('button', { name: 'Remove' }).click();
     await refused.waitFor();
+    assert.deepEqual(await said(), ['Connected', 'Removed'], 'it is told at once, and does not try to connect again');
+    const offersTheWayBack = async () => {
+      await second.page.getByRole('button', { name: 'Start anew' }).waitFor();
+      assert.equal(await second.page.locator('.spinner, .keybar, .compose').count(), 0, 'nothing waits and nothing can be typed');
+      assert.equal(await second.page.locator('.notice.bad').count(), 0, 'what failed because of it is not told on top');
+    };
+    await offersTheWayBack();
+    await picture(second.page, 'removed-while-open');
     await second.page.reload();
     await refused.waitFor();
+    await offersTheWayBack();
     await picture(second.page, 'refused');
     assert.ok((await cli('devices')).devices.some((device) => device.name === 'tablet' && device.removed_at), 'the tombstone is listed');
+    await second.page.getByRole('button', { name: 'Start anew' }).click();
+    await picture(second.page, 'start-anew');
+    await second.page.getByRole('dialog', { name: 'Start anew?' }).getByRole('button', { name: 'Start anew' }).click();
+    await second.page.getByRole('button', { name: 'Scan the code' }).waitFor();
     // The other device is not concerned.
     await page.goBack();
     await connected(page);

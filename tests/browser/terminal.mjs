@@ -32,9 +32,9 @@ export class Terminal {
     return this.#tmux('capture-pane', '-p');
   }
 
-  /** The screen with its colours, as escape sequences. */
+  /** The screen with its colours, as escape sequences, and with the spaces at the ends of lines: the margin of a code is made of them. */
   async coloured() {
-    return this.#tmux('capture-pane', '-p', '-e');
+    return this.#tmux('capture-pane', '-p', '-e', '-N');
   }
 
   /** Types text, then presses the named keys. */
@@ -75,8 +75,9 @@ export function photograph(captured, { cols = 80, rows = 24, cellWidth = 8, cell
   const fill = (x, y, h, level) => {
     for (let line = y; line < y + h; line += 1) pixels.fill(level, line * width + x, line * width + x + cellWidth);
   };
+  // tmux names a colour when it changes, be that lines ago.
+  let colour = { foreground: DEFAULT_FOREGROUND, background: DEFAULT_BACKGROUND };
   captured.split('\n').slice(0, rows).forEach((line, row) => {
-    let colour = { foreground: DEFAULT_FOREGROUND, background: DEFAULT_BACKGROUND };
     let col = 0;
     for (const [, sgr, character] of line.matchAll(/\x1b\[([0-9;:]*)m|(.)/gu)) {
       if (character === undefined) {

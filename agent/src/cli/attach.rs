@@ -68,12 +68,6 @@ fn detach_key(home: &Home, given: Option<&str>) -> Result<u8, Trouble> {
 
 /// `happy attach`.
 pub async fn attach(home: &Home, _: Form, args: AttachArgs) -> Result<u8, Trouble> {
-    if !args.lossless && !tty::is_interactive() {
-        return Err(Trouble::new(
-            "This is no terminal to show a session in.",
-            "Run it in a terminal, or add `--lossless` to write the exact bytes into a pipe.",
-        ));
-    }
     let manner = Manner {
         exact: args.lossless,
         from_start: args.from_start,
@@ -86,6 +80,12 @@ pub async fn attach(home: &Home, _: Form, args: AttachArgs) -> Result<u8, Troubl
     let machine = args.machine.machine.as_deref();
     let client = connect(home, machine).await?;
     let session = sessions::find(&client, &args.id).await?;
+    if !manner.exact && !tty::is_interactive() {
+        return Err(Trouble::new(
+            "This is no terminal to show a session in.",
+            "Run it in a terminal, or add `--lossless` to write the exact bytes into a pipe.",
+        ));
+    }
     watch(home, machine, client, session, manner).await
 }
 
@@ -459,7 +459,11 @@ impl Watcher {
 /// What a closed channel means.
 fn closed(code: Code, reason: &str) -> Result<Step, Trouble> {
     match code {
-        Code::NOT_PERMITTED | Code::REMOVED => Err(Trouble::new(
+        Code::REMOVED => Err(Trouble::new(
+            "The other machine has removed this one.",
+            "`happy devices` says whether for good, and what can be done.",
+        )),
+        Code::NOT_PERMITTED => Err(Trouble::new(
             format!("The other machine ended this: {reason}."),
             "Ask an owner of that machine for another role.",
         )),

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::daemon::local::{LocalCall, LocalRequest};
 use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello, Unanswered};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, start_anew};
 
 /// Messages of one channel that wait for the program: with the largest message 16 MiB, in practice 32 KiB each. When they
 /// are not taken the socket is not read, and the daemon waits.
@@ -64,7 +64,7 @@ impl From<CallFailure> for Trouble {
     }
 }
 
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let mut letters = text.trim_end_matches('.').chars();
     match letters.next() {
         Some(first) => first.to_uppercase().chain(letters).chain(['.']).collect(),
@@ -78,10 +78,10 @@ fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
         ErrorCode::Malformed => "This is a mistake of ours; please report it.",
         ErrorCode::UnknownMethod => "Upgrade the older of the two sides.",
         ErrorCode::NotPermitted => "Ask an owner of that machine to do it, or to pair you with another role.",
-        ErrorCode::NotFound => "`happy ls` and `happy devices` show what there is.",
+        ErrorCode::NotFound => "See with `happy ls` which sessions there are, and with `happy devices` which devices.",
         ErrorCode::Conflict => "`happy ls` shows how things stand now.",
         ErrorCode::TooMany => "End some that are no longer needed, or wait a moment.",
-        ErrorCode::Failed => "`happy logs` may say more.",
+        ErrorCode::Failed => "See whether `happy logs` says more.",
         ErrorCode::Busy => "Try again in a moment.",
         ErrorCode::Indeterminate => "Look whether it was done before you do it again.",
     }
@@ -174,7 +174,7 @@ impl Client {
         let greeted = match greeting.await {
             Ok(Ok(Some((socket::CALLS, body)))) => match serde_json::from_slice(&body) {
                 Ok(Greeting::Ok(greeted)) => greeted,
-                Ok(Greeting::Error(error)) => return Err(CallFailure::Refused(error).into()),
+                Ok(Greeting::Error(error)) => return Err(not_greeted(path, error)),
                 Err(_) => return Err(strange_daemon()),
             },
             // The daemon ended in this very moment: the same as none.
@@ -328,6 +328,22 @@ impl Client {
             ready.await;
         }
     }
+}
+
+/// The daemon knows no such machine, or may not speak to it.
+fn not_greeted(socket: &Path, error: CallError) -> Trouble {
+    use happy_rpc::ErrorCode;
+    let todo = match error.code {
+        ErrorCode::NotFound => {
+            "Give its name or the beginning of its id, or join it first: `happy pair` there, `happy join LINK` here."
+                .into()
+        }
+        ErrorCode::Conflict => "Give more of the id.".into(),
+        // Nobody but that machine itself can have said so.
+        ErrorCode::NotPermitted => start_anew(socket.parent().unwrap_or(socket)),
+        code => remedy(code).into(),
+    };
+    Trouble::new(sentence(&error.message), todo)
 }
 
 fn strange_daemon() -> Trouble {

@@ -8,10 +8,12 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::DaemonArgs;
-use crate::cli::client::Client;
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside, paint, say, tame};
-use crate::daemon::Daemon;
-use crate::daemon::local::{DaemonStatus, RelayStatus, Status, Stop};
+use crate::cli::client::{Client, sentence};
+use crate::cli::output::{
+    BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside, aside_sentences, lines, paint, say, say_sentences, tame,
+};
+use crate::daemon::local::{DaemonStatus, Machines, RelayStatus, Status, Stop};
+use crate::daemon::{Daemon, Taken};
 use crate::store::{DaemonLock, Home};
 use crate::trouble::Trouble;
 
@@ -31,9 +33,23 @@ pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Troubl
     })?;
     if !client.link_up() {
         let name = tame(&client.greeted().name, 64);
-        aside(&paint(FAINT, &format!("{name} cannot be reached now; trying on for a while.")));
+        let why = match why_away(home, &client.greeted().device).await {
+            Some(why) => format!("{name} cannot be reached now: {}. Trying on for a while.", tame(&why, 400)),
+            None => format!("{name} cannot be reached now; trying on for a while."),
+        };
+        aside_sentences(FAINT, &why);
     }
     Ok(client)
+}
+
+/// Why a machine is not reached, if it is the relay's fault.
+async fn why_away(home: &Home, device: &str) -> Option<String> {
+    let daemon = Client::connect(&home.socket(), None).await.ok()??;
+    let machines = daemon.local(Machines {}).await.ok()?;
+    let relay = machines.into_iter().find(|machine| machine.device == device)?.relay;
+    let relays = daemon.local(Status {}).await.ok()?.relays;
+    let trouble = relays.into_iter().find(|status| status.origin == relay && !status.up)?.trouble?;
+    Some(format!("its relay {relay} is not reached, {trouble}"))
 }
 
 /// The running daemon, or one that is started in the background now.
@@ -41,7 +57,15 @@ pub async fn connect_or_start(home: &Home, args: &DaemonArgs) -> Result<Client, 
     if let Some(client) = Client::connect(&home.socket(), None).await? {
         return Ok(client);
     }
-    start_in_background(home, args).await
+    start_in_background(home, args, false).await
+}
+
+/// The same for joining another machine, to which any ports will do.
+pub async fn connect_to_join(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {
+    match Client::connect(&home.socket(), None).await? {
+        Some(client) => Ok(client),
+        None => start_in_background(home, args, true).await,
+    }
 }
 
 /// The daemon that another process is starting just now.
@@ -63,7 +87,7 @@ pub async fn wait_for(home: &Home) -> Result<Client, Trouble> {
 pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
     let (client, already) = match Client::connect(&home.socket(), None).await? {
         Some(client) => (client, true),
-        None => (start_in_background(home, args).await?, false),
+        None => (start_in_background(home, args, false).await?, false),
     };
     if already && form == Form::Text {
         warn_of_ignored(args);
@@ -90,11 +114,11 @@ pub fn warn_of_ignored(args: &DaemonArgs) {
             "Ignored, because the daemon runs already: {}. `happy daemon stop` first to change that.",
             flags.join(", ")
         );
-        aside(&paint(WARN, &text));
+        aside_sentences(WARN, &text);
     }
 }
 
-async fn start_in_background(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {
+async fn start_in_background(home: &Home, args: &DaemonArgs, joins: bool) -> Result<Client, Trouble> {
     let program = std::env::current_exe().map_err(|error| {
         Trouble::new(
             format!("The program `happy` cannot find itself: {}.", crate::trouble::reason(&error)),
@@ -104,6 +128,7 @@ async fn start_in_background(home: &Home, args: &DaemonArgs) -> Result<Client, T
     home.prepare()?;
     let mut child = tokio::process::Command::new(program)
         .args(["daemon", "start-sync", "--detached", "--json"])
+        .args(joins.then_some("--joins"))
         .args(args.to_arguments())
         .env(crate::store::HOME_VARIABLE, home.root())
         .stdin(Stdio::null())
@@ -154,9 +179,10 @@ async fn last_words(mut child: tokio::process::Child) -> Trouble {
 }
 
 /// `happy daemon start-sync`.
-pub async fn start_sync(home: Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
+pub async fn start_sync(home: Home, form: Form, args: &DaemonArgs, joins: bool) -> Result<u8, Trouble> {
     let mut interrupts = Interrupts::new();
-    let Some(daemon) = Daemon::start(home.clone(), args.options()).await? else {
+    let taken = if joins { Taken::Free } else { Taken::FreeForGuest };
+    let Some(daemon) = Daemon::start(home.clone(), args.options(taken)).await? else {
         return Err(Trouble::new(
             format!("A daemon runs already for {}.", home.root().display()),
             "Use it, or end it with `happy daemon stop`.",
@@ -229,43 +255,58 @@ pub async fn status(home: &Home, form: Form) -> Result<u8, Trouble> {
 
 fn show_status(status: &DaemonStatus) {
     let row = |name: &str, value: String| say(&format!("{} {value}", paint(FAINT, &format!("{name:<10}"))));
-    row("machine", format!("{} {}", paint(STRONG, &tame(&status.name, 64)), paint(FAINT, &status.device)));
+    row("machine", paint(STRONG, &tame(&status.name, 64)));
+    row("id", status.device.clone());
     row("daemon", format!("process {}, version {}, started {}", status.pid, status.version, ago(status.started_at)));
     row("home", status.home.clone());
     row("local API", format!("http://127.0.0.1:{}/health", status.api_port));
     for relay in &status.relays {
-        row("relay", relay_line(relay));
+        row("relay", format!("{} {}", relay.origin, relay_state(relay)));
+        for line in trouble_of(relay).iter().flat_map(|trouble| lines(trouble, 11)) {
+            row("", paint(BAD, &line));
+        }
     }
     row("sessions", format!("{} running", status.sessions_running));
     row("devices", format!("{} paired, {} connected", status.devices, status.links_up));
 }
 
-fn relay_line(relay: &RelayStatus) -> String {
-    let state = match (&relay.trouble, relay.up) {
-        (_, true) => paint(GOOD, "connected"),
-        (Some(trouble), false) => format!("{} {}", paint(BAD, "not connected, trying again:"), tame(trouble, 200)),
-        (None, false) => paint(BAD, "not connected yet"),
-    };
-    let inside = if relay.embedded { " (inside the daemon)" } else { "" };
-    format!("{}{inside} {state}", relay.origin)
+/// In a word or two; what is wrong with it comes below.
+fn relay_state(relay: &RelayStatus) -> String {
+    let state = if relay.up { paint(GOOD, "connected") } else { paint(BAD, "not connected") };
+    let inside = if relay.embedded { "(inside the daemon) " } else { "" };
+    format!("{inside}{state}")
+}
+
+fn trouble_of(relay: &RelayStatus) -> Option<String> {
+    let trouble = relay.trouble.as_ref().filter(|_| !relay.up)?;
+    Some(format!("{} It is tried again.", sentence(&tame(trouble, 400))))
 }
 
 /// `happy relay`.
 pub async fn relay(home: &Home, form: Form) -> Result<u8, Trouble> {
     let status = connect(home, None).await?.local(Status {}).await?;
     form.result(&status.relays, |relays| {
-        for relay in relays {
-            say(&relay_line(relay));
-            for origin in &relay.origins {
-                say(&format!("  {origin}"));
-            }
-        }
+        relays.iter().for_each(show_relay);
         if relays.iter().any(|relay| relay.embedded) {
-            say(&paint(
+            say_sentences(
                 FAINT,
-                "Over https with its own certificate it is a trial on this network: whoever controls the network could\nchange the page. For daily use give a relay with a real certificate: `happy up --relay https://HOST`.",
-            ));
+                "Over https with its own certificate it is a trial on this network: whoever controls the network could change \
+                 the page. For daily use give a relay with a real certificate: `happy up --relay https://HOST`.",
+            );
         }
     });
     Ok(0)
+}
+
+fn show_relay(relay: &RelayStatus) {
+    say(&format!("{} {}", paint(STRONG, &relay.origin), relay_state(relay)));
+    for line in trouble_of(relay).iter().flat_map(|trouble| lines(trouble, 2)) {
+        say(&format!("  {}", paint(BAD, &line)));
+    }
+    for origin in relay.origins.iter().filter(|origin| **origin != relay.origin) {
+        say(&format!("  {origin} for this network"));
+    }
+    if let Some(hash) = relay.key.as_deref().and_then(|key| key.strip_prefix("sha256:")) {
+        say(&format!("  its key, SHA-256:\n  {hash}"));
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::MachineArg;
 use crate::cli::client::Client;
 use crate::cli::daemon::connect;
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table_with_notes, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, say, say_sentences, table_with_notes, tame};
 use crate::daemon::local::{MachineEntry, Machines};
 use crate::service::role_name;
 use crate::store::Home;
@@ -55,10 +55,12 @@ fn show(everyone: &Everyone) {
     let below = |device: &Device| format!("    {}", tame(&device.safety_number, 71));
     let rows: Vec<_> = everyone.devices.iter().map(|device| (row(device), below(device))).collect();
     table_with_notes(&["ID", "NAME", "ROLE", "STATE", "PAIRED"], &rows);
-    say(&paint(FAINT, "Below each device: the safety number, to compare with the one that it shows."));
+    say_sentences(FAINT, "Below each device: the safety number, to compare with the one that it shows.");
     let machines = everyone.machines.as_deref().unwrap_or_default();
     for machine in machines.iter().filter(|machine| machine.removed_us) {
-        say(&paint(WARN, &format!("{} has removed this machine; pair again to reach it.", tame(&machine.name, 64))));
+        let name = tame(&machine.name, 64);
+        let text = format!("{name} has removed this machine for good. `happy ls -m '{name}'` says what can be done.");
+        say_sentences(WARN, &text);
     }
 }
 

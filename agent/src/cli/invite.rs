@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use anstyle::Style;
 use happy_rpc::Role;
 use tokio::sync::mpsc;
 
 use crate::cli::client::{CallFailure, Client, Happening};
 use crate::cli::daemon::{Interrupts, connect};
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, aside, paint, say, tame};
-use crate::cli::panel::{GLUE, Panel, PanelText, check_size};
+use crate::cli::output::{
+    BAD, FAINT, Form, GLUE, GOOD, STRONG, WARN, aside_sentences, paint, say, say_sentences, tame,
+};
+use crate::cli::panel::{Panel, PanelText, check_size};
 use crate::cli::{InvitationArgs, stdin, tty};
 use crate::daemon::local::{
     CodeAnswer, Invited, InvitedLink, LocalEvent, PairCancel, PairCode, PairEnd, PairStart, PairState, PairStatus,
@@ -171,17 +174,18 @@ impl Face {
             return Ok(Face::Json);
         }
         if let Some(trouble) = &invited.relay_trouble {
-            let trouble = tame(trouble, 200);
-            aside(&paint(
+            let trouble = tame(trouble, 400);
+            aside_sentences(
                 WARN,
                 &format!("The relay is not reached yet, so nobody can answer: {trouble}. It is tried on."),
-            ));
+            );
         }
         let machine = tame(&client.greeted().name, 20);
         let grant = grant(invited.role);
         if !shows_code(form, args) {
             say(&paint(STRONG, &format!("Pair a device with {machine}.")));
-            say(&format!("{grant} The invitation works once and ends in {} seconds.", invited.seconds_left));
+            let text = format!("{grant} The invitation works once and ends in {} seconds.", invited.seconds_left);
+            say_sentences(Style::new(), &text);
             links(&invited.links);
             return Ok(Face::Lines);
         }
@@ -252,9 +256,9 @@ impl Face {
                 panel.status(&format!("“{name}” shows{GLUE}a{GLUE}code. To name it, write the name after the code."))
             }
             Face::Lines => {
-                say(&format!(
-                    "“{name}” shows a code. Type it here; to name the device, write the name after the code:"
-                ));
+                let text =
+                    format!("“{name}” shows a code. Type it here; to name the device, write the name after the code:");
+                say_sentences(Style::new(), &text);
             }
             Face::Json => {}
         }
@@ -310,11 +314,12 @@ impl Face {
 fn links(links: &[InvitedLink]) {
     for link in links {
         let reach = match link.reach {
-            Reach::ThisMachine => "a browser on this machine",
-            Reach::ThisNetwork => "this network, a trial: whoever controls it could change the page",
-            Reach::Relay => "wherever the relay can be reached",
+            Reach::ThisMachine => "For a browser or a shell on this machine:",
+            Reach::ThisNetwork => "For this network, a trial, because whoever controls it could change the page:",
+            Reach::Relay => "From wherever the relay can be reached:",
         };
-        say(&format!("{}  {}", link.link, paint(FAINT, &format!("({reach})"))));
+        say(&paint(FAINT, reach));
+        say(&link.link);
     }
 }
 
@@ -357,7 +362,12 @@ fn ended(why: PairEnd) -> Trouble {
         ),
         PairEnd::NotStored => Trouble::new(
             "The new device could not be stored, so it was not paired.",
-            "Look at `happy logs`: the disk may be full, or that device was removed once and needs a new key.",
+            "`happy logs` says why; see that the disk has room and that the home can be written.",
+        ),
+        PairEnd::RemovedDevice => Trouble::new(
+            "This device was removed from here for good, so it was not paired.",
+            "It must start anew with new keys: press “Start anew” on a phone; a machine is told how by its `happy join`. Then make \
+             a new invitation with `happy pair`.",
         ),
     }
 }

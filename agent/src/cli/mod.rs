@@ -23,27 +23,36 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::output::Form;
+use crate::daemon::Taken;
 use crate::store::Home;
 use crate::trouble::Trouble;
 
-/// Your terminals and coding agents, from your phone. Everything between is end to end encrypted.
+/// Your terminals and coding agents, from your phone, end to end encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "happy", version)]
+#[command(name = "happy", version, after_help = HINTS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print JSON: one document, or one per line for what goes on for a while.
+    /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
 }
 
+// Help texts are written for 80 columns; nothing breaks their lines.
+const HINTS: &str = "\
+Begin with `happy up`. `happy COMMAND --help` tells more about each.
+
+With --json each command prints one document, and what goes on for a while
+prints one per line. Keys, settings and logs are in ~/.happy, or in the folder
+that HAPPY_HOME_DIR names.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start everything (or use the running daemon) and pair a phone by its QR code.
+    /// Start everything, or use the running daemon, and show a QR code.
     Up(UpArgs),
-    /// Pair another device with this machine.
+    /// Let another phone, browser or machine in.
     Pair(PairArgs),
-    /// Join another machine with the link that its `happy pair` prints.
+    /// Reach another machine from here, with a link from its `happy pair`.
     Join(JoinArgs),
     /// Run a command in a new session and attach to it.
     Run(RunArgs),
@@ -51,14 +60,14 @@ enum Command {
     Ls(MachineArg),
     /// Attach to a session; Ctrl-] leaves it, and it goes on.
     Attach(AttachArgs),
-    /// End a session's program; take one that has ended off the list.
+    /// End a session's program, or take an ended session off the list.
     Kill(KillArgs),
     /// List the paired devices, or remove one.
     Devices(DevicesArgs),
-    /// The background service.
+    /// Start, stop or look at the background service.
     #[command(subcommand)]
     Daemon(DaemonCommand),
-    /// Facts about the relay in use.
+    /// Show the relays in use and the addresses of this machine.
     Relay,
     /// Show the daemon's log.
     Logs(LogsArgs),
@@ -67,10 +76,11 @@ enum Command {
 /// What decides how a daemon that is started now does its work.
 #[derive(Debug, Clone, Default, Args)]
 struct DaemonArgs {
-    /// Use this relay (https://HOST) instead of one inside the daemon.
-    #[arg(long, env = "HAPPY_SERVER_URL", value_name = "URL")]
+    /// Relay to use, as https://HOST, instead of the one
+    /// inside the daemon (or set HAPPY_SERVER_URL)
+    #[arg(long, env = "HAPPY_SERVER_URL", hide_env = true, value_name = "URL", verbatim_doc_comment)]
     relay: Option<String>,
-    /// Port of the relay inside the daemon; 0 for any free one.
+    /// Port of the relay inside; 0 for any free one.
     #[arg(long, value_name = "PORT")]
     relay_port: Option<u16>,
     /// Port of the local API; 0 for any free one.
@@ -79,11 +89,12 @@ struct DaemonArgs {
 }
 
 impl DaemonArgs {
-    fn options(&self) -> crate::daemon::Options {
+    fn options(&self, taken: Taken) -> crate::daemon::Options {
         crate::daemon::Options {
             relay: self.relay.clone().filter(|url| !url.is_empty()),
             relay_port: self.relay_port,
             api_port: self.api_port,
+            taken,
         }
     }
 
@@ -119,13 +130,24 @@ struct PairArgs {
 
 #[derive(Debug, Clone, Args)]
 struct InvitationArgs {
-    /// What the new device may do here.
-    #[arg(long, value_enum, default_value = "owner")]
+    /// What the new device may do here:
+    /// owner: everything, and remove devices [default]
+    /// operator: start, steer and end sessions
+    /// viewer: look, not touch
+    /// machine: as operator, for another machine of yours
+    #[arg(
+        long,
+        value_enum,
+        default_value = "owner",
+        hide_default_value = true,
+        hide_possible_values = true,
+        verbatim_doc_comment
+    )]
     role: RoleArg,
-    /// The new device's name.
+    /// The new device's name here; its own without one.
     #[arg(long)]
     name: Option<String>,
-    /// Print the link instead of the QR code.
+    /// Print links instead of the QR code.
     #[arg(long)]
     no_qr: bool,
 }
@@ -155,7 +177,7 @@ impl From<RoleArg> for happy_rpc::Role {
 
 #[derive(Debug, Args)]
 struct JoinArgs {
-    /// The link, as the other machine printed it.
+    /// The link, as the other machine printed it, in quotes.
     link: String,
     /// What this machine is called there.
     #[arg(long)]
@@ -184,8 +206,8 @@ struct RunArgs {
 
 #[derive(Debug, Clone, Default, Args)]
 struct MachineArg {
-    /// Another machine, by name or the beginning of its id.
-    #[arg(long, short, value_name = "MACHINE")]
+    /// Another machine: its name or the beginning of its id.
+    #[arg(long, short, value_name = "NAME")]
     machine: Option<String>,
 }
 
@@ -195,20 +217,25 @@ struct AttachArgs {
     id: String,
     #[command(flatten)]
     machine: MachineArg,
-    /// Write every byte of the output, exactly; the program waits for this reader.
-    #[arg(long)]
+    /// Write every byte of the output, exactly, also into a
+    /// pipe; the program waits for this reader
+    #[arg(long, verbatim_doc_comment)]
     lossless: bool,
-    /// With --lossless: begin with the oldest byte that is still kept when the first is not.
-    #[arg(long, requires = "lossless")]
+    /// With --lossless: begin with the oldest byte that is
+    /// still kept when the first is not
+    #[arg(long, requires = "lossless", verbatim_doc_comment)]
     from_start: bool,
-    /// Look, and type nothing; with --lossless the program does not wait either.
-    #[arg(long)]
+    /// Look, and type nothing; with --lossless the program
+    /// does not wait for this reader
+    #[arg(long, verbatim_doc_comment)]
     read_only: bool,
-    /// Decide the size of the screen, even if another viewer does now.
+    /// Decide the size of the screen, whoever does now.
     #[arg(long, conflicts_with = "read_only")]
     take_control: bool,
-    /// The key that leaves the session.
-    #[arg(long, value_name = "KEY")]
+    /// The key that leaves the session: ctrl- or ^ and a
+    /// letter or one of [\]^_@, for instance ctrl-a
+    /// [default: ctrl-], or detach_key in settings.json]
+    #[arg(long, value_name = "KEY", verbatim_doc_comment)]
     detach_key: Option<String>,
 }
 
@@ -242,19 +269,22 @@ enum DevicesCommand {
 
 #[derive(Debug, Subcommand)]
 enum DaemonCommand {
-    /// Start it in the background.
+    /// Start the daemon in the background.
     Start(DaemonArgs),
-    /// Run it in the foreground; this is what a service manager calls.
+    /// Run it in the foreground, as a service manager wants it.
     StartSync {
         #[command(flatten)]
         daemon: DaemonArgs,
         /// Leave the terminal's session.
         #[arg(long, hide = true)]
         detached: bool,
+        /// Somebody joins another machine, for which any ports will do.
+        #[arg(long, hide = true)]
+        joins: bool,
     },
-    /// End it; sessions go on.
+    /// End the daemon; sessions go on.
     Stop,
-    /// Say what it is doing.
+    /// Say what the daemon is doing.
     Status,
 }
 
@@ -321,7 +351,7 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
         },
         Command::Daemon(command) => match command {
             DaemonCommand::Start(args) => daemon::start(&home, form, &args).await,
-            DaemonCommand::StartSync { daemon, .. } => daemon::start_sync(home, form, &daemon).await,
+            DaemonCommand::StartSync { daemon, joins, .. } => daemon::start_sync(home, form, &daemon, joins).await,
             DaemonCommand::Stop => daemon::stop(&home, form).await,
             DaemonCommand::Status => daemon::status(&home, form).await,
         },

@@ -5,6 +5,7 @@ use std::io::Write;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::cli::tty;
 use crate::trouble::Trouble;
 
 /// For what stands out.
@@ -17,6 +18,11 @@ pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const WARN: Style = AnsiColor::Yellow.on_default();
 /// For what failed.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// A space at which no line is broken.
+pub const GLUE: char = '\u{a0}';
+/// Under what a complaint begins with.
+const INDENT: &str = "       ";
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,21 +63,47 @@ pub fn aside(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
+/// Prints sentences, broken at words where a terminal would break them anywhere.
+pub fn say_sentences(style: Style, text: &str) {
+    lines(text, 0).iter().for_each(|line| say(&paint(style, line)));
+}
+
+/// The lines of a text that begin at a column of the terminal; one line when there is no terminal.
+pub fn lines(text: &str, column: usize) -> Vec<String> {
+    match tty::size() {
+        Some((columns, _)) => wrap(text, usize::from(columns).saturating_sub(column).max(20)),
+        None => vec![text.to_owned()],
+    }
+}
+
+/// The same beside the result.
+pub fn aside_sentences(style: Style, text: &str) {
+    match tty::error_columns() {
+        Some(columns) => wrap(text, columns.into()).iter().for_each(|line| aside(&paint(style, line))),
+        None => aside(&paint(style, text)),
+    }
+}
+
 /// Prints what went wrong.
 pub fn complain(form: Form, trouble: &Trouble) {
-    complaint(form, trouble).iter().for_each(|line| aside(line));
+    complaint(form, trouble, tty::error_columns()).iter().for_each(|line| aside(line));
 }
 
 /// The lines that say what went wrong. Another machine may have worded it, so nothing in it may steer the terminal.
-fn complaint(form: Form, trouble: &Trouble) -> Vec<String> {
+fn complaint(form: Form, trouble: &Trouble, columns: Option<u16>) -> Vec<String> {
     match form {
         // Somebody else has said it already.
         Form::Text if trouble.what.is_empty() => Vec::new(),
         Form::Text => {
-            let mut lines = vec![format!("{BAD}happy:{BAD:#} {}", harmless(&trouble.what))];
-            if !trouble.todo.is_empty() {
-                lines.push(format!("       {}", harmless(&trouble.todo)));
+            let width = columns.map_or(usize::MAX, usize::from).saturating_sub(INDENT.len()).max(20);
+            let mut lines = wrap(&harmless(&trouble.what), width);
+            if let Some(first) = lines.first_mut() {
+                *first = format!("{BAD}happy:{BAD:#} {first}");
             }
+            let rest = wrap(&harmless(&trouble.todo), width);
+            let first = lines.len().min(1);
+            lines[first..].iter_mut().for_each(|line| line.insert_str(0, INDENT));
+            lines.extend(rest.iter().map(|line| format!("{INDENT}{line}")));
             lines
         }
         Form::Json => vec![json(&serde_json::json!({ "error": trouble }))],
@@ -149,6 +181,42 @@ fn harmless_char(c: char) -> char {
     if c.is_control() { '\u{fffd}' } else { c }
 }
 
+/// Breaks text at spaces; a word that is too long, as an address may be, goes on in the next line.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let letters: Vec<char> = word.chars().map(|c| if c == GLUE { ' ' } else { c }).collect();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + letters.len() <= width => {
+                line.push(' ');
+                line.extend(letters);
+            }
+            _ => lines.extend(letters.chunks(width).map(|piece| piece.iter().collect::<String>())),
+        }
+    }
+    lines
+}
+
+/// A signal as people know it. Only numbers that mean the same on every system have a name here: the session may run elsewhere.
+pub fn signal_name(signal: u32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        other => return format!("signal {other}"),
+    };
+    name.into()
+}
+
 /// A time in the past, for people.
 pub fn ago(unix_ms: u64) -> String {
     let now = crate::store::unix_ms();
@@ -173,17 +241,36 @@ mod tests {
     }
 
     #[test]
+    fn text_is_wrapped_at_words() {
+        assert_eq!(wrap("a trial on this network", 10), ["a trial on", "this", "network"]);
+        assert_eq!(wrap("", 10), Vec::<String>::new());
+        assert_eq!(wrap("abcdefghijkl", 5), ["abcde", "fghij", "kl"]);
+        assert_eq!(wrap("a phone is\u{a0}paired", 9), ["a phone", "is paired"]);
+    }
+
+    #[test]
+    fn a_complaint_fits_the_terminal() {
+        let trouble =
+            Trouble::new("The program `nosuch` is not there, wherever one looks for it.", "Give its full path.");
+        let lines = complaint(Form::Text, &trouble, Some(40));
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with(" The program `nosuch` is not"), "{lines:?}");
+        assert_eq!(lines[1..], ["       there, wherever one looks for it.", "       Give its full path."]);
+        assert!(complaint(Form::Text, &Trouble::new("", ""), Some(40)).is_empty());
+    }
+
+    #[test]
     fn a_refusal_from_another_machine_cannot_reach_the_clipboard() {
         let hostile = "no\x1b]52;c;cm0gLXJmIH4=\x07\u{9d}52;c;eA==\u{9c}\r\n\x7f";
         let error = happy_rpc::CallError::new(happy_rpc::ErrorCode::Failed, hostile);
         let mut trouble = Trouble::from(crate::cli::client::CallFailure::Refused(error));
         trouble.todo = hostile.into();
         let own = |line: &str| line.replace(&BAD.render().to_string(), "").replace(&BAD.render_reset().to_string(), "");
-        let lines = complaint(Form::Text, &trouble);
+        let lines = complaint(Form::Text, &trouble, None);
         assert_eq!(lines.len(), 2);
         assert!(lines.iter().all(|line| line.contains("]52;c;") && !own(line).chars().any(char::is_control)));
         // As JSON nothing of it is lost either.
-        let lines = complaint(Form::Json, &trouble);
+        let lines = complaint(Form::Json, &trouble, Some(40));
         assert!(lines.len() == 1 && !lines[0].chars().any(char::is_control));
         let read: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(read["error"]["remedy"], hostile);

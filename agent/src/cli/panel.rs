@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 
-use crate::cli::output::{BAD, FAINT, GOOD, STRONG, paint};
+use crate::cli::output::{BAD, FAINT, GLUE, GOOD, STRONG, paint, wrap};
 use crate::cli::tty;
 use crate::trouble::Trouble;
 
@@ -28,8 +28,6 @@ const HINT_ROW: usize = 20;
 const HINT_ROWS: usize = 2;
 const PROMPT: &str = "Type the code here: ";
 const HINT: &str = "happy pair --no-qr prints the link";
-/// A space at which no line is broken.
-pub const GLUE: char = '\u{a0}';
 
 /// The panel on the screen.
 pub struct Panel {
@@ -194,33 +192,4 @@ fn emit(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
-}
-
-/// Breaks text at spaces; a word that is too long, as an address may be, goes on in the next line.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let letters: Vec<char> = word.chars().map(|c| if c == GLUE { ' ' } else { c }).collect();
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + letters.len() <= width => {
-                line.push(' ');
-                line.extend(letters);
-            }
-            _ => lines.extend(letters.chunks(width).map(|piece| piece.iter().collect::<String>())),
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_wrapped_at_words() {
-        assert_eq!(wrap("a trial on this network", 10), ["a trial on", "this", "network"]);
-        assert_eq!(wrap("", 10), Vec::<String>::new());
-        assert_eq!(wrap("abcdefghijkl", 5), ["abcde", "fghij", "kl"]);
-        assert_eq!(wrap("a phone is\u{a0}paired", 9), ["a phone", "is paired"]);
-    }
 }

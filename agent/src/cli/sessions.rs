@@ -1,14 +1,15 @@
 //! `happy run`, `ls`, `kill`, and how a session is named.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use happy_rpc::{Session, SessionCreate, SessionKill, SessionList, SessionState};
+use happy_rpc::{ErrorCode, Session, SessionCreate, SessionKill, SessionList, SessionState};
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
-use crate::cli::client::Client;
+use crate::cli::client::{CallFailure, Client, sentence};
 use crate::cli::daemon::{connect, connect_or_start};
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, signal_name, table, tame};
 use crate::cli::{DaemonArgs, KillArgs, MachineArg, RunArgs, tty};
 use crate::store::Home;
 use crate::trouble::Trouble;
@@ -34,7 +35,7 @@ fn show(sessions: &[Session]) {
             SessionState::Running => (GOOD, "running".into()),
             SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
             SessionState::Exited { code } => (WARN, format!("exited {code}")),
-            SessionState::Killed { signal } => (WARN, format!("signal {signal}")),
+            SessionState::Killed { signal } => (WARN, signal_name(signal)),
             SessionState::Lost => (BAD, "lost".into()),
         };
         let plain = anstyle::Style::new();
@@ -90,13 +91,31 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
     };
     let create =
         SessionCreate { command: args.command, cwd, env: local.then(environment), name: args.name, cols, rows };
-    let session = client.call(create).await?;
+    let folder = create.cwd.clone();
+    let session = client.call(create).await.map_err(|failure| not_run(failure, local, folder.as_deref()))?;
     if args.detach || !tty::is_interactive() && form == Form::Json {
         form.result(&session, |session| say(&short(session)));
         return Ok(0);
     }
     let manner = Manner::of_run(home)?;
     attach::watch(home, args.machine.machine.as_deref(), client, session, manner).await
+}
+
+fn not_run(failure: CallFailure, local: bool, folder: Option<&Path>) -> Trouble {
+    let CallFailure::Refused(error) = &failure else { return failure.into() };
+    let todo = match error.code {
+        // What was not found, or may not be used, is said already: a program or a folder.
+        ErrorCode::NotFound | ErrorCode::NotPermitted if local && folder.is_some_and(|folder| !folder.is_dir()) => {
+            "Give another folder with `--cwd DIR`."
+        }
+        ErrorCode::NotFound if local => "The full path of a program works too: `happy run /PATH/PROGRAM`.",
+        ErrorCode::NotPermitted if local => {
+            "See with `ls -l` who may use it; a program must be executable (`chmod +x`)."
+        }
+        ErrorCode::NotFound => "The program and the folder (`--cwd DIR`) must be there, on that machine.",
+        _ => return failure.into(),
+    };
+    Trouble::new(sentence(&error.message), todo)
 }
 
 /// The caller's environment, as far as it is text.

@@ -19,6 +19,16 @@ pub fn size() -> Option<(u16, u16)> {
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
+/// Columns of the terminal at standard error; none when it is not one.
+pub fn error_columns() -> Option<u16> {
+    let stderr = io::stderr();
+    if !stderr.is_terminal() {
+        return None;
+    }
+    let size = termios::tcgetwinsize(stderr.as_fd()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col)
+}
+
 /// Whether both ends of the conversation are a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()

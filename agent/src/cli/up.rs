@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::cli::client::{Client, Happening};
 use crate::cli::daemon::{Interrupts, connect};
 use crate::cli::invite::{self, Outcome};
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, aside, complain, paint, say, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, aside, complain, paint, say, signal_name, tame};
 use crate::cli::{UpArgs, stdin, tty};
-use crate::daemon::Daemon;
 use crate::daemon::local::{LocalEvent, RelayStatus};
+use crate::daemon::{Daemon, Taken};
 use crate::store::Home;
 use crate::trouble::Trouble;
 
@@ -23,7 +23,7 @@ pub async fn up(home: Home, form: Form, args: UpArgs) -> Result<u8, Trouble> {
     }
     // Before the daemon exists, so that it never ends without its goodbyes.
     let mut interrupts = Interrupts::new();
-    match Daemon::start(home.clone(), args.daemon.options()).await? {
+    match Daemon::start(home.clone(), args.daemon.options(Taken::Refuse)).await? {
         Some(daemon) => {
             let outcome = in_foreground(&daemon, form, &args, &mut interrupts).await;
             daemon.shut_down().await;
@@ -141,7 +141,7 @@ fn session_line(session: &Session) -> String {
     match session.state {
         SessionState::Running => format!("{} {name}", paint(GOOD, "session started")),
         SessionState::Exited { code } => format!("{} {name} (code {code})", paint(FAINT, "session ended")),
-        SessionState::Killed { signal } => format!("{} {name} (signal {signal})", paint(WARN, "session ended")),
+        SessionState::Killed { signal } => format!("{} {name} ({})", paint(WARN, "session ended"), signal_name(signal)),
         SessionState::Lost => format!("{} {name}", paint(BAD, "session lost")),
     }
 }
@@ -150,7 +150,7 @@ fn relay_line(relay: &RelayStatus) -> String {
     match (relay.up, &relay.trouble) {
         (true, _) => format!("{} {}", paint(GOOD, "relay connected"), relay.origin),
         (false, Some(trouble)) => {
-            format!("{} {}: {}; trying again", paint(WARN, "relay gone"), relay.origin, tame(trouble, 200))
+            format!("{} {}: {}; trying again", paint(WARN, "relay gone"), relay.origin, tame(trouble, 400))
         }
         (false, None) => format!("{} {}; trying again", paint(WARN, "relay gone"), relay.origin),
     }

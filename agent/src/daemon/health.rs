@@ -27,7 +27,7 @@ pub async fn bind(port: u16) -> Result<TcpListener, Trouble> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Trouble::new(
             format!("The port {port} of the local API is used by another program."),
-            "Choose another with `--api-port PORT` (0 for any free one), or `api_port` in settings.json.",
+            "Choose another with `--api-port PORT` of `happy up` or `happy daemon start` (0 for any free one), or `api_port` in settings.json.",
         ),
         _ => Trouble::new(
             format!("The local API cannot listen at 127.0.0.1:{port}: {}.", reason(&error)),

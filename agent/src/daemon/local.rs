@@ -203,6 +203,8 @@ pub enum PairEnd {
     WrongOrigin,
     /// It could not be written to the disk.
     NotStored,
+    /// The device was removed here for good.
+    RemovedDevice,
 }
 
 /// The code as typed.
@@ -267,11 +269,20 @@ pub enum JoinState {
         name: String,
         /// What this machine is there.
         role: Role,
+        /// The key of the relay, when no authority vouches for it: it was believed this time, and no other will be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relay_key: Option<String>,
+        /// It had another one before.
+        #[serde(default)]
+        relay_key_changed: bool,
     },
     /// It did not work.
     Failed {
-        /// A sentence.
+        /// What is wrong.
         why: String,
+        /// What to do about it.
+        #[serde(default)]
+        remedy: String,
     },
 }
 
@@ -338,6 +349,10 @@ pub struct RelayStatus {
     pub trouble: Option<String>,
     /// Whether it runs inside the daemon.
     pub embedded: bool,
+    /// The key of its own certificate, as `sha256:` and hex; `authority` when one vouches for it. None before it was reached, and
+    /// where a name in the origin says it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The origins that other devices use for it.
     pub origins: Vec<String>,
 }

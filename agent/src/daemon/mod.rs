@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`socket`], [`local`] | the language of the local socket (`docs/LOCAL.md`) |
 //! | [`server`], [`proxy`] | its two kinds of client: one of this machine, one that speaks to another |
-//! | [`network`], [`router`] | the relays, the links through them, and where what comes over them goes |
+//! | [`network`], [`trust`], [`router`] | the relays, which of them are believed, the links through them, and where what comes over them goes |
 //! | [`pairing`], [`join`] | both sides of a pairing |
 //! | [`relay`], [`health`] | the relay inside, the local API |
 
@@ -18,7 +18,7 @@ pub mod relay;
 pub mod router;
 pub mod server;
 pub mod socket;
-mod trial;
+pub mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +59,32 @@ pub struct Options {
     pub relay_port: Option<u16>,
     /// The port of the local API; 0 for any free one.
     pub api_port: Option<u16>,
+    /// What to do when a default port is taken.
+    pub taken: Taken,
+}
+
+/// What to do when a default port is used by another program. One that a person chose is never exchanged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Taken {
+    /// Say so: whoever was invited here looks for this machine there.
+    #[default]
+    Refuse,
+    /// Take a free one at a machine that has joined others and has let nobody in.
+    FreeForGuest,
+    /// Take a free one, unless somebody was let in.
+    Free,
+}
+
+impl Taken {
+    fn allows_another(self, roster: &Roster) -> bool {
+        let peers = roster.peers();
+        let let_in = peers.iter().any(|peer| roster.role_of(&peer.device).is_some());
+        match self {
+            Taken::Refuse => false,
+            Taken::FreeForGuest => !let_in && !peers.is_empty(),
+            Taken::Free => !let_in,
+        }
+    }
 }
 
 /// The running daemon.
@@ -98,13 +124,32 @@ impl Daemon {
 
         let given = options.relay.or(settings.relay);
         let given = given.map(|address| parse_relay(&address)).transpose()?;
-        let api = health::bind(options.api_port.or(settings.api_port).unwrap_or(API_PORT)).await?;
+        let another = options.taken.allows_another(&roster);
+        let api = match options.api_port.or(settings.api_port) {
+            Some(port) => health::bind(port).await?,
+            None => match health::bind(API_PORT).await {
+                Err(trouble) if another => {
+                    tracing::info!(%trouble, "another port is taken");
+                    health::bind(0).await?
+                }
+                bound => bound?,
+            },
+        };
         let api_port = api.local_addr().map_or(0, |address| address.port());
         let relay = match given {
             Some(_) => None,
             None => {
-                let port = options.relay_port.or(settings.relay_port).unwrap_or(RELAY_PORT);
-                Some(EmbeddedRelay::start(&home, port).await?)
+                let relay = match options.relay_port.or(settings.relay_port) {
+                    Some(port) => EmbeddedRelay::start(&home, port).await?,
+                    None => match EmbeddedRelay::start(&home, RELAY_PORT).await {
+                        Err(trouble) if another => {
+                            tracing::info!(%trouble, "another port is taken");
+                            EmbeddedRelay::start(&home, 0).await?
+                        }
+                        started => started?,
+                    },
+                };
+                Some(relay)
             }
         };
         let home_relay = match (given, &relay) {
@@ -376,6 +421,9 @@ impl Daemon {
         let mut relays = self.network.relays();
         for relay in relays.iter_mut().filter(|relay| relay.origin == home) {
             relay.embedded = self.has_own_relay();
+            if let Some(own) = &self.relay {
+                relay.key = own.key().map(ToString::to_string);
+            }
             relay.origins = self.relay_origins();
         }
         relays

@@ -5,23 +5,24 @@
 //! this machine has opened go to whoever opened them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use happy_crypto::{DeviceId, Identity, SignedPrekey};
 use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
-use happy_link::{Answer, CallError, Event, Login, OpenChannelError, RelayDown, RequestId, SendError, Side};
+use happy_link::{
+    Answer, CallError, ChannelName, Event, Login, OpenChannelError, RelayDown, RequestId, SendError, Side,
+};
 use happy_pairing::Origin;
 use happy_wire::Code;
 use happy_wire::frame::Class;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::daemon::local::RelayStatus;
-use crate::daemon::trial::TrialVerifier;
+use crate::daemon::trust::{Expected, RelayVerifier};
 use crate::service::Gone;
-use crate::store::{AccessKey, Home, Peer};
+use crate::store::{AccessKey, Home, Peer, RelayKeys};
 use crate::trouble::Trouble;
 
 /// Relays at once: the own one and those of machines joined.
@@ -68,6 +69,7 @@ struct Shared {
     prekey: SignedPrekey,
     epoch: u64,
     home: Origin,
+    relay_keys: RelayKeys,
     events: mpsc::Sender<(Origin, Event)>,
     news: broadcast::Sender<(DeviceId, LinkNews)>,
     state: Mutex<State>,
@@ -86,6 +88,7 @@ struct State {
 
 struct Relay {
     handle: Handle,
+    verifier: Option<Arc<RelayVerifier>>,
     /// How many people at this machine use a link through it.
     users: i64,
     up: bool,
@@ -108,6 +111,7 @@ impl Network {
             prekey: key.prekey.clone(),
             epoch: epoch(home)?,
             home: relay.clone(),
+            relay_keys: RelayKeys::open(home)?,
             events,
             news: broadcast::channel(NEWS).0,
             state: Mutex::default(),
@@ -127,12 +131,19 @@ impl Network {
         }
         let shared = &self.0;
         let login = Login::Device { epoch: shared.epoch };
-        let (handle, mut events) = dial(&shared.identity, vec![shared.prekey.clone()], login, origin)?;
-        state.relays.insert(origin.clone(), Relay { handle: handle.clone(), users: 0, up: false, trouble: None });
+        let expected = Expected::Kept(shared.relay_keys.clone());
+        let Dialled { handle, mut events, verifier } =
+            dial(&shared.identity, vec![shared.prekey.clone()], login, origin, expected)?;
+        let relay = Relay { handle: handle.clone(), verifier: verifier.clone(), users: 0, up: false, trouble: None };
+        state.relays.insert(origin.clone(), relay);
         drop(state);
         let (network, origin) = (self.clone(), origin.clone());
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
+                // Only what turned out to be a relay is remembered, not the page that a hotel puts in between.
+                if let (Event::RelayUp { .. }, Some(verifier)) = (&event, &verifier) {
+                    verifier.keep();
+                }
                 if let Some(event) = network.take(&origin, event)
                     && network.0.events.send((origin.clone(), event)).await.is_err()
                 {
@@ -155,7 +166,7 @@ impl Network {
             Event::RelayDown { why } => {
                 if let Some(relay) = state.relays.get_mut(origin) {
                     relay.up = false;
-                    relay.trouble = Some(down(why, relay.handle.trouble()));
+                    relay.trouble = Some(down(why, relay.dial_trouble()));
                 }
             }
             Event::LinkUp { peer, .. } => {
@@ -217,6 +228,11 @@ impl Network {
     /// The relay of this machine.
     pub fn home_relay(&self) -> &Origin {
         &self.0.home
+    }
+
+    /// What relays at bare addresses must prove.
+    pub fn relay_keys(&self) -> &RelayKeys {
+        &self.0.relay_keys
     }
 
     /// Through which relay a peer is reached.
@@ -395,21 +411,22 @@ impl Network {
     ///
     /// # Errors
     /// [`Gone`] when it is closed.
-    pub async fn send(&self, peer: &DeviceId, channel: u32, message: Vec<u8>) -> Result<(), Gone> {
+    pub async fn send(&self, peer: &DeviceId, channel: impl Into<ChannelName>, message: Vec<u8>) -> Result<(), Gone> {
         let handle = self.handle_of(peer).ok_or(Gone)?;
         handle.send(peer, channel, &message).await.map_err(|_| Gone)
     }
 
     /// The application is done with so many bytes.
-    pub fn consumed(&self, peer: &DeviceId, channel: u32, bytes: usize) {
+    pub fn consumed(&self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
         if let Some(handle) = self.handle_of(peer) {
             handle.consumed(peer, channel, bytes);
         }
     }
 
     /// Closes a channel.
-    pub fn close_channel(&self, peer: &DeviceId, channel: u32, code: Code, reason: &str) {
-        self.state().channels.remove(&(*peer, channel));
+    pub fn close_channel(&self, peer: &DeviceId, channel: impl Into<ChannelName>, code: Code, reason: &str) {
+        let channel = channel.into();
+        self.state().channels.remove(&(*peer, channel.number()));
         if let Some(handle) = self.handle_of(peer) {
             handle.close_channel(peer, channel, code, reason);
         }
@@ -477,6 +494,17 @@ impl Drop for InUse {
     }
 }
 
+impl Relay {
+    /// Why the last attempt to reach it failed.
+    fn dial_trouble(&self) -> Option<String> {
+        let trouble = self.handle.trouble();
+        match &self.verifier {
+            Some(verifier) => verifier.explain(trouble),
+            None => trouble,
+        }
+    }
+}
+
 impl State {
     fn count_user(&mut self, origin: &Origin, change: i64) {
         if let Some(relay) = self.relays.get_mut(origin) {
@@ -499,6 +527,16 @@ pub fn epoch(home: &Home) -> Result<u64, Trouble> {
     Ok(u64::from(home.next_epoch()?) << 32)
 }
 
+/// A connection to a relay, which is made in the background.
+pub struct Dialled {
+    /// Steers it.
+    pub handle: Handle,
+    /// What happens on it.
+    pub events: mpsc::Receiver<Event>,
+    /// Decides whether the relay is the right one; none for one on this machine without TLS.
+    pub verifier: Option<Arc<RelayVerifier>>,
+}
+
 /// Starts a connection to a relay.
 ///
 /// # Errors
@@ -508,42 +546,36 @@ pub fn dial(
     prekeys: Vec<SignedPrekey>,
     login: Login,
     origin: &Origin,
-) -> Result<(Handle, mpsc::Receiver<Event>), Trouble> {
+    expected: Expected,
+) -> Result<Dialled, Trouble> {
     let relay = RelayUrl::parse(&origin.websocket_url()).map_err(|error| {
         Trouble::new(format!("`{origin}` cannot be a relay: {error}."), "Give its address like https://relay.example.")
     })?;
-    let trust = trust(&relay);
+    let verifier = match relay.is_secure() {
+        true => Some(Arc::new(RelayVerifier::new(origin, &relay, expected)?)),
+        false => None,
+    };
+    let trust = match &verifier {
+        Some(verifier) => Trust::Verifier(verifier.clone()),
+        None => Trust::System,
+    };
     let config = Config { identity: identity.clone(), prekeys, login, relay, trust, events: EVENTS };
-    spawn(config).map_err(|error| {
+    let (handle, events) = spawn(config).map_err(|error| {
         Trouble::new(
             format!("The relay {origin} cannot be used: {error}."),
-            "Set SSL_CERT_FILE to a file of trusted certificates.",
+            "Give its address like https://relay.example.",
         )
-    })
-}
-
-/// A relay inside another daemon has a certificate that nobody vouches for. Links do not depend on it: what passes is sealed and
-/// authenticated end to end, so on a private network it is taken as it comes, as a phone takes it after its warning.
-fn trust(relay: &RelayUrl) -> Trust {
-    let private = match relay.host().parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => address.is_private() || address.is_loopback() || address.is_link_local(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
-        }
-        Err(_) => false,
-    };
-    match relay.is_secure() && private {
-        true => Trust::Verifier(Arc::new(TrialVerifier::new())),
-        false => Trust::System,
-    }
+    })?;
+    Ok(Dialled { handle, events, verifier })
 }
 
 fn status(origin: &Origin, relay: &Relay) -> RelayStatus {
     RelayStatus {
         origin: origin.to_string(),
         up: relay.up,
-        trouble: relay.handle.trouble().or_else(|| relay.trouble.clone()).filter(|_| !relay.up),
+        trouble: relay.dial_trouble().or_else(|| relay.trouble.clone()).filter(|_| !relay.up),
         embedded: false,
+        key: relay.verifier.as_ref().and_then(|verifier| verifier.proved()).map(|key| key.to_string()),
         origins: vec![origin.to_string()],
     }
 }

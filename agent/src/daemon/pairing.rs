@@ -346,8 +346,8 @@ fn end(why: EndReason) -> PairEnd {
         EndReason::Cancelled => PairEnd::Cancelled,
         EndReason::WrongCode => PairEnd::WrongCode,
         EndReason::WrongOrigin => PairEnd::WrongOrigin,
-        // A removed device could not be stored either; it is only told earlier.
-        EndReason::NotStored | EndReason::RemovedDevice => PairEnd::NotStored,
+        EndReason::NotStored => PairEnd::NotStored,
+        EndReason::RemovedDevice => PairEnd::RemovedDevice,
         _ => PairEnd::Failed,
     }
 }

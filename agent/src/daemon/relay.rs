@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use happy_relay::listen::ListenError;
 use happy_relay::{Config, ConfigError, Door, Listening, PlainHttp, Relay};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::ParsedCertificate;
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
-use crate::store::{Home, file, unix_seconds};
+use crate::store::{Home, RelayKey, file, unix_seconds};
 use crate::trouble::Trouble;
 
 /// A certificate is made anew at this age; it is good for 800 days.
@@ -33,6 +36,7 @@ pub struct EmbeddedRelay {
     relay: Relay,
     listening: Listening,
     following: AbortHandle,
+    key: Option<RelayKey>,
 }
 
 impl EmbeddedRelay {
@@ -57,7 +61,7 @@ impl EmbeddedRelay {
         let listening = relay.listen(address, Door::tls(tls, PlainHttp::Loopback)).await.map_err(|error| match error {
             ListenError::InUse(_) => Trouble::new(
                 format!("The port {port} of the relay is used by another program."),
-                "Choose another with `--relay-port PORT` (0 for any free one), or use a relay elsewhere with `--relay https://HOST`.",
+                "Choose another with `--relay-port PORT` of `happy up` or `happy daemon start` (0 for any free one), or `relay_port` in settings.json.",
             ),
             ListenError::NotAllowed(_) => Trouble::new(
                 format!("This user may not listen at port {port}."),
@@ -72,7 +76,12 @@ impl EmbeddedRelay {
         let port = listening.address().port();
         relay.set_names(names(port, &addresses())).map_err(cannot_start)?;
         let following = tokio::spawn(follow_addresses(relay.clone(), port)).abort_handle();
-        Ok(EmbeddedRelay { relay, listening, following })
+        Ok(EmbeddedRelay { relay, listening, following, key: key_of(&certificate) })
+    }
+
+    /// The key in its certificate, by which other machines know it again.
+    pub fn key(&self) -> Option<&RelayKey> {
+        self.key.as_ref()
     }
 
     /// The port that it has.
@@ -161,20 +170,33 @@ fn default_route() -> Option<Ipv4Addr> {
     }
 }
 
-/// Certificate and key, made anew when they are old or an address has been added.
+/// Other machines know the relay by this.
+fn key_of(certificate: &str) -> Option<RelayKey> {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    let parsed = ParsedCertificate::try_from(&certificate).ok()?;
+    Some(RelayKey::of(parsed.subject_public_key_info().as_ref()))
+}
+
+/// Certificate and key. The certificate is made anew when it is old or an address has been added; the key stays, because
+/// machines that have joined this one know it by that.
 fn certificate(home: &Home) -> Result<(String, Zeroizing<String>), Trouble> {
     let path = home.relay_pem();
     let mut names: Vec<String> = vec!["localhost".into(), "127.0.0.1".into()];
     names.extend(addresses().iter().map(ToString::to_string));
-    if let Some(kept) = file::read_private(&path)?
-        && let Some(kept) = Kept::parse(&kept)
-    {
+    let kept = file::read_private(&path)?.and_then(|bytes| Kept::parse(&bytes));
+    let is_good = |kept: &Kept| {
         let fresh = unix_seconds() < kept.made_at.saturating_add(RENEW_AFTER_DAYS * 24 * 60 * 60);
-        if fresh && names.iter().all(|name| kept.names.contains(name)) {
-            return Ok((kept.certificate, kept.key));
-        }
-    }
-    let (certificate, key) = happy_relay::tls::self_signed(&names).map_err(|error| {
+        fresh && names.iter().all(|name| kept.names.contains(name))
+    };
+    let kept = match kept {
+        Some(kept) if is_good(&kept) => return Ok((kept.certificate, kept.key)),
+        kept => kept,
+    };
+    let made = match kept {
+        Some(kept) => happy_relay::tls::self_signed_with(&names, &kept.key).map(|certificate| (certificate, kept.key)),
+        None => happy_relay::tls::self_signed(&names),
+    };
+    let (certificate, key) = made.map_err(|error| {
         Trouble::new(format!("A certificate for the relay cannot be made: {error}."), "Please report this.")
     })?;
     let heading = format!("happy/1 relay {} {}\n", unix_seconds(), names.join(","));
@@ -240,6 +262,9 @@ mod tests {
         let (heading, pem) = text.split_once('\n').unwrap();
         let names = heading.rsplit(' ').next().unwrap();
         std::fs::write(home.relay_pem(), format!("happy/1 relay 1000 {names}\n{pem}")).unwrap();
-        assert_ne!(certificate(&home).unwrap().0.trim(), first.trim());
+        let (third, _) = certificate(&home).unwrap();
+        assert_ne!(third.trim(), first.trim());
+        assert!(key_of(&first).is_some());
+        assert_eq!(key_of(&third), key_of(&first), "those who know the relay by its key know it still");
     }
 }

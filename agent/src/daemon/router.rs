@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use happy_crypto::DeviceId;
-use happy_link::{Event, RefusalReason};
+use happy_link::{ChannelName, Event, RefusalReason};
 use happy_pairing::Origin;
 use happy_wire::Code;
 use tokio::sync::mpsc;
@@ -30,6 +30,9 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         Event::Presence { peer, here } => tracing::debug!(peer = %peer.short(), here, "presence"),
         Event::LinkUp { peer, resumed, same_life } => {
             tracing::info!(peer = %peer.short(), resumed, same_life, "link up");
+            if !resumed {
+                next_session(daemon, peer);
+            }
             daemon.tell_devices();
         }
         Event::LinkDown { peer, why } => {
@@ -43,14 +46,15 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         Event::Rendezvous { ticket_hash, state } => daemon.pairing().rendezvous(ticket_hash, state),
         Event::Request { peer, id, body } => {
             if let Some(caller) = daemon.caller(peer) {
-                caller.request(CallName::Link(id), body);
+                caller.request(CallName::Link(id), &body);
             }
         }
         // What runs is finished; the caller just does not wait for it.
         Event::Cancelled { .. } => {}
         // Answers reach their callers by themselves, notices and room to write the network.
         Event::Answer { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
-        Event::Opened { peer, channel, label, .. } => {
+        Event::Opened { peer, session, channel, label, .. } => {
+            let channel = ChannelName::of(session, channel);
             let opened = match daemon.caller(peer).filter(|caller| caller.role().is_some()) {
                 Some(caller) => caller.open(channel, &label),
                 None => Err((Code::NOT_PERMITTED, "this device may do nothing here")),
@@ -79,8 +83,15 @@ fn message(daemon: &Arc<Daemon>, peer: DeviceId, channel: u32, bytes: Vec<u8>) {
     // A channel that is not open was closed by this side a moment ago.
     let Some(inbox) = caller.inbox(channel) else { return };
     if inbox.try_send(bytes).is_err() {
-        caller.closed(channel);
-        daemon.network().close_channel(&peer, channel, Code::TOO_MANY, "too many messages wait for the session");
+        caller.close(channel, Code::TOO_MANY, "too many messages wait for the session");
+    }
+}
+
+/// A new link session has taken the place of the last one: what its caller asked for in that one is not for channels of this one.
+fn next_session(daemon: &Daemon, peer: DeviceId) {
+    let caller = daemon.callers().get(&peer).cloned();
+    if let Some(caller) = caller {
+        caller.next_session();
     }
 }
 
@@ -129,5 +140,117 @@ impl Daemon {
             Caller::new(self.clone(), crate::service::Who::Device(device), line)
         });
         Some(caller.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use happy_link::LinkDown;
+    use happy_rpc::{Attached, Call, CallError, ErrorCode, SessionAttach};
+    use happy_wire::call::CallMessage;
+    use happy_wire::terminal;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::daemon::Options;
+    use crate::daemon::socket::CALLS;
+    use crate::service::{Line, Who};
+    use crate::store::Home;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A daemon whose relay nobody runs, and a caller with a link as far as the router knows.
+    struct Stage {
+        daemon: Arc<Daemon>,
+        peer: DeviceId,
+        caller: Arc<Caller>,
+        answers: mpsc::Receiver<(u32, Vec<u8>)>,
+        asked: u64,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Stage {
+        async fn new() -> Stage {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Home::at(folder.path().join("h")).unwrap();
+            let relay = Some("http://127.0.0.1:1".to_owned());
+            let options = Options { relay, api_port: Some(0), ..Options::default() };
+            let daemon = Daemon::start(home, options).await.unwrap().unwrap();
+            let peer = DeviceId::from_bytes([2; 32]);
+            let (out, answers) = mpsc::channel(16);
+            // With the rights and the way back of the command line, so that no second device is needed.
+            let caller = Caller::new(daemon.clone(), Who::Local, Line::Local(out));
+            daemon.callers().insert(peer, caller.clone());
+            Stage { daemon, peer, caller, answers, asked: 0, _folder: folder }
+        }
+
+        fn link_up(&self, resumed: bool) {
+            let up = Event::LinkUp { peer: self.peer, resumed, same_life: resumed };
+            let origin = self.daemon.network().home_relay().clone();
+            route(&self.daemon, &origin, Event::LinkDown { peer: self.peer, why: LinkDown::Replaced });
+            route(&self.daemon, &origin, up);
+        }
+
+        /// Asks to be shown a session that is not there, on channel 1.
+        fn ask(&mut self) {
+            let attach = SessionAttach {
+                session: Uuid::new_v4(),
+                channel: 1,
+                writer: Uuid::new_v4(),
+                name: "desk".into(),
+                from: None,
+                scrollback: 0,
+                lossless: false,
+                cols: 80,
+                rows: 24,
+                take_control: false,
+            };
+            self.asked += 1;
+            self.caller.request(CallName::Local(self.asked), &attach.to_body());
+        }
+
+        /// The next answer; what is said about channels is passed over.
+        async fn answer(&mut self) -> Result<Attached, CallError> {
+            loop {
+                let (channel, message) = tokio::time::timeout(PATIENCE, self.answers.recv()).await.unwrap().unwrap();
+                if channel == CALLS
+                    && let CallMessage::Response { body, .. } = CallMessage::decode(&message).unwrap()
+                {
+                    return SessionAttach::read_answer(body);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attach_takes_no_channel_of_the_next_link_session() {
+        for begun in [false, true] {
+            let mut stage = Stage::new().await;
+            stage.ask();
+            if begun {
+                // Now it waits for its channel.
+                tokio::task::yield_now().await;
+            }
+            stage.link_up(false);
+            stage.caller.open(1.into(), terminal::LABEL).unwrap();
+            assert_eq!(stage.answer().await.unwrap_err().code, ErrorCode::Conflict, "begun: {begun}");
+            // The channel waits for an attach of its own session, and finds that the session is not there.
+            stage.ask();
+            assert_eq!(stage.answer().await.unwrap_err().code, ErrorCode::NotFound);
+            assert!(stage.caller.inbox(1).is_none(), "the channel was closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attach_waits_on_in_a_link_session_that_is_resumed() {
+        let mut stage = Stage::new().await;
+        stage.ask();
+        tokio::task::yield_now().await;
+        stage.link_up(true);
+        stage.caller.open(1.into(), terminal::LABEL).unwrap();
+        assert_eq!(stage.answer().await.unwrap_err().code, ErrorCode::NotFound, "such a session");
+        assert!(stage.caller.inbox(1).is_none(), "the channel was taken, and closed");
     }
 }

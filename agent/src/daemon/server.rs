@@ -202,14 +202,14 @@ async fn read_local(
                 Ok(CallMessage::Request { id, body }) if LocalRequest::is_named_by(body) => {
                     tokio::spawn(answer_local(daemon.clone(), body.to_vec(), id, out.clone()));
                 }
-                Ok(CallMessage::Request { id, body }) => caller.request(CallName::Local(id), body.to_vec()),
+                Ok(CallMessage::Request { id, body }) => caller.request(CallName::Local(id), body),
                 // What runs is finished; the caller just does not wait for it.
                 Ok(CallMessage::Cancel { .. }) => {}
                 Ok(_) | Err(_) => return Err(malformed()),
             },
             socket::CONTROL => match Control::decode(&message).map_err(|_| malformed())? {
                 Control::Open { tag, label, .. } => {
-                    let answer = match caller.open(next_channel, &label) {
+                    let answer = match caller.open(next_channel.into(), &label) {
                         Ok(()) => Control::Opened { tag, channel: next_channel },
                         Err((code, reason)) => Control::Refused { tag, code: code.0, reason: reason.into() },
                     };
@@ -223,8 +223,7 @@ async fn read_local(
                 // A channel that is not open was closed by this side a moment ago.
                 let Some(inbox) = caller.inbox(channel) else { continue };
                 if tokio::time::timeout(INPUT_TIME, inbox.send(message)).await.is_err() {
-                    caller.closed(channel);
-                    caller.line().close(channel, Code::TOO_MANY, "the program does not read its input").await;
+                    caller.close(channel, Code::TOO_MANY, "the program does not read its input");
                 }
             }
         }

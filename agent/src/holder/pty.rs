@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::size::Size;
 use super::spec::{Spec, StartError};
+use crate::trouble::reason;
 
 /// Where commands are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -86,12 +87,12 @@ fn command(spec: &Spec) -> Result<CommandBuilder, StartError> {
 }
 
 fn check_directory(cwd: &Path) -> Result<(), StartError> {
-    let denied = |why: &dyn std::fmt::Display| StartError::CwdDenied(cwd.to_owned(), why.to_string());
+    let denied = |why: String| StartError::CwdDenied(cwd.to_owned(), why);
     match std::fs::metadata(cwd) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StartError::CwdMissing(cwd.to_owned())),
-        Err(error) => Err(denied(&error)),
-        Ok(found) if !found.is_dir() => Err(denied(&"it is not a directory")),
-        Ok(_) => rustix::fs::access(cwd, Access::EXEC_OK).map_err(|error| denied(&error)),
+        Err(error) => Err(denied(reason(&error))),
+        Ok(found) if !found.is_dir() => Err(denied("it is not a directory".into())),
+        Ok(_) => rustix::fs::access(cwd, Access::EXEC_OK).map_err(|error| denied(reason(&error.into()))),
     }
 }
 
@@ -107,7 +108,7 @@ fn check_program(program: &str, cwd: &Path, path: &str) -> Result<(), StartError
         }
     }
     Err(match unfit {
-        Some((candidate, error)) => StartError::NotExecutable(candidate.display().to_string(), error.to_string()),
+        Some((candidate, error)) => StartError::NotExecutable(candidate.display().to_string(), reason(&error)),
         None => StartError::CommandNotFound(program.to_owned()),
     })
 }

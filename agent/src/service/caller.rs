@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use happy_crypto::DeviceId;
+use happy_link::ChannelName;
 use happy_rpc::{Attached, CallError, Capability, ErrorCode, Role, SessionAttach};
 use happy_wire::{Code, terminal};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::daemon::{Daemon, socket};
 use crate::holder::state::MAX_VIEWERS;
 use crate::service::line::CallName;
+use crate::service::load::Load;
 use crate::service::{Line, terminal as pump};
 use crate::session::AttachRequest;
 
@@ -50,8 +52,19 @@ pub struct Caller {
     line: Line,
     channels: Mutex<Channels>,
     opened: Notify,
-    /// `PROTOCOL 10`: the calls that one caller may have outstanding.
-    running: Arc<Semaphore>,
+    load: Load,
+}
+
+/// One link session of a caller, as the [router](crate::daemon::router) has told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkSession(u64);
+
+/// A channel, and no later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// How it is addressed.
+    pub(super) channel: ChannelName,
+    opening: u64,
 }
 
 /// The channels of one caller.
@@ -60,15 +73,11 @@ struct Channels {
     open: HashMap<u32, ChannelState>,
     /// Counts channels, of all link sessions.
     openings: u64,
-    /// Counts link sessions as far as the numbers of channels tell them apart.
-    numbering: u64,
-    /// The last channel that was opened.
-    last: u32,
+    session: LinkSession,
 }
 
 struct ChannelState {
-    /// Tells this channel from a later one of the same number.
-    opening: u64,
+    place: Place,
     inbox: mpsc::Sender<Vec<u8>>,
     /// Until an attachment takes it.
     waiting: Option<mpsc::Receiver<Vec<u8>>>,
@@ -87,36 +96,41 @@ struct Shows {
 /// The receiving end of a channel.
 #[derive(Debug)]
 struct Taken {
-    opening: u64,
+    place: Place,
     inbox: mpsc::Receiver<Vec<u8>>,
 }
 
 /// With which code and words a channel is closed.
 type Refused = (Code, &'static str);
 
+/// A channel that is gone here and has to be closed at the caller's side.
+#[derive(Debug)]
+struct ToClose(ChannelName, Refused);
+
 impl Channels {
-    fn open(&mut self, channel: u32) -> Result<(), Refused> {
+    fn open(&mut self, channel: ChannelName) -> Result<(), Refused> {
         if self.open.len() >= socket::MAX_CHANNELS {
             return Err((Code::TOO_MANY, "too many channels are open"));
         }
         if self.open.values().filter(|state| state.waiting.is_some()).count() >= MAX_UNATTACHED {
             return Err((Code::TOO_MANY, "too many channels are open and not attached"));
         }
-        // PROTOCOL 9: numbers go up by two; a new link session counts from the start.
-        if self.last != 0 && (channel <= self.last || channel.abs_diff(self.last) % 2 == 1) {
-            self.numbering += 1;
-        }
-        self.last = channel;
         self.openings += 1;
+        let place = Place { channel, opening: self.openings };
         let (inbox, waiting) = mpsc::channel(INBOX);
-        let state =
-            ChannelState { opening: self.openings, inbox, waiting: Some(waiting), shows: None, attachment: None };
-        self.open.insert(channel, state);
+        let state = ChannelState { place, inbox, waiting: Some(waiting), shows: None, attachment: None };
+        self.open.insert(channel.number(), state);
         Ok(())
     }
 
+    /// The channels of the last session went with it.
+    fn next_session(&mut self) {
+        self.session.0 += 1;
+        self.open.clear();
+    }
+
     /// Where a message goes; none when the channel is not open. A channel that must not carry the message is gone.
-    fn inbox(&mut self, channel: u32, may_type: bool) -> Result<Option<mpsc::Sender<Vec<u8>>>, Refused> {
+    fn inbox(&mut self, channel: u32, may_type: bool) -> Result<Option<mpsc::Sender<Vec<u8>>>, ToClose> {
         let Some(state) = self.open.get(&channel) else { return Ok(None) };
         let refused = match &state.waiting {
             _ if !may_type => (Code::NOT_PERMITTED, "this device may look, but not type"),
@@ -125,8 +139,9 @@ impl Channels {
             }
             _ => return Ok(Some(state.inbox.clone())),
         };
+        let name = state.place.channel;
         self.open.remove(&channel);
-        Err(refused)
+        Err(ToClose(name, refused))
     }
 
     /// None while the channel is not open.
@@ -145,7 +160,7 @@ impl Channels {
             return Some(Err(CallError::new(ErrorCode::Conflict, "the channel shows a session already")));
         };
         state.shows = Some(shows);
-        Some(Ok(Taken { opening: state.opening, inbox }))
+        Some(Ok(Taken { place: state.place, inbox }))
     }
 
     fn showing(&self, session: Uuid) -> impl Iterator<Item = Shows> {
@@ -153,8 +168,13 @@ impl Channels {
     }
 
     /// The channel, unless it was closed and another one has its number.
-    fn same(&mut self, channel: u32, opening: u64) -> Option<&mut ChannelState> {
-        self.open.get_mut(&channel).filter(|state| state.opening == opening)
+    fn same(&mut self, place: Place) -> Option<&mut ChannelState> {
+        self.open.get_mut(&place.channel.number()).filter(|state| state.place == place)
+    }
+
+    /// Forgets a channel, unless another one has its number by now. Whether it was there.
+    fn forget(&mut self, place: Place) -> bool {
+        self.same(place).is_some() && self.open.remove(&place.channel.number()).is_some()
     }
 }
 
@@ -169,8 +189,7 @@ impl Drop for ChannelState {
 impl Caller {
     /// A caller with its way back.
     pub fn new(daemon: Arc<Daemon>, who: Who, line: Line) -> Arc<Caller> {
-        let running = Arc::new(Semaphore::new(happy_wire::call::MAX_OUTSTANDING));
-        Arc::new(Caller { daemon, who, line, channels: Mutex::default(), opened: Notify::new(), running })
+        Arc::new(Caller { daemon, who, line, channels: Mutex::default(), opened: Notify::new(), load: Load::new() })
     }
 
     /// The machine that is called.
@@ -200,25 +219,33 @@ impl Caller {
         }
     }
 
-    /// Runs a request and answers it, in a task of its own.
-    pub fn request(self: &Arc<Self>, id: CallName, body: Vec<u8>) {
+    /// Runs a request and answers it, in a task of its own. Its body is not kept.
+    pub fn request(self: &Arc<Self>, id: CallName, body: &[u8]) {
         let caller = self.clone();
-        let permit = self.running.clone().try_acquire_owned();
+        let admitted = self.load.admit(body);
+        // Noted here and not in the task, which may begin when the next session has taken the place of this one.
+        let session = self.channels().session;
         tokio::spawn(async move {
-            let Ok(_permit) = permit else {
-                let busy = CallError::new(ErrorCode::TooMany, "too many calls are running; wait for one to end");
-                return caller.line.respond(id, happy_rpc::refusal(&busy)).await;
+            let (answer, _share) = match admitted {
+                Ok((request, share)) => (super::answer(&caller, session, request).await, Some(share)),
+                Err(error) => (happy_rpc::refusal(&error), None),
             };
-            let answer = super::answer(&caller, &body).await;
             caller.line.respond(id, answer).await;
         });
+    }
+
+    /// The caller's link has a new session. What was asked for in the last one is not for channels of this one.
+    pub fn next_session(&self) {
+        self.channels().next_session();
+        // Who waits for a channel waits in vain.
+        self.opened.notify_waiters();
     }
 
     /// A channel was opened by the caller.
     ///
     /// # Errors
     /// The code and reason with which it is to be closed.
-    pub fn open(&self, channel: u32, label: &str) -> Result<(), (Code, &'static str)> {
+    pub fn open(&self, channel: ChannelName, label: &str) -> Result<(), (Code, &'static str)> {
         if label != terminal::LABEL {
             return Err((Code::MALFORMED, "a channel with this label is not known here"));
         }
@@ -231,7 +258,7 @@ impl Caller {
     pub fn inbox(&self, channel: u32) -> Option<mpsc::Sender<Vec<u8>>> {
         let may_type = self.role().is_some_and(|role| Capability::Act.granted_to(role));
         let inbox = self.channels().inbox(channel, may_type);
-        inbox.unwrap_or_else(|(code, reason)| {
+        inbox.unwrap_or_else(|ToClose(channel, (code, reason))| {
             self.line.close_soon(channel, code, reason);
             None
         })
@@ -240,6 +267,19 @@ impl Caller {
     /// A channel was closed; its attachment ends, its session goes on.
     pub fn closed(&self, channel: u32) {
         self.channels().open.remove(&channel);
+    }
+
+    /// Closes a channel from this side.
+    pub fn close(&self, channel: u32, code: Code, reason: &'static str) {
+        let closed = self.channels().open.remove(&channel);
+        if let Some(state) = closed {
+            self.line.close_soon(state.place.channel, code, reason);
+        }
+    }
+
+    /// An attachment has ended.
+    pub(super) fn ended(&self, place: Place) {
+        self.channels().forget(place);
     }
 
     /// The caller is gone: every attachment ends.
@@ -263,11 +303,16 @@ impl Caller {
         }
     }
 
-    /// Shows a session on a channel.
+    /// Shows a session on a channel of the link session that the call came in.
     ///
     /// # Errors
     /// What the caller is told.
-    pub async fn attach(self: &Arc<Self>, role: Role, params: SessionAttach) -> Result<Attached, CallError> {
+    pub async fn attach(
+        self: &Arc<Self>,
+        role: Role,
+        asked_in: LinkSession,
+        params: SessionAttach,
+    ) -> Result<Attached, CallError> {
         let may_act = Capability::Act.granted_to(role);
         if !may_act && (params.lossless || params.take_control) {
             return Err(CallError::new(
@@ -275,10 +320,9 @@ impl Caller {
                 format!("the role {} may look, but not hold up or resize a program", super::role_name(role)),
             ));
         }
-        let channel = params.channel;
         let shows = Shows { session: params.session, writer: params.writer };
         self.leave_room(shows)?;
-        let Taken { opening, inbox } = self.take_inbox(channel, shows).await?;
+        let Taken { place, inbox } = self.take_inbox(asked_in, params.channel, shows).await?;
         let request = AttachRequest {
             session: params.session,
             writer: params.writer,
@@ -293,8 +337,9 @@ impl Caller {
         let viewer = match self.daemon.sessions().attach(request).await {
             Ok(viewer) => viewer,
             Err(error) => {
-                if self.forget(channel, opening) {
-                    self.line.close(channel, Code::GOODBYE, "the session was not attached").await;
+                let was_open = self.channels().forget(place);
+                if was_open {
+                    self.line.close(place.channel, Code::GOODBYE, "the session was not attached").await;
                 }
                 return Err(error.into());
             }
@@ -302,10 +347,10 @@ impl Caller {
         let (attached, sender, receiver) = viewer.split();
         // Under the lock, so that the pump finds its channel; another one may have the number by now.
         let mut channels = self.channels();
-        let Some(state) = channels.same(channel, opening) else {
+        let Some(state) = channels.same(place) else {
             return Err(CallError::new(ErrorCode::Conflict, "the channel was closed meanwhile"));
         };
-        let pump = tokio::spawn(pump::run(Arc::downgrade(self), channel, inbox, sender, receiver));
+        let pump = tokio::spawn(pump::run(Arc::downgrade(self), place, inbox, sender, receiver));
         state.attachment = Some((attached.attachment, pump.abort_handle()));
         Ok(attached)
     }
@@ -324,14 +369,7 @@ impl Caller {
         }
     }
 
-    /// Forgets a channel, unless another one has its number by now. Whether it was there.
-    fn forget(&self, channel: u32, opening: u64) -> bool {
-        let mut channels = self.channels();
-        channels.same(channel, opening).is_some() && channels.open.remove(&channel).is_some()
-    }
-
-    async fn take_inbox(&self, channel: u32, shows: Shows) -> Result<Taken, CallError> {
-        let numbering = self.channels().numbering;
+    async fn take_inbox(&self, asked_in: LinkSession, channel: u32, shows: Shows) -> Result<Taken, CallError> {
         let wait = async {
             loop {
                 let opened = self.opened.notified();
@@ -339,7 +377,7 @@ impl Caller {
                 opened.as_mut().enable();
                 {
                     let mut channels = self.channels();
-                    if channels.numbering != numbering {
+                    if channels.session != asked_in {
                         // What has that number now was opened for something else.
                         return Err(CallError::new(
                             ErrorCode::Conflict,
@@ -375,16 +413,16 @@ mod tests {
     fn what_nobody_attached_stores_next_to_nothing() {
         let mut channels = Channels::default();
         for channel in 0..MAX_UNATTACHED as u32 {
-            channels.open(1 + 2 * channel).unwrap();
+            channels.open((1 + 2 * channel).into()).unwrap();
         }
         let another = 1 + 2 * MAX_UNATTACHED as u32;
-        assert_eq!(channels.open(another).unwrap_err().0, Code::TOO_MANY);
+        assert_eq!(channels.open(another.into()).unwrap_err().0, Code::TOO_MANY);
         for _ in 0..UNATTACHED_INBOX {
             channels.inbox(1, true).unwrap().unwrap().try_send(vec![0]).unwrap();
         }
-        assert_eq!(channels.inbox(1, true).unwrap_err().0, Code::TOO_MANY);
+        assert_eq!(channels.inbox(1, true).unwrap_err().1.0, Code::TOO_MANY);
         assert!(channels.inbox(1, true).unwrap().is_none(), "the channel is closed");
-        channels.open(another).unwrap();
+        channels.open(another.into()).unwrap();
 
         // Attached, it takes more, and not without a bound.
         let _taken = channels.take(3, shows(Uuid::new_v4())).unwrap().unwrap();
@@ -396,8 +434,8 @@ mod tests {
     #[test]
     fn what_a_viewer_types_is_refused_before_it_is_stored() {
         let mut channels = Channels::default();
-        channels.open(1).unwrap();
-        assert_eq!(channels.inbox(1, false).unwrap_err().0, Code::NOT_PERMITTED);
+        channels.open(1.into()).unwrap();
+        assert_eq!(channels.inbox(1, false).unwrap_err().1.0, Code::NOT_PERMITTED);
         assert!(channels.open.is_empty());
         assert!(channels.inbox(1, false).unwrap().is_none());
     }
@@ -408,7 +446,7 @@ mod tests {
         let mut next = 1;
         let mut attach = |shows: Shows| {
             next += 2;
-            channels.open(next).unwrap();
+            channels.open(next.into()).unwrap();
             let outcome = channels.take(next, shows).unwrap();
             outcome.map(drop).map_err(|error| error.code)
         };
@@ -424,18 +462,16 @@ mod tests {
     #[test]
     fn a_channel_is_not_taken_for_a_later_one_of_its_number() {
         let mut channels = Channels::default();
-        channels.open(1).unwrap();
-        channels.open(3).unwrap();
-        let taken = channels.take(3, shows(Uuid::new_v4())).unwrap().unwrap();
-        assert_eq!(channels.numbering, 0);
-        // The link session is replaced, and the numbers begin again.
-        channels.open.clear();
-        channels.open(1).unwrap();
-        assert_eq!(channels.numbering, 1);
-        channels.open(3).unwrap();
-        assert!(channels.same(3, taken.opening).is_none());
-        // The other side begins the next one: its numbers are even.
-        channels.open(4).unwrap();
-        assert_eq!(channels.numbering, 2);
+        channels.open(1.into()).unwrap();
+        let first = channels.take(1, shows(Uuid::new_v4())).unwrap().unwrap().place;
+        // The link session is replaced, and a peer in a new life counts from the start.
+        channels.next_session();
+        assert!(channels.open.is_empty());
+        channels.open(1.into()).unwrap();
+        let second = channels.take(1, shows(Uuid::new_v4())).unwrap().unwrap().place;
+        // The end of the first attachment comes late.
+        assert!(channels.same(first).is_none());
+        assert!(!channels.forget(first));
+        assert!(channels.forget(second));
     }
 }

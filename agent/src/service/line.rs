@@ -1,7 +1,7 @@
 //! The way back to a caller: the local socket, or a link. The same answers, events and channel messages go over either.
 
 use happy_crypto::DeviceId;
-use happy_link::RequestId;
+use happy_link::{ChannelName, RequestId};
 use happy_wire::Code;
 use happy_wire::call::CallMessage;
 use tokio::sync::mpsc;
@@ -49,15 +49,15 @@ impl Line {
     ///
     /// # Errors
     /// [`Gone`].
-    pub async fn send(&self, channel: u32, message: Vec<u8>) -> Result<(), Gone> {
+    pub async fn send(&self, channel: ChannelName, message: Vec<u8>) -> Result<(), Gone> {
         match self {
-            Line::Local(out) => out.send((channel, message)).await.map_err(|_| Gone),
+            Line::Local(out) => out.send((channel.number(), message)).await.map_err(|_| Gone),
             Line::Link(network, device) => network.send(device, channel, message).await,
         }
     }
 
     /// Says that so many bytes of a channel have been used, so that the caller may send more.
-    pub async fn consumed(&self, channel: u32, bytes: usize) {
+    pub async fn consumed(&self, channel: ChannelName, bytes: usize) {
         // The socket itself holds the local caller back.
         if let Line::Link(network, device) = self {
             network.consumed(device, channel, bytes);
@@ -65,10 +65,10 @@ impl Line {
     }
 
     /// Closes a channel.
-    pub async fn close(&self, channel: u32, code: Code, reason: &str) {
+    pub async fn close(&self, channel: ChannelName, code: Code, reason: &str) {
         match self {
             Line::Local(out) => {
-                let close = Control::Close { channel, code: code.0, reason: reason.to_owned() };
+                let close = Control::Close { channel: channel.number(), code: code.0, reason: reason.to_owned() };
                 let _ = out.send((CONTROL, close.to_vec())).await;
             }
             Line::Link(network, device) => network.close_channel(device, channel, code, reason),
@@ -76,7 +76,7 @@ impl Line {
     }
 
     /// Closes a channel without waiting for a slow caller.
-    pub fn close_soon(&self, channel: u32, code: Code, reason: &'static str) {
+    pub fn close_soon(&self, channel: ChannelName, code: Code, reason: &'static str) {
         match self {
             Line::Local(_) => {
                 let line = self.clone();

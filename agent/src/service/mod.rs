@@ -5,6 +5,7 @@
 
 mod caller;
 mod line;
+mod load;
 mod terminal;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use happy_rpc::{
     TerminalResize,
 };
 
-pub use caller::{Caller, Who};
+pub use caller::{Caller, LinkSession, Who};
 pub use line::{CallName, Gone, Line};
 
 use crate::daemon::Daemon;
@@ -51,13 +52,10 @@ pub fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// Runs a request and gives the body of its response.
-pub async fn answer(caller: &Arc<Caller>, body: &[u8]) -> Vec<u8> {
-    match Request::parse(body) {
-        Ok(request) => match permit(caller, &request) {
-            Ok(role) => run(caller, role, request).await,
-            Err(error) => happy_rpc::refusal(&error),
-        },
+/// Runs a request that came in a link session of the caller, and gives the body of its response.
+pub async fn answer(caller: &Arc<Caller>, session: LinkSession, request: Request) -> Vec<u8> {
+    match permit(caller, &request) {
+        Ok(role) => run(caller, role, session, request).await,
         Err(error) => happy_rpc::refusal(&error),
     }
 }
@@ -88,7 +86,7 @@ fn no_role(is_member: bool) -> &'static str {
     }
 }
 
-async fn run(caller: &Arc<Caller>, role: Role, request: Request) -> Vec<u8> {
+async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Request) -> Vec<u8> {
     let daemon = caller.daemon();
     match request {
         Request::MachineInfo(_) => MachineInfo::answer(&Ok(machine_info(daemon, role))),
@@ -96,7 +94,7 @@ async fn run(caller: &Arc<Caller>, role: Role, request: Request) -> Vec<u8> {
         Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device)),
         Request::SessionList(_) => SessionList::answer(&Ok(daemon.sessions().list().await)),
         Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
-        Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, params).await),
+        Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, session, params).await),
         Request::SessionDetach(params) => {
             let outcome = match caller.owns(params.attachment) {
                 Ok(()) => daemon.sessions().detach(params.attachment).await.map_err(Into::into),

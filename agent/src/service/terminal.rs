@@ -2,38 +2,40 @@
 
 use std::sync::Weak;
 
+use happy_link::ChannelName;
 use happy_rpc::Capability;
 use happy_wire::Code;
 use happy_wire::terminal::TerminalMessage;
 use tokio::sync::mpsc;
 
+use crate::service::caller::Place;
 use crate::service::{Caller, Gone};
 use crate::session::{ViewerError, ViewerReceiver, ViewerSender};
 
 /// Runs an attachment until one side ends it, then closes the channel.
 pub async fn run(
     caller: Weak<Caller>,
-    channel: u32,
+    place: Place,
     inbox: mpsc::Receiver<Vec<u8>>,
     sender: ViewerSender,
     receiver: ViewerReceiver,
 ) {
     let end = tokio::select! {
-        end = output(&caller, channel, receiver) => end,
-        end = input(&caller, channel, inbox, sender) => end,
+        end = output(&caller, place.channel, receiver) => end,
+        end = input(&caller, place.channel, inbox, sender) => end,
     };
     let Some(caller) = caller.upgrade() else { return };
     if let Some((code, reason)) = end {
-        caller.line().close(channel, code, &reason).await;
+        caller.line().close(place.channel, code, &reason).await;
     }
-    // Last, since it aborts the task that runs this.
-    caller.closed(channel);
+    // Last, since it aborts the task that runs this. Another channel may have the number by now.
+    caller.ended(place);
 }
 
 /// Why a channel is to be closed; none when the caller is gone or has closed it.
 type End = Option<(Code, String)>;
 
-async fn output(caller: &Weak<Caller>, channel: u32, mut receiver: ViewerReceiver) -> End {
+async fn output(caller: &Weak<Caller>, channel: ChannelName, mut receiver: ViewerReceiver) -> End {
     loop {
         match receiver.recv().await {
             Ok(Some(message)) => {
@@ -54,7 +56,7 @@ async fn output(caller: &Weak<Caller>, channel: u32, mut receiver: ViewerReceive
 
 async fn input(
     caller: &Weak<Caller>,
-    channel: u32,
+    channel: ChannelName,
     mut inbox: mpsc::Receiver<Vec<u8>>,
     mut sender: ViewerSender,
 ) -> End {

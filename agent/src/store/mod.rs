@@ -8,6 +8,7 @@
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
+//! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
 //! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
 //! | `logs/`, `sessions/` | what their names say | |
 
@@ -15,6 +16,7 @@ pub mod file;
 mod key;
 mod lock;
 mod log;
+mod relay_keys;
 mod roster;
 mod settings;
 mod state;
@@ -28,6 +30,7 @@ use rand_core::UnwrapErr;
 pub use key::AccessKey;
 pub use lock::DaemonLock;
 pub use log::{LogFile, MAX_LOG};
+pub use relay_keys::{RelayKey, RelayKeys};
 pub use roster::{MemberEntry, Peer, Roster};
 pub use settings::{API_PORT, RELAY_PORT, Settings};
 pub use state::DaemonState;
@@ -138,6 +141,11 @@ impl Home {
     /// Certificate and key of the relay inside the daemon.
     pub fn relay_pem(&self) -> PathBuf {
         self.root.join("relay.pem")
+    }
+
+    /// What relays at bare addresses must prove.
+    pub fn relay_keys(&self) -> PathBuf {
+        self.root.join("relay-keys.json")
     }
 
     /// The signed statements.

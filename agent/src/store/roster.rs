@@ -207,7 +207,7 @@ impl Roster {
             }
             [peer] if peer.removed_us => Err(CallError::new(
                 ErrorCode::NotPermitted,
-                format!("{} has removed this machine and refuses it from now on", peer.name),
+                format!("`{}` has removed this machine and refuses it from now on", peer.name),
             )),
             [peer] => Ok((*peer).clone()),
             many => {

@@ -27,8 +27,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use crate::driver::{RelayUrl, Rng, rng};
 use crate::{
-    Answer, CallError, CallId, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError, Peer, PeerError,
-    RequestId, SendError,
+    Answer, CallError, CallId, ChannelName, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError,
+    Peer, PeerError, RequestId, SendError,
 };
 
 pub use dial::{DialError, Trust, TrustError};
@@ -319,7 +319,13 @@ impl Handle {
     ///
     /// # Errors
     /// [`SendError`] when the message will not be accepted.
-    pub async fn send(&self, peer: &DeviceId, channel: u32, message: &[u8]) -> Result<(), SendError> {
+    pub async fn send(
+        &self,
+        peer: &DeviceId,
+        channel: impl Into<ChannelName>,
+        message: &[u8],
+    ) -> Result<(), SendError> {
+        let channel = channel.into();
         self.until_accepted(|endpoint| endpoint.send(peer, channel, message)).await
     }
 
@@ -327,22 +333,22 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Endpoint::send`].
-    pub fn try_send(&self, peer: &DeviceId, channel: u32, message: &[u8]) -> Result<(), SendError> {
+    pub fn try_send(&self, peer: &DeviceId, channel: impl Into<ChannelName>, message: &[u8]) -> Result<(), SendError> {
         self.with(|state, _| state.endpoint.send(peer, channel, message))
     }
 
     /// See [`Endpoint::sendable`].
-    pub fn sendable(&self, peer: &DeviceId, channel: u32) -> usize {
+    pub fn sendable(&self, peer: &DeviceId, channel: impl Into<ChannelName>) -> usize {
         self.with(|state, _| state.endpoint.sendable(peer, channel))
     }
 
     /// See [`Endpoint::consumed`].
-    pub fn consumed(&self, peer: &DeviceId, channel: u32, bytes: usize) {
+    pub fn consumed(&self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
         self.with(|state, _| state.endpoint.consumed(peer, channel, bytes));
     }
 
     /// See [`Endpoint::close_channel`].
-    pub fn close_channel(&self, peer: &DeviceId, channel: u32, code: Code, reason: &str) {
+    pub fn close_channel(&self, peer: &DeviceId, channel: impl Into<ChannelName>, code: Code, reason: &str) {
         self.with(|state, _| state.endpoint.close_channel(peer, channel, code, reason));
         // Whoever waits to send on it learns that it is closed.
         self.inner.shared.moved.notify_waiters();

@@ -103,7 +103,7 @@ impl<S: Suite> Link<S> {
         }
     }
 
-    fn on_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, reason: RefusalReason) {
+    pub(super) fn on_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, reason: RefusalReason) {
         cx.events.push_back(Event::Refused { peer: self.peer, reason });
         self.last_hello = Some(cx.now);
         if reason == RefusalReason::Revoked {

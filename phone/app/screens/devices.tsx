@@ -5,6 +5,7 @@ import { attempt, deviceId, machine, now, refreshDevices, say, statusFor, theCor
 import type { Device } from "../rpc";
 import { Confirm, Dot, Icon, TopBar } from "../ui";
 import { ago } from "../words";
+import { Refused } from "./refused";
 import { UnknownMachine } from "./sessions";
 
 export function Devices(props: { device: string }) {
@@ -29,37 +30,40 @@ export function Devices(props: { device: string }) {
     <>
       <TopBar title="Devices" subtitle={`that ${m.info?.name ?? m.name} lets in`} device={m.device} />
       <main class="page">
-        {!linked && <p class="hint">{statusFor(m.device).detail}{m.devices && " What you see is from before."}</p>}
+        {m.refused && <Refused machine={m} />}
+        {!linked && !m.refused && <p class="hint">{statusFor(m.device).detail}{m.devices && " What you see is from before."}</p>}
         {linked && !m.devices && <p class="hint" role="status">Reading the devices…</p>}
-        <ul class={linked ? "cards" : "cards stale"}>
+        <ul class={linked ? "cards" : "cards stale"} hidden={m.refused !== null}>
           {devices.map((device) => (
             <li key={device.device} class="panel">
-              <div class="split">
-                <div class="main">
+              <div class="main">
+                <div class="split">
                   <strong>
                     {device.name}
                     {device.device === deviceId.value && <span class="tag">this device</span>}
                   </strong>
-                  <span class="muted">
-                    <Dot tone={device.removed_at !== null ? "bad" : device.presence === "here" ? "good" : "idle"} /> {where(device, now.value)}
-                  </span>
+                  <span class="tag">{device.role}</span>
                 </div>
-                <span class="tag">{device.role}</span>
+                <span class="muted">
+                  <Dot tone={device.removed_at !== null ? "bad" : device.presence === "here" ? "good" : "idle"} /> {where(device, now.value)}
+                </span>
               </div>
-              <details>
-                <summary>Safety number</summary>
-                <SafetyNumber digits={device.safety_number} />
-                <p class="muted">The same number on both devices means that nobody stands between them.</p>
-              </details>
-              {owner && device.removed_at === null && (
-                <button class="button quiet danger-text" disabled={!linked} onClick={() => setRemoving(device)}>
-                  Remove
-                </button>
-              )}
+              <div class="foot">
+                <details>
+                  <summary>Safety number</summary>
+                  <SafetyNumber digits={device.safety_number} />
+                  <p class="muted">The same number on both devices means that nobody stands between them.</p>
+                </details>
+                {owner && device.removed_at === null && (
+                  <button class="button quiet danger-text" disabled={!linked} onClick={() => setRemoving(device)}>
+                    Remove
+                  </button>
+                )}
+              </div>
             </li>
           ))}
         </ul>
-        <section class="panel">
+        <section class="panel" hidden={m.refused !== null}>
           <div class="main">
             <strong>{m.info?.name ?? m.name}</strong>
             <span class="muted">The machine itself, as this device knows it</span>
@@ -74,11 +78,11 @@ export function Devices(props: { device: string }) {
         </section>
       </main>
       {removing && (
-        <Confirm title={`Remove ${removing.name}?`} yes="Remove it for good" onClose={() => setRemoving(null)} onYes={() => void remove(removing)}>
+        <Confirm title={`Remove ${removing.name} for good?`} yes="Remove" onClose={() => setRemoving(null)} onYes={() => void remove(removing)}>
           <p>
             {removing.device === deviceId.value
-              ? `This is the device in your hand. It is cut off from ${m.name} at once and has to be paired again.`
-              : `It is cut off from ${m.name} at once. Its key never comes back; to use the device again it has to be paired again.`}
+              ? `This is the device in your hand. ${m.name} cuts it off at once and for good. To use it again, start anew with a new key and pair it.`
+              : `${m.name} cuts it off at once, and its key never comes back. To use the device again, start anew on it and pair it.`}
           </p>
         </Confirm>
       )}

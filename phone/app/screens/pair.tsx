@@ -139,7 +139,7 @@ function Offer(props: { found: Found; onClose: () => void; onPair: (name: string
         }}
       >
         <label class="field">
-          <span>Name of this device, as the machine will list it</span>
+          <span>Name of this device on the machine</span>
           <input value={name} maxLength={64} autocomplete="off" enterkeyhint="go" onInput={(event) => setName(event.currentTarget.value)} />
         </label>
         <p class="muted">
@@ -219,7 +219,7 @@ function Camera(props: { paused: boolean; onText: (text: string) => void }) {
       </div>
       {problem && <Problem>{problem}</Problem>}
       <label class="button quiet wide filebutton">
-        <Icon name="camera" /> Use a photo of the code
+        <Icon name="photo" /> Use a photo of the code
         <input
           type="file"
           accept="image/*"
@@ -254,9 +254,12 @@ function Paste(props: { onText: (text: string) => void }) {
         if (text.trim()) props.onText(text.trim());
       }}
     >
-      <label class="field">
+      <label class="field" for="link">
         <span>Or paste the link of the invitation</span>
+      </label>
+      <div class="together">
         <input
+          id="link"
           value={text}
           inputMode="url"
           autocomplete="off"
@@ -265,10 +268,10 @@ function Paste(props: { onText: (text: string) => void }) {
           placeholder="https://…/#…"
           onInput={(event) => setText(event.currentTarget.value)}
         />
-      </label>
-      <button class="button quiet" type="submit" disabled={!text.trim()}>
-        Use the link
-      </button>
+        <button class="button quiet" type="submit" aria-label="Use the link" disabled={!text.trim()}>
+          Use
+        </button>
+      </div>
     </form>
   );
 }

@@ -1,15 +1,14 @@
 /** The sessions of one machine. */
 
 import { useEffect, useState } from "preact/hooks";
-import {
-  attempt, forgetMachine, machine, machines, now, refreshMachine, refusal, say, startAnew, startShell, statusFor, theCore, type MachineView,
-} from "../model";
+import { attempt, machine, now, refreshMachine, say, startShell, statusFor, theCore } from "../model";
 import { go, replace } from "../route";
 import type { Session } from "../rpc";
 import { roomForNewSession } from "../terminal/size";
-import { Confirm, Dot, Empty, Icon, Problem, TopBar } from "../ui";
+import { Confirm, Dot, Empty, Icon, TopBar } from "../ui";
 import { ago, mayAct, sessionState, shortPath } from "../words";
 import { presence } from "./machines";
+import { Refused } from "./refused";
 
 export function Sessions(props: { device: string }) {
   const m = machine(props.device);
@@ -40,9 +39,11 @@ export function Sessions(props: { device: string }) {
   return (
     <>
       <TopBar title={m.info?.name ?? m.name} subtitle={m.info ? `${m.info.os} · happy ${m.info.version}` : presence(m).text} device={m.device}>
-        <button class="iconbutton" aria-label="Devices of this machine" onClick={() => go({ at: "devices", device: m.device })}>
-          <Icon name="devices" />
-        </button>
+        {!m.refused && (
+          <button class="iconbutton" aria-label="Devices of this machine" onClick={() => go({ at: "devices", device: m.device })}>
+            <Icon name="devices" />
+          </button>
+        )}
       </TopBar>
       <main class="page">
         {m.refused && <Refused machine={m} />}
@@ -95,46 +96,6 @@ export function Sessions(props: { device: string }) {
         <Confirm title={`End ${ending.title || ending.name}?`} yes="End it" onClose={() => setEnding(null)} onYes={() => void end(ending)}>
           <p>
             The program gets a hang-up and, if it is still there after five seconds, is ended without mercy. What it has not saved is lost.
-          </p>
-        </Confirm>
-      )}
-    </>
-  );
-}
-
-/** The machine does not let this device in. A removed key never comes back, so the way in is a new one. */
-function Refused(props: { machine: MachineView }) {
-  const { device, name, refused } = props.machine;
-  const [anew, setAnew] = useState(false);
-  const others = machines.value.length - 1;
-  return (
-    <>
-      <Problem>{refusal(refused ?? "", name)}</Problem>
-      <div class="buttons">
-        {refused === "revoked" ? (
-          <button class="button primary" onClick={() => setAnew(true)}>
-            Start anew
-          </button>
-        ) : (
-          <button class="button primary" onClick={() => go({ at: "pair" })}>
-            Pair again
-          </button>
-        )}
-        <button
-          class="button quiet"
-          onClick={() => {
-            forgetMachine(device);
-            replace({ at: "machines" });
-          }}
-        >
-          Forget {name.length < 12 ? name : "it"}
-        </button>
-      </div>
-      {anew && (
-        <Confirm title="Start anew?" yes="Start anew" onClose={() => setAnew(false)} onYes={() => void startAnew()}>
-          <p>
-            This device gets a new key and forgets its machines.
-            {others > 0 && ` It has to be paired again with ${others === 1 ? "the other one" : `the ${others} others`} too.`}
           </p>
         </Confirm>
       )}

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
-import { attempt, decidesSize, machine, refusal, sentence, statusFor, theCore } from "../model";
+import { attempt, decidesSize, machine, sentence, statusFor, theCore } from "../model";
 import { back } from "../route";
 import type { Role } from "../rpc";
 import { fontSize, isDark } from "../settings";
@@ -15,6 +15,7 @@ import { Drawing, selectedText } from "../terminal/rows";
 import { cellRatio, COMFORTABLE_PX, fit, type Fit } from "../terminal/size";
 import { Icon, Problem, Sheet, TopBar } from "../ui";
 import { aRole, mayAct, thisDeviceName } from "../words";
+import { Refused } from "./refused";
 import { UnknownMachine } from "./sessions";
 
 /** The size of a phone's keyboard changes in several steps; one resize at the end is enough for the program. */
@@ -47,8 +48,7 @@ const drafts = new Map<string, string>();
 export function TerminalScreen(props: { device: string; session: string }) {
   const m = machine(props.device);
   if (!m) return <UnknownMachine />;
-  // The colours of what was drawn belong to a theme, so another theme draws anew.
-  return <Live key={`${props.device}/${props.session}/${isDark()}`} {...props} />;
+  return <Live key={`${props.device}/${props.session}`} {...props} />;
 }
 
 function Live(props: { device: string; session: string }) {
@@ -59,8 +59,13 @@ function Live(props: { device: string; session: string }) {
   const [away] = useState(() => signal(false));
   const [choosing, setChoosing] = useState(false);
 
+  const dark = isDark();
   useLayoutEffect(() => {
-    installPalette(isDark());
+    installPalette(dark);
+    // Only the colours: the view, and what it shows while there is no connection, stays.
+    view.current?.recolour();
+  }, [dark]);
+  useLayoutEffect(() => {
     const live = new View(scroller.current!, props.device, props.session, (next) => (frame.value = next), (scrolled) => (away.value = scrolled));
     view.current = live;
     // A finger would call up the phone's keyboard; a mouse belongs to someone with a real one.
@@ -80,17 +85,21 @@ function Live(props: { device: string; session: string }) {
   const title = now.title || session?.title || session?.name || "Terminal";
   const live = m.linked && now.attached;
   const terminal = () => view.current?.terminal ?? null;
+  // A screen that was seen before the machine refused this device stays in sight, but nothing else of the session does.
+  const nothing = now.problem !== undefined || (m.refused !== null && !now.ready);
   const typing = act && !m.refused && now.ended === undefined && now.problem === undefined;
 
   return (
     <>
       <TopBar title={title} subtitle={m.info?.name ?? m.name} device={props.device}>
-        <button class="iconbutton" aria-label="Size and control" onClick={() => setChoosing(true)}>
-          <Icon name="text" />
-        </button>
+        {!nothing && (
+          <button class="iconbutton" aria-label="Size and control" onClick={() => setChoosing(true)}>
+            <Icon name="text" />
+          </button>
+        )}
       </TopBar>
       <main class="terminal">
-        {now.problem !== undefined && (
+        {now.problem !== undefined && !m.refused && (
           <div class="nosession">
             <Problem>{sentence(now.problem)}</Problem>
             <button class="button quiet wide" onClick={back}>
@@ -98,7 +107,7 @@ function Live(props: { device: string; session: string }) {
             </button>
           </div>
         )}
-        <div class="stage" hidden={now.problem !== undefined}>
+        <div class="stage" hidden={nothing}>
           <div
             ref={scroller}
             class={live || now.ended !== undefined ? "rows" : "rows stale"}
@@ -131,7 +140,7 @@ function Live(props: { device: string; session: string }) {
           <p id="terminal-help" class="unseen">
             What you type goes to the session. Shift and Escape leave the terminal.
           </p>
-          {!now.ready && now.problem === undefined && (
+          {!now.ready && !nothing && (
             <p class="waiting" role="status">
               <span class="spinner" aria-hidden="true" /> {m.linked ? "Opening the session" : statusFor(props.device).detail}
             </p>
@@ -142,8 +151,12 @@ function Live(props: { device: string; session: string }) {
             </button>
           )}
         </div>
-        <Strip frame={now} live={live} role={m.info?.role ?? m.role} refused={m.refused ? refusal(m.refused, m.name) : null} />
-        {now.ended !== undefined ? (
+        {!m.refused && <Strip frame={now} live={live} role={m.info?.role ?? m.role} />}
+        {m.refused ? (
+          <div class={nothing ? "nosession" : "nosession below"}>
+            <Refused machine={m} />
+          </div>
+        ) : now.ended !== undefined ? (
           <div class="ended">
             <p role="status">{now.ended}</p>
             <button class="button quiet" onClick={back}>
@@ -181,16 +194,16 @@ function Live(props: { device: string; session: string }) {
 }
 
 /** One quiet line that says why what one sees or typed is not the present. */
-function Strip(props: { frame: Frame; live: boolean; role: Role; refused: string | null }) {
+function Strip(props: { frame: Frame; live: boolean; role: Role }) {
   const { frame, live } = props;
   let text = "";
   if (frame.ended !== undefined || frame.problem !== undefined) return null;
-  if (props.refused) text = props.refused;
-  else if (!live && frame.unconfirmed > 0) text = `Not typed yet: ${frame.unconfirmed} bytes. They go out when the connection is back.`;
+  if (!live && frame.unconfirmed > 0) text = `Not typed yet: ${frame.unconfirmed} bytes. They go out when the connection is back.`;
   else if (!live && frame.ready) text = "This is how it was. It goes on by itself when the connection is back.";
   else if (!mayAct(props.role)) text = `You are ${aRole(props.role)} here: you can look, not type.`;
   return (
-    <p class={text ? "strip" : "strip none"} role="status" aria-live="polite">
+    // What passes lies over the rows: if it took their room, the program would be resized whenever a connection comes and goes.
+    <p class={!text ? "strip none" : live ? "strip" : "strip over"} role="status" aria-live="polite">
       {text}
     </p>
   );
@@ -278,6 +291,10 @@ class View {
 
   toEnd(): void {
     this.drawing.toEnd();
+  }
+
+  recolour(): void {
+    if (this.terminal.ready) this.drawing.recolour();
   }
 
   async takeControl(): Promise<void> {

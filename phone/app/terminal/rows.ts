@@ -30,6 +30,8 @@ export class Drawing {
   /** The first history row that is not in the document yet. */
   private drawn = 0;
   private generation = -1;
+  /** Every row of the screen is to be drawn, not only those that have changed. */
+  private everyRow = false;
   /** Whether the view moves with new output; only the person's own scrolling changes it, not a keyboard that comes up. */
   private following = true;
 
@@ -68,6 +70,17 @@ export class Drawing {
     this.drawCursor();
     if (this.following) this.stay();
     else if (removed > 0) this.scroller.scrollTop -= removed;
+  }
+
+  /** Draws everything anew, in colours that have changed; the person stays where they were. */
+  recolour(): void {
+    const { scrollTop } = this.scroller;
+    const { following } = this;
+    this.startOver();
+    this.everyRow = true;
+    this.draw();
+    this.following = following;
+    if (!following) this.scroller.scrollTop = scrollTop;
   }
 
   private startOver(): void {
@@ -123,7 +136,9 @@ export class Drawing {
     const moved = this.rows.splice(0, Math.min(scrolled, rows));
     this.rows.push(...moved);
     this.screen.append(...moved);
-    for (const index of changed) {
+    const due = this.everyRow ? this.rows.keys() : changed;
+    this.everyRow = false;
+    for (const index of due) {
       const row = this.rows[index];
       if (row) fill(row, this.terminal.rowText(index), this.terminal.rowRuns(index), this.terminal.rowWrapped(index));
     }

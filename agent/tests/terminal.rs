@@ -237,3 +237,22 @@ fn a_terminal_comes_through_the_death_of_the_daemon() {
     terminal.press("\x1d");
     assert_eq!(terminal.code(), 0);
 }
+
+#[test]
+fn all_devices_are_removed_only_when_a_person_says_yes() {
+    let home = Home::new();
+    home.start();
+    let device = || home.json(&["daemon", "status"])["device"].clone();
+    let before = device();
+    let mut terminal = Terminal::open(&home, 80, 24, &["devices", "revoke", "--all"]);
+    terminal.until(|text| text.contains("removes all 0 paired devices") && text.contains("Type `yes`"));
+    terminal.press("y\r");
+    assert_ne!(terminal.code(), 0);
+    assert!(terminal.screen.text().contains("Nothing was removed"), "{}", terminal.screen.text());
+    assert_eq!(device(), before);
+    let mut terminal = Terminal::open(&home, 80, 24, &["devices", "revoke", "--all"]);
+    terminal.until(|text| text.contains("Type `yes`"));
+    terminal.press("yes\r");
+    assert_eq!(terminal.code(), 0, "{}", terminal.screen.text());
+    assert_ne!(device(), before);
+}

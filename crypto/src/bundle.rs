@@ -18,12 +18,13 @@ pub struct Bundle {
     bytes: [u8; Self::LEN],
     identity: IdentityRecord,
     signed_prekey: (u32, AgreementKey),
+    made_at: u64,
     one_time_prekey: Option<(u32, AgreementKey)>,
 }
 
 impl Bundle {
-    /// Bytes of a bundle of suite 1.
-    pub const LEN: usize = 2 + IdentityRecord::LEN + 4 + 32 + 8 + 2 + 64 + 4 + 32;
+    /// Bytes of a bundle.
+    pub const LEN: usize = 2 + IdentityRecord::LEN + 4 + 32 + 8 + 64 + 4 + 32;
     /// Where the one-time prekey begins.
     const ONE_TIME: usize = Self::LEN - 36;
 
@@ -42,7 +43,6 @@ impl Bundle {
             &signed.id().to_be_bytes(),
             signed.public().as_bytes(),
             &signed.made_at_unix().to_be_bytes(),
-            &0_u16.to_be_bytes(), // the KEM key of suite 2
             signed.signature(),
             &one_time_id.to_be_bytes(),
             &one_time_key,
@@ -54,6 +54,7 @@ impl Bundle {
             bytes,
             identity: me.record().clone(),
             signed_prekey: (signed.id(), *signed.public()),
+            made_at: signed.made_at_unix(),
             one_time_prekey: one_time.map(|prekey| (prekey.id(), *prekey.public())),
         }
     }
@@ -69,9 +70,6 @@ impl Bundle {
         let id = reader.u32()?;
         let key = reader.array()?;
         let made_at = reader.u64()?;
-        if !reader.bytes16()?.is_empty() {
-            return Err(DecodeError::Field("KEM key"));
-        }
         let signature = reader.array()?;
         let one_time_id = reader.u32()?;
         let one_time_key: &[u8; 32] = reader.array()?;
@@ -89,9 +87,9 @@ impl Bundle {
             (0, _) => return Err(DecodeError::Field("one-time prekey")),
             (id, key) => Some((id, AgreementKey::decode(key)?)),
         };
-        // Every field was read with a fixed width and the KEM key is empty, so the length is right.
+        // Every field was read with a fixed width so the length is right.
         let bytes = *bytes.first_chunk().ok_or(DecodeError::Truncated)?;
-        Ok(Self { bytes, identity, signed_prekey: (id, key), one_time_prekey })
+        Ok(Self { bytes, identity, signed_prekey: (id, key), made_at, one_time_prekey })
     }
 
     /// The bundle as it is sent.
@@ -110,6 +108,16 @@ impl Bundle {
     #[must_use]
     pub fn identity(&self) -> &IdentityRecord {
         &self.identity
+    }
+
+    /// Whether this bundle may take the place of `older`: the same device made it, later, and it holds nothing that only the hash
+    /// of an invitation could vouch for.
+    #[must_use]
+    pub fn supersedes(&self, older: &Self) -> bool {
+        self.identity == older.identity
+            && self.made_at > older.made_at
+            && self.signed_prekey.0 != older.signed_prekey.0
+            && self.one_time_prekey.is_none()
     }
 
     /// The same bundle for all later handshakes.
@@ -170,7 +178,7 @@ mod tests {
     fn what_is_made_can_be_read() {
         let made = bundle();
         for bundle in [made.clone(), made.without_one_time()] {
-            assert_eq!(bundle.as_bytes().len(), 277);
+            assert_eq!(bundle.as_bytes().len(), 275);
             let read = Bundle::decode(bundle.as_bytes()).unwrap();
             assert_eq!(read, bundle);
             assert!(read.signed_prekey == bundle.signed_prekey && read.one_time_prekey == bundle.one_time_prekey);
@@ -206,8 +214,8 @@ mod tests {
     #[test]
     fn a_bundle_of_another_version_or_suite_says_so() {
         let mut other = bundle().as_bytes().to_vec();
-        other[1] = 2;
-        assert_eq!(Bundle::decode(&other), Err(DecodeError::UnsupportedSuite(2)));
+        other[1] = 1;
+        assert_eq!(Bundle::decode(&other), Err(DecodeError::UnsupportedSuite(1)));
         other[0] = 9;
         assert_eq!(Bundle::decode(&other), Err(DecodeError::UnsupportedVersion(9)));
     }
@@ -219,6 +227,26 @@ mod tests {
         assert_eq!(Bundle::decode(&no_id), Err(DecodeError::Field("one-time prekey")));
     }
 
+    #[test]
+    fn a_bundle_is_superseded_by_a_later_one_of_the_same_device_only() {
+        let rng = &mut rng(1);
+        let (me, other) = (Identity::generate(rng), Identity::generate(rng));
+        let mut bundle =
+            |who: &Identity, id, made_at| Bundle::new(who, &SignedPrekey::generate(rng, who, id, made_at), None);
+        let old = bundle(&me, 1, 100);
+        assert!(bundle(&me, 2, 101).supersedes(&old));
+        assert!(!old.supersedes(&old));
+        assert!(!bundle(&me, 2, 100).supersedes(&old), "not later");
+        assert!(!bundle(&me, 1, 101).supersedes(&old), "the same id");
+        assert!(!bundle(&other, 2, 101).supersedes(&old), "another device");
+        let signed = SignedPrekey::generate(rng, &me, 2, 101);
+        let one_time = OneTimePrekey::generate(rng, 4);
+        assert!(
+            !Bundle::new(&me, &signed, Some(&one_time)).supersedes(&old),
+            "a one-time prekey that nobody vouches for"
+        );
+    }
+
     /// Zero means "no prekey" on the wire, even if somebody signs it.
     #[test]
     fn a_signed_prekey_with_id_zero_is_refused() {
@@ -228,7 +256,7 @@ mod tests {
         let mut bytes = Bundle::new(&me, &signed, None).as_bytes().to_vec();
         bytes[131..135].fill(0);
         let signature = me.sign(prekey::LABEL, &signed_bytes(me.device_id(), 0, signed.public(), 99));
-        bytes[177..241].copy_from_slice(&signature);
+        bytes[175..239].copy_from_slice(&signature);
         assert_eq!(Bundle::decode(&bytes), Err(DecodeError::Field("signed prekey id")));
     }
 

@@ -61,9 +61,12 @@ pub enum HandshakeError {
     /// The Hello was made for a prekey that is not the one given.
     #[error("the prekey is unknown")]
     UnknownPrekey,
-    /// A pairing needs the key of an invitation and a link must not have one.
-    #[error("the purpose and the key of the invitation do not belong together")]
+    /// The Hello is for a pairing and the secret given is that of a link, or the other way round.
+    #[error("the message is for another purpose")]
     WrongPurpose,
+    /// The Hello was made with a pair secret that is not the one given.
+    #[error("the pair secret is another one")]
+    UnknownSecret,
     /// The context is longer than 255 bytes.
     #[error("the context is longer than 255 bytes")]
     ContextTooLong,

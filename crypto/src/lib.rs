@@ -11,24 +11,26 @@
 //! | [`Ratchet`] | the double ratchet with header encryption |
 //! | [`safety_number()`] | sixty digits that two people compare |
 //! | [`seal`] | records at rest |
+//! | [`durable`] | a ratchet at rest, for who needs one: the product does not |
 //!
 //! ```
-//! use happy_crypto::{Bundle, Identity, SignedPrekey, handshake::{Initiator, Purpose, Responder}};
+//! use happy_crypto::{Bundle, Identity, SignedPrekey, handshake::{Initiator, InvitationKey, Responder, Shared}};
 //! # use rand_core::SeedableRng;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let rng = &mut rand_chacha::ChaCha20Rng::seed_from_u64(1);
 //! let (phone, machine) = (Identity::generate(rng), Identity::generate(rng));
 //! let prekey = SignedPrekey::generate(rng, &machine, 1, 1_700_000_000);
 //! let bundle = Bundle::new(&machine, &prekey, None);
+//! let key = InvitationKey::new([7; 32].into()); // out of the QR code
 //!
-//! let (initiator, hello) = Initiator::start(rng, &phone, &bundle, Purpose::Link, [1; 16], b"", None)?;
-//! let (responder, welcome) = Responder::answer(rng, &machine, &prekey, None, &hello, [2; 16], None)?;
+//! let (initiator, hello) = Initiator::start(rng, &phone, &bundle, Shared::Invitation(&key), [1; 16], b"")?;
+//! let (responder, welcome) = Responder::answer(rng, &machine, &prekey, None, &hello, ([2; 16], 0), Shared::Invitation(&key))?;
 //! let (mut at_phone, confirm) = initiator.welcome(rng, &welcome)?;
 //! let mut at_machine = responder.confirm(&confirm)?;
 //!
 //! let (mut message, mut opened) = (Vec::new(), Vec::new());
 //! at_phone.ratchet.encrypt(rng, b"hello", &mut message)?;
-//! at_machine.ratchet.decrypt(rng, &message, &mut opened)?;
+//! at_machine.ratchet.decrypt(&message, &mut opened)?;
 //! assert_eq!(opened, b"hello");
 //! # Ok(())
 //! # }
@@ -40,10 +42,17 @@
 mod agreement;
 mod base64url;
 mod bundle;
+pub mod durable;
 mod error;
 pub mod handshake;
+#[cfg(feature = "hazmat")]
+pub mod hazmat;
 mod identity;
+mod kem;
+mod mac;
 mod prekey;
+#[cfg(test)]
+mod published;
 mod ratchet;
 mod reader;
 mod safety_number;
@@ -63,5 +72,5 @@ pub use suite::{labelled_hash, labelled_key};
 
 /// The protocol version that this crate speaks (PROTOCOL 1).
 pub const VERSION: u8 = 1;
-/// Its only suite: X25519, Ed25519, ChaCha20-Poly1305, SHA-256 (PROTOCOL 1).
-pub const SUITE: u8 = 1;
+/// Its only suite: X25519 with ML-KEM-768, Ed25519, ChaCha20-Poly1305, SHA-256 (PROTOCOL 1).
+pub const SUITE: u8 = 2;

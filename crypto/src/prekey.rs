@@ -149,11 +149,9 @@ impl fmt::Debug for OneTimePrekey {
     }
 }
 
-/// PROTOCOL 3: device id ‖ version ‖ suite ‖ id ‖ key ‖ made at ‖ KEM key as bytes16, which is empty in suite 1.
+/// PROTOCOL 3: device id ‖ version ‖ suite ‖ id ‖ key ‖ made at.
 pub(crate) fn signed_bytes(signer: DeviceId, id: u32, key: &AgreementKey, made_at: u64) -> Vec<u8> {
-    let kem_key = 0_u16.to_be_bytes();
-    [signer.as_bytes(), &[VERSION, SUITE][..], &id.to_be_bytes(), key.as_bytes(), &made_at.to_be_bytes(), &kem_key]
-        .concat()
+    [signer.as_bytes(), &[VERSION, SUITE][..], &id.to_be_bytes(), key.as_bytes(), &made_at.to_be_bytes()].concat()
 }
 
 #[cfg(test)]

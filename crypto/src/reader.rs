@@ -20,6 +20,10 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| *byte)
     }
 
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(|bytes| u16::from_be_bytes(*bytes))
+    }
+
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(|bytes| u32::from_be_bytes(*bytes))
     }
@@ -28,12 +32,17 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
-    /// A `u16` length and that many bytes.
-    pub fn bytes16(&mut self) -> Result<&'a [u8], DecodeError> {
-        let length = u16::from_be_bytes(*self.array()?);
-        let (head, rest) = self.0.split_at_checked(usize::from(length)).ok_or(DecodeError::Truncated)?;
+    /// So many bytes.
+    pub fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (head, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Truncated)?;
         self.0 = rest;
         Ok(head)
+    }
+
+    /// A `u16` length and that many bytes.
+    pub fn bytes16(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = self.u16()?;
+        self.slice(usize::from(length))
     }
 
     /// Version and suite, the first two bytes of most structures.

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     VERSION,
+    mac::MacKey,
     suite::{Cipher, TAG},
 };
 
@@ -65,7 +66,7 @@ pub fn open(key: &[u8; 32], kind: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u
 }
 
 fn cipher(key: &[u8; 32], nonce: &[u8; NONCE]) -> Cipher {
-    Cipher::derive(key, &[LABEL.as_bytes(), nonce])
+    Cipher::derive(&MacKey::new(key), &[LABEL.as_bytes(), nonce])
 }
 
 fn associated_data(kind: &str) -> Vec<u8> {

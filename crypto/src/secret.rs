@@ -4,6 +4,8 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::mac::MacKey;
+
 /// What all 32-byte secrets can do.
 pub(crate) trait Secret32: Sized {
     /// Takes a copy and wipes the original.
@@ -35,6 +37,10 @@ macro_rules! secrets {
 secrets! {
     /// The result of an HKDF extraction, input of an expansion.
     PseudoRandomKey;
+    /// What an encapsulation carried.
+    KemShared;
+    /// What two paired devices share between handshakes.
+    PairKey;
     /// Authenticates a Hello.
     HelloKey;
     /// Carries the first four agreements into the session keys.
@@ -49,6 +55,30 @@ secrets! {
     ChainKey;
     /// Opens or seals exactly one message.
     MessageKey;
-    /// Seals the headers of one chain.
-    HeaderKey;
+}
+
+/// Seals the headers of one chain. It is scheduled once, because it meets every message, and every forged one too.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct HeaderKey {
+    bytes: [u8; 32],
+    // INVARIANT: made of `bytes`.
+    scheduled: MacKey,
+}
+
+impl HeaderKey {
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    pub fn scheduled(&self) -> &MacKey {
+        &self.scheduled
+    }
+}
+
+impl Secret32 for HeaderKey {
+    fn take(bytes: &mut [u8; 32]) -> Self {
+        let key = Self { bytes: *bytes, scheduled: MacKey::new(bytes) };
+        bytes.zeroize();
+        key
+    }
 }

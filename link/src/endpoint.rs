@@ -16,7 +16,7 @@ use crate::channels::{ChannelName, Channels, OpenChannelError, SendError};
 use crate::event::{Dial, Event};
 use crate::link::{Context, HINTS, Link, Peer, RAW_TAG, REFUSALS, TURNS};
 use crate::relay_client::{Login, RelayClient};
-use crate::suite::{Keys, Life, RefusalReason, Suite};
+use crate::suite::{Keys, Life, PairSecrets, RefusalReason, Suite};
 
 /// Packets of [`Endpoint::send_packet`] that wait to be written: a pairing has a handful of messages in all.
 pub const MAX_RAW_PACKETS: usize = 64;
@@ -183,7 +183,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub fn add_peer(&mut self, peer: Peer<S::Record, S::Bundle>) -> Result<(), PeerError> {
+    pub fn add_peer(&mut self, peer: Peer<S::Record, S::Bundle, S::Secret>) -> Result<(), PeerError> {
         let device = S::record_device(&peer.record);
         if device == self.device() {
             return Err(PeerError::Myself);
@@ -195,13 +195,13 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         }
         self.tombstones.remove(&device);
         if let Some(link) = self.links.get_mut(&device) {
-            link.update(peer.record, peer.side);
+            link.update(peer);
             return Ok(());
         }
         if self.links.len() >= MAX_PEERS {
             return Err(PeerError::TooMany);
         }
-        self.links.insert(device, Link::new(device, peer.record, peer.side));
+        self.links.insert(device, Link::new(device, peer));
         self.order.push(device);
         self.peers_changed = true;
         Ok(())
@@ -228,6 +228,32 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         let last_words = link.give_up(&mut self.core.context(), code, reason);
         if self.relay.is_up() {
             self.raw.extend(last_words);
+        }
+    }
+
+    /// The bundle of a peer that this device initiates to.
+    pub fn bundle(&self, peer: &DeviceId) -> Option<&S::Bundle> {
+        self.links.get(peer).and_then(Link::bundle)
+    }
+
+    /// What to store after [`Event::PairSecrets`], unless a later handshake has left others by now.
+    pub fn pair_secrets(&self, peer: &DeviceId, session: &[u8; 16]) -> Option<&PairSecrets<S::Secret>> {
+        self.links.get(peer)?.secrets_to_store(session)
+    }
+
+    /// They are stored, and will be there after a crash.
+    pub fn pair_secrets_stored(&mut self, now: Duration, peer: &DeviceId, session: &[u8; 16]) {
+        self.advance(now);
+        if let Some(link) = self.links.get_mut(peer) {
+            link.on_secrets_stored(session);
+        }
+    }
+
+    /// Makes new keys with a peer now, without a pause; they are made by themselves too (`PROTOCOL 8`). Only an initiator can.
+    pub fn renew_keys(&mut self, now: Duration, peer: &DeviceId) {
+        self.advance(now);
+        if let Some(link) = self.links.get_mut(peer) {
+            link.want_new_keys(&mut self.core.context());
         }
     }
 
@@ -618,7 +644,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     /// The channels of the session now, if it is the one that is meant.
     fn channels(&mut self, peer: &DeviceId, channel: ChannelName) -> Option<&mut Channels> {
         let session = self.links.get_mut(peer)?.session()?;
-        channel.is_of(session.id).then_some(&mut session.channels)
+        channel.is_of(session.origin).then_some(&mut session.channels)
     }
 
     /// How large a message this channel would take now.

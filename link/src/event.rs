@@ -63,6 +63,26 @@ pub enum Event {
         /// Why.
         reason: RefusalReason,
     },
+    /// Somebody came as this peer, with a pair secret that is not known here, and was refused ([`RefusalReason::UnknownSecret`]): the peer with a
+    /// state that was restored from an old copy, or somebody else with such a copy, or somebody without any, for nothing proves who sent it.
+    /// Told as often as refusals are sent: ten a minute at most.
+    StaleDevice {
+        /// As whom.
+        peer: DeviceId,
+    },
+    /// There are new pair secrets: store what [`Endpoint::pair_secrets`](crate::Endpoint::pair_secrets) gives, durably and in the place of the
+    /// old ones, then call [`Endpoint::pair_secrets_stored`](crate::Endpoint::pair_secrets_stored). Nothing breaks while that has not happened.
+    PairSecrets {
+        /// With whom they are shared.
+        peer: DeviceId,
+        /// Which handshake left them.
+        session: [u8; 16],
+    },
+    /// The peer has a new bundle: store what [`Endpoint::bundle`](crate::Endpoint::bundle) gives in the place of the old one.
+    NewBundle {
+        /// Whose.
+        peer: DeviceId,
+    },
     /// A packet that belongs to no link: pairing.
     Packet {
         /// Who sent it, written by the relay.

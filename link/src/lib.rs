@@ -37,10 +37,12 @@
 //! let mut phone = Endpoint::new(phone_id, "relay.example".into(), Login::Device { epoch: 1 }, rng(4), now);
 //! let mut machine = Endpoint::new(machine_id, "relay.example".into(), Login::Device { epoch: 1 }, rng(5), now);
 //! machine.set_prekeys(vec![prekey]);
+//! # let secret = happy_crypto::handshake::PairSecret::from_bytes(&[1; 40]).unwrap();
+//! # let secrets = happy_link::PairSecrets { current: secret, previous: None };
 //!
-//! // The pairing has left each side the other's identity, and the phone the machine's bundle.
-//! phone.add_peer(Peer { record: machine_record, side: Side::Initiator(bundle) })?;
-//! machine.add_peer(Peer { record: phone_record, side: Side::Responder })?;
+//! // The pairing has left each side the other's identity and a secret, and the phone the machine's bundle.
+//! phone.add_peer(Peer { record: machine_record, side: Side::Initiator(bundle), secrets: secrets.clone() })?;
+//! machine.add_peer(Peer { record: phone_record, side: Side::Responder, secrets })?;
 //! let question = phone.call(now, &machine.device(), br#"{"method":"machine.hello"}"#.to_vec(), None)?;
 //!
 //! let mut answer = None;
@@ -123,5 +125,6 @@ pub use happy_wire::frame::Class;
 pub use link::{Peer, Side};
 pub use relay_client::Login;
 pub use suite::{
-    CannotSeal, Cipher, Established, Keys, Life, MAX_SIGNED_PREKEYS, NoWelcome, OpenError, RefusalReason, Suite,
+    CannotSeal, Cipher, Established, HelloPlan, Keys, Life, MAX_SIGNED_PREKEYS, NoWelcome, OpenError, PairSecrets,
+    RefusalReason, Suite, Welcomed,
 };

@@ -20,7 +20,7 @@ use crate::calls::Calls;
 use crate::channels::Numbering;
 use crate::event::{Event, LinkDown};
 use crate::session::{Outcome, Session, call_event};
-use crate::suite::{Established, Life, OpenError, RefusalReason, Suite};
+use crate::suite::{Established, Life, OpenError, PairSecrets, RefusalReason, Suite};
 
 /// `PROTOCOL 8`: a Hello is repeated after 1 s, doubling to 10 s. A Resume that nobody answers is repeated likewise.
 const REPEAT_FIRST: Duration = Duration::from_secs(1);
@@ -34,6 +34,10 @@ const PENDING_FOR: Duration = Duration::from_secs(10);
 const HELLOS: (u32, Duration) = (8, Duration::from_secs(4));
 /// `PROTOCOL 5`: refusals to one device.
 pub(crate) const REFUSALS: (u32, Duration) = (10, Duration::from_secs(60));
+/// `PROTOCOL 8`, "New keys": after so long, after so many messages, and when a path comes up again after so long.
+const REKEY_AFTER: Duration = Duration::from_secs(24 * 3_600);
+const REKEY_AFTER_MESSAGES: u64 = 1 << 16;
+const REKEY_ON_PATH: Duration = Duration::from_secs(600);
 /// After a refusal that may be lifted, or a fault of the peer.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 const AFTER_GOODBYE: Duration = Duration::from_secs(10);
@@ -60,11 +64,13 @@ pub enum Side<B = happy_crypto::Bundle> {
 
 /// A peer as the pairing left it.
 #[derive(Clone)]
-pub struct Peer<I = happy_crypto::IdentityRecord, B = happy_crypto::Bundle> {
+pub struct Peer<I = happy_crypto::IdentityRecord, B = happy_crypto::Bundle, K = happy_crypto::handshake::PairSecret> {
     /// Its identity.
     pub record: I,
     /// Who initiates.
     pub side: Side<B>,
+    /// What the last handshake left.
+    pub secrets: PairSecrets<K>,
 }
 
 /// What the methods of a link work with.
@@ -100,13 +106,17 @@ pub(crate) const TURNS: [Turn; 5] = [
     Turn::Acknowledgement,
 ];
 
-enum Hello<I> {
+enum Hello<I, K> {
     /// None is wanted.
     Idle,
     /// One is wanted at that time.
     Later(Duration),
     Sent {
         initiator: I,
+        /// What it was made with.
+        secret: K,
+        /// The session that it would go on with.
+        resumes: Option<[u8; 16]>,
         packet: Vec<u8>,
         again: Duration,
         wait: Duration,
@@ -115,8 +125,11 @@ enum Hello<I> {
     Never,
 }
 
-struct Pending<P> {
+struct Pending<P, K> {
     responder: P,
+    secret: K,
+    /// The session that goes on.
+    resumes: Option<[u8; 16]>,
     hello: Vec<u8>,
     welcome: Vec<u8>,
     until: Duration,
@@ -138,6 +151,21 @@ pub(crate) struct Link<S: Suite> {
     peer: DeviceId,
     record: S::Record,
     side: Side<S::Bundle>,
+    /// What is stored.
+    secrets: PairSecrets<S::Secret>,
+    /// At an initiator: what the last handshake left, until the responder has stored it.
+    next_secret: Option<([u8; 16], PairSecrets<S::Secret>)>,
+    /// At an initiator: the responder did not know the current secret.
+    use_previous: bool,
+    /// What the application is to store, with the session that tells which it is.
+    to_store: Option<([u8; 16], PairSecrets<S::Secret>)>,
+    /// The session whose secret is the one that is stored.
+    stored: Option<[u8; 16]>,
+    /// When to show again that we have new keys, and how long to wait after that.
+    show_next: Option<(Duration, Duration)>,
+    /// How long the path has been up, not counting since `up_since`.
+    up_for: Duration,
+    up_since: Option<Duration>,
     /// The relay says so, or a packet came.
     here: bool,
     path: Path,
@@ -149,11 +177,11 @@ pub(crate) struct Link<S: Suite> {
     last_own_channel: u32,
     pub(crate) calls: Calls,
 
-    hello: Hello<S::Initiator>,
+    hello: Hello<S::Initiator, S::Secret>,
     last_hello: Option<Duration>,
     /// Confirm, until a packet of the responder shows that it arrived.
     confirm: Option<Vec<u8>>,
-    pending: Vec<Pending<S::Responder>>,
+    pending: Vec<Pending<S::Responder, S::Secret>>,
     /// The Confirm that began the session, to know a repetition.
     confirmed_by: Vec<u8>,
     hellos: Allowance,
@@ -172,11 +200,19 @@ pub(crate) struct Link<S: Suite> {
 }
 
 impl<S: Suite> Link<S> {
-    pub(crate) fn new(peer: DeviceId, record: S::Record, side: Side<S::Bundle>) -> Self {
+    pub(crate) fn new(device: DeviceId, peer: Peer<S::Record, S::Bundle, S::Secret>) -> Self {
         Self {
-            peer,
-            record,
-            side,
+            peer: device,
+            record: peer.record,
+            side: peer.side,
+            secrets: peer.secrets,
+            next_secret: None,
+            use_previous: false,
+            to_store: None,
+            stored: None,
+            show_next: None,
+            up_for: Duration::ZERO,
+            up_since: None,
             here: false,
             path: Path::Down,
             session: None,
@@ -203,9 +239,13 @@ impl<S: Suite> Link<S> {
     }
 
     /// The peer was paired again, or its bundle is a newer one. The session goes on if the identity is the same.
-    pub(crate) fn update(&mut self, record: S::Record, side: Side<S::Bundle>) {
-        self.record = record;
-        self.side = side;
+    pub(crate) fn update(&mut self, peer: Peer<S::Record, S::Bundle, S::Secret>) {
+        self.record = peer.record;
+        self.side = peer.side;
+        if !S::same_secret(&peer.secrets.current, &self.secrets.current) {
+            (self.secrets, self.next_secret, self.to_store) = (peer.secrets, None, None);
+            self.use_previous = false;
+        }
         if matches!(self.hello, Hello::Never | Hello::Later(_)) {
             // What was refused may be accepted now.
             self.hello = Hello::Later(Duration::ZERO);
@@ -214,6 +254,29 @@ impl<S: Suite> Link<S> {
 
     pub(crate) fn session(&mut self) -> Option<&mut Session<S::Cipher>> {
         self.session.as_mut()
+    }
+
+    pub(crate) fn bundle(&self) -> Option<&S::Bundle> {
+        match &self.side {
+            Side::Initiator(bundle) => Some(bundle),
+            Side::Responder => None,
+        }
+    }
+
+    pub(crate) fn secrets_to_store(&self, session: &[u8; 16]) -> Option<&PairSecrets<S::Secret>> {
+        self.to_store.as_ref().filter(|(of, _)| of == session).map(|(_, secrets)| secrets)
+    }
+
+    /// `PROTOCOL 5`: only now may the other side rely on it.
+    pub(crate) fn on_secrets_stored(&mut self, session: &[u8; 16]) {
+        let Some((of, secrets)) = self.to_store.take_if(|(of, _)| of == session) else { return };
+        // A responder that has just forgotten the one before has nothing to say.
+        let news = secrets.previous.is_some() || matches!(self.side, Side::Initiator(_));
+        self.secrets = secrets;
+        self.stored = Some(of);
+        if let Some(session) = self.session.as_mut().filter(|_| news) {
+            session.secret_stored = Some(of);
+        }
     }
 
     /// Whether frames pass now.
@@ -263,6 +326,7 @@ impl<S: Suite> Link<S> {
         if self.is_up() {
             cx.events.push_back(Event::LinkDown { peer: self.peer, why });
             self.probe_from(cx.now + REPEAT_FIRST, cx.now);
+            self.up_for += self.up_since.take().map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
         }
     }
 
@@ -303,6 +367,18 @@ impl<S: Suite> Link<S> {
         if let Some(confirm) = self.confirm.clone() {
             self.post(confirm);
         }
+        session_shows_next(self.session.as_mut());
+    }
+
+    /// Repeats the Confirm of new keys, and a first packet under them, until the responder uses them.
+    fn show_next<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        let Some((again, wait)) = &mut self.show_next else { return };
+        *again = cx.now + *wait;
+        *wait = (*wait * 2).min(REPEAT_LONGEST);
+        if let Some(confirm) = self.confirm.clone() {
+            self.post(confirm);
+        }
+        session_shows_next(self.session.as_mut());
     }
 
     /// A packet of the session opened: frames pass.
@@ -310,11 +386,15 @@ impl<S: Suite> Link<S> {
         let Some(session) = &mut self.session else { return };
         self.heard = cx.now;
         self.pinged = None;
-        self.confirm = None;
+        if !session.has_next() {
+            (self.confirm, self.show_next) = (None, None);
+        }
         session.failures = 0;
         session.confirmed = true;
         let Path::Probing { probed, .. } = self.path else { return };
         self.path = Path::Up;
+        self.up_since = Some(cx.now);
+        let keyed_at = session.keyed_at;
         session.send.forgive(cx.now);
         session.send.resend_all(probed);
         let same_life = self.last_life == Some(session.peer_life);
@@ -322,6 +402,24 @@ impl<S: Suite> Link<S> {
         let resumed = std::mem::replace(&mut self.announced, true);
         *cx.confirmed = true;
         cx.events.push_back(Event::LinkUp { peer: self.peer, resumed, same_life });
+        if cx.now >= keyed_at + REKEY_ON_PATH {
+            self.want_new_keys(cx);
+        }
+    }
+
+    /// `PROTOCOL 8`, "New keys": nothing waits for them.
+    pub(crate) fn want_new_keys<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
+        if self.session.as_ref().is_some_and(|session| !session.has_next()) {
+            self.want_hello(cx.now);
+            self.start_wanted_hello(cx);
+        }
+    }
+
+    fn wants_new_keys_at(&self) -> Option<Duration> {
+        let idle = matches!(self.hello, Hello::Idle) && matches!(self.side, Side::Initiator(_));
+        let session = self.session.as_ref().filter(|session| idle && !session.has_next())?;
+        let used_up = session.messages >= REKEY_AFTER_MESSAGES;
+        Some(if used_up { Duration::ZERO } else { session.keyed_at + REKEY_AFTER })
     }
 
     // Below: what comes from the relay.
@@ -337,8 +435,9 @@ impl<S: Suite> Link<S> {
             Packet::Confirm(confirm) if !initiator => self.handle_confirm(cx, confirm),
             Packet::Refused(refused) if initiator => self.handle_refused(cx, refused),
             Packet::Sealed { session, message } => self.handle_sealed(cx, session, message),
+            Packet::Bundle(bundle) if initiator => self.handle_bundle(cx, bundle),
             Packet::UnknownSession(id) if initiator => {
-                if self.session.as_ref().is_some_and(|session| session.id == id) {
+                if self.session.as_ref().is_some_and(|session| session.knows(id)) {
                     self.want_hello(cx.now);
                     self.start_wanted_hello(cx);
                 }
@@ -365,11 +464,16 @@ impl<S: Suite> Link<S> {
     }
 
     fn handle_sealed<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, id: [u8; 16], message: &[u8]) {
-        let Some(session) = self.session.as_mut().filter(|session| session.id == id) else {
+        let Some(session) = self.session.as_mut().filter(|session| session.knows(id)) else {
             return self.handle_unknown_session(cx, id);
         };
-        match session.open(cx.rng, message) {
+        let had_next = session.has_next();
+        match session.open(cx.now, id, message) {
             Ok(frame) => {
+                if had_next && !session.has_next() {
+                    // The other side waits for a sign that its keys are used.
+                    session.receive.owe_now();
+                }
                 self.on_opened(cx);
                 self.handle_frame(cx, frame);
             }
@@ -388,7 +492,11 @@ impl<S: Suite> Link<S> {
 
     fn handle_frame<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, frame: Vec<u8>) {
         let Some(session) = &mut self.session else { return };
-        match session.handle_frame(cx.now, frame, &mut self.calls, cx.events) {
+        let outcome = session.handle_frame(cx.now, frame, &mut self.calls, cx.events);
+        if let Ok(Outcome { secret_stored: Some(session), .. }) = &outcome {
+            self.on_peer_stored(cx, session);
+        }
+        match outcome {
             Ok(Outcome { goodbye: Some((Code::REMOVED, _)), .. }) if matches!(self.side, Side::Initiator(_)) => {
                 // PROTOCOL 9: said in the session, so it is the peer's own word, as good as a signed refusal.
                 self.on_refused(cx, RefusalReason::Revoked);
@@ -420,12 +528,21 @@ impl<S: Suite> Link<S> {
 
     // Below: sessions begin and end.
 
+    /// A handshake is done. `established.resumes` has been checked against the session that there is.
     fn begin<R: CryptoRng>(
         &mut self,
         cx: &mut Context<'_, S, R>,
-        established: Established<S::Cipher>,
+        established: Established<S::Cipher, S::Secret>,
         numbering: Numbering,
     ) {
+        if let Some(session) = self.session.as_mut().filter(|_| established.resumes) {
+            session.rekey(established);
+            if numbering == Numbering::Initiator {
+                self.show_next = Some((cx.now, REPEAT_FIRST));
+                self.show_next(cx);
+            }
+            return;
+        }
         if self.is_up() {
             cx.events.push_back(Event::LinkDown { peer: self.peer, why: LinkDown::Replaced });
         }
@@ -433,7 +550,8 @@ impl<S: Suite> Link<S> {
         let mut heard = Vec::new();
         self.calls.on_session(established.peer_life, &mut heard);
         cx.events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
-        self.session = Some(Session::new(established, numbering, self.last_own_channel));
+        self.show_next = None;
+        self.session = Some(Session::new(cx.now, established, numbering, self.last_own_channel));
         self.announced = false;
         self.began = cx.now;
         self.probe_from(cx.now, cx.now);
@@ -460,7 +578,7 @@ impl<S: Suite> Link<S> {
         if self.session.is_none() {
             return;
         }
-        self.confirm = None;
+        (self.confirm, self.show_next) = (None, None);
         self.drop_session(cx, code, reason);
         let why = LinkDown::Ended { by_peer, code, reason: reason.to_owned() };
         cx.events.push_back(Event::LinkDown { peer: self.peer, why });
@@ -528,6 +646,9 @@ impl<S: Suite> Link<S> {
             Hello::Idle | Hello::Never => {}
         }
         let Some(session) = &self.session else { return next };
+        at(session.retires_at());
+        at(self.show_next.map(|(again, _)| again));
+        at(self.wants_new_keys_at());
         at(self.hold);
         at(session.receive.timeout());
         match self.path {
@@ -559,7 +680,16 @@ impl<S: Suite> Link<S> {
             self.post(packet);
         }
         self.hold = self.hold.filter(|until| *until > cx.now);
+        if self.show_next.is_some_and(|(again, _)| again <= cx.now) {
+            self.show_next(cx);
+        }
+        if self.wants_new_keys_at().is_some_and(|at| at <= cx.now) {
+            self.want_new_keys(cx);
+        }
+        let up_for = self.up_for + self.up_since.map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
         if let Some(session) = &mut self.session {
+            session.retire(cx.now);
+            session.expire(up_for.as_secs());
             session.receive.handle_timeout(cx.now);
         }
         match self.path {
@@ -607,8 +737,9 @@ impl<S: Suite> Link<S> {
         let up = self.is_up();
         let session = self.session.as_mut().filter(|session| self.hold.is_none() && session.can_seal())?;
         let made = match turn {
+            Turn::Urgent if session.show_next => Ok(session.make_next_signal(cx.rng)),
             Turn::Urgent if session.has_signal() => session.make_signal(cx.rng).map(Some),
-            Turn::Urgent if up && session.send.has_due() => Ok(session.send.take_due(cx.now)),
+            Turn::Urgent if up && session.send.has_due() => session.take_due(cx.now, cx.rng),
             Turn::Data(class) if session.has_data(class, &self.calls) => {
                 *tag = if *tag >= RAW_TAG - 1 { 1 } else { *tag + 1 };
                 session.make_data(cx.now, cx.rng, *tag, class, &mut self.calls, cx.events)
@@ -637,5 +768,11 @@ impl<S: Suite> Link<S> {
             self.outbox.pop_front();
         }
         self.outbox.push_back(packet);
+    }
+}
+
+fn session_shows_next<C: crate::suite::Cipher>(session: Option<&mut Session<C>>) {
+    if let Some(session) = session.filter(|session| session.has_next()) {
+        session.show_next = true;
     }
 }

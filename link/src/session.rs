@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use happy_crypto::DeviceId;
 use happy_wire::Code;
-use happy_wire::frame::{CALLS, Class, DATA_OVERHEAD, FrameHeader, MAX_BULK_RECORD, MAX_FRAME, Record, Records};
+use happy_wire::frame::{
+    CALLS, Class, DATA_OVERHEAD, FrameHeader, MAX_BULK_RECORD, MAX_FRAME, Record, Records, padded,
+};
 use happy_wire::packet::{SEALED_PREFIX, put_sealed_prefix};
 use happy_wire::relay::ToRelay;
 use rand_core::CryptoRng;
@@ -34,13 +36,34 @@ pub(crate) struct Outcome {
     pub(crate) resume: bool,
     /// The other side is going.
     pub(crate) goodbye: Option<(Code, String)>,
+    /// The other side has stored the pair secret of that handshake.
+    pub(crate) secret_stored: Option<[u8; 16]>,
+}
+
+/// How long what was sealed with the keys before the last may still arrive.
+const RETIRING_FOR: Duration = Duration::from_secs(60);
+
+/// A cipher and its name.
+struct Keyed<C> {
+    id: [u8; 16],
+    cipher: C,
 }
 
 pub(crate) struct Session<C> {
+    /// The handshake that began the session. Later ones change its keys, not what it is.
+    pub(crate) origin: [u8; 16],
+    /// Names the keys in use.
     pub(crate) id: [u8; 16],
     pub(crate) peer_life: Life,
     peer: DeviceId,
     cipher: C,
+    /// New keys, until a packet of the other side shows that it has them too.
+    next: Option<Keyed<C>>,
+    /// Old keys, for what is still on its way.
+    retiring: Option<(Keyed<C>, Duration)>,
+    pub(crate) keyed_at: Duration,
+    /// Messages sealed and opened with the keys in use.
+    pub(crate) messages: u64,
     pub(crate) send: SendWindow,
     pub(crate) receive: ReceiveWindow,
     pub(crate) channels: Channels,
@@ -51,16 +74,30 @@ pub(crate) struct Session<C> {
     pub(crate) resume: bool,
     pub(crate) ping: Option<u64>,
     pong: Option<u64>,
+    /// A sign of life under the new keys is wanted.
+    pub(crate) show_next: bool,
+    /// The pair secret of that handshake was stored here, and the other side is to know.
+    pub(crate) secret_stored: Option<[u8; 16]>,
 }
 
 impl<C: Cipher> Session<C> {
     /// A session whose channels are numbered on from `last_own_channel`.
-    pub(crate) fn new(established: Established<C>, numbering: Numbering, last_own_channel: u32) -> Self {
+    pub(crate) fn new<K>(
+        now: Duration,
+        established: Established<C, K>,
+        numbering: Numbering,
+        last_own_channel: u32,
+    ) -> Self {
         Self {
+            origin: established.session,
             id: established.session,
             peer_life: established.peer_life,
             peer: established.peer,
             cipher: established.cipher,
+            next: None,
+            retiring: None,
+            keyed_at: now,
+            messages: 0,
             send: SendWindow::new(),
             receive: ReceiveWindow::new(),
             channels: Channels::new(numbering, last_own_channel),
@@ -69,7 +106,56 @@ impl<C: Cipher> Session<C> {
             resume: false,
             ping: None,
             pong: None,
+            show_next: false,
+            secret_stored: None,
         }
+    }
+
+    // Below: keys (PROTOCOL 8, "New keys").
+
+    /// A handshake has given new keys. They are used once the other side has shown that it has them.
+    pub(crate) fn rekey<K>(&mut self, established: Established<C, K>) {
+        self.peer_life = established.peer_life;
+        self.next = Some(Keyed { id: established.session, cipher: established.cipher });
+    }
+
+    /// Whether new keys wait to be used.
+    pub(crate) fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether a packet with this name belongs to this session.
+    pub(crate) fn knows(&self, id: [u8; 16]) -> bool {
+        let has = |keyed: &Keyed<C>| keyed.id == id;
+        self.id == id
+            || self.next.as_ref().is_some_and(has)
+            || self.retiring.as_ref().is_some_and(|(keyed, _)| has(keyed))
+    }
+
+    fn promote(&mut self, now: Duration) {
+        let Some(next) = self.next.take() else { return };
+        let old = Keyed {
+            id: std::mem::replace(&mut self.id, next.id),
+            cipher: std::mem::replace(&mut self.cipher, next.cipher),
+        };
+        self.retiring = Some((old, now + RETIRING_FOR));
+        (self.keyed_at, self.messages, self.failures, self.show_next) = (now, 0, 0, false);
+        // What the other side has not acknowledged may never have come, and will not open any more when the old keys are gone.
+        self.send.seal_anew();
+    }
+
+    /// When to call [`Self::retire`].
+    pub(crate) fn retires_at(&self) -> Option<Duration> {
+        self.retiring.as_ref().map(|(_, until)| *until)
+    }
+
+    pub(crate) fn retire(&mut self, now: Duration) {
+        self.retiring.take_if(|(_, until)| *until <= now);
+    }
+
+    /// Time has passed in which packets could arrive.
+    pub(crate) fn expire(&mut self, seconds: u64) {
+        self.cipher.expire(seconds);
     }
 
     // Below: sending. Nothing is made before the driver can write, so that an urgent record never stands behind a bulk one in a
@@ -85,6 +171,15 @@ impl<C: Cipher> Session<C> {
         self.resume || self.ping.is_some() || self.pong.is_some()
     }
 
+    /// A frame under the new keys, so that the other side sees that they work.
+    pub(crate) fn make_next_signal(&mut self, rng: &mut impl CryptoRng) -> Option<Vec<u8>> {
+        self.show_next = false;
+        let mut frame = self.start_frame(None);
+        Record::Resume.encode(&mut frame);
+        let next = self.next.as_mut().filter(|next| next.cipher.can_seal())?;
+        seal(next.id, &mut next.cipher, self.peer, rng, 0, &mut frame, MAX_FRAME).ok()
+    }
+
     /// The frame without a number that carries the acknowledgement, and Resume, Ping and Pong if they are wanted.
     pub(crate) fn make_signal(&mut self, rng: &mut impl CryptoRng) -> Result<Vec<u8>, CannotSeal> {
         let mut frame = self.start_frame(None);
@@ -97,7 +192,7 @@ impl<C: Cipher> Session<C> {
         if let Some(n) = self.pong.take() {
             Record::Pong(n).encode(&mut frame);
         }
-        self.seal(rng, 0, &frame)
+        self.seal(rng, 0, &mut frame, MAX_FRAME)
     }
 
     /// The last frame of a session.
@@ -109,12 +204,13 @@ impl<C: Cipher> Session<C> {
     ) -> Result<Vec<u8>, CannotSeal> {
         let mut frame = self.start_frame(None);
         Record::Goodbye { code, reason }.encode(&mut frame);
-        self.seal(rng, 0, &frame)
+        self.seal(rng, 0, &mut frame, MAX_FRAME)
     }
 
     /// Whether there is something to send of this class and room for it.
     pub(crate) fn has_data(&self, class: Class, calls: &Calls) -> bool {
-        let waits = self.channels.has(class) || (class == Class::Control && calls.has_message());
+        let control = class == Class::Control && (calls.has_message() || self.secret_stored.is_some());
+        let waits = control || self.channels.has(class);
         waits && self.room(class) >= SMALLEST_FRAME
     }
 
@@ -140,6 +236,9 @@ impl<C: Cipher> Session<C> {
         FrameHeader { number: Some(number), acknowledgement: self.receive.expected() }.encode(&mut frame);
         let empty = frame.len();
         if class == Class::Control {
+            if let Some(session) = self.secret_stored.take() {
+                Record::PairSecret(session).encode(&mut frame);
+            }
             self.fill_with_calls(&mut frame, size, calls);
             self.channels.fill(Class::Interactive, &mut frame, self.room(Class::Interactive).min(size));
         } else {
@@ -154,9 +253,18 @@ impl<C: Cipher> Session<C> {
             return Ok(None);
         }
         self.receive.acknowledge();
-        let bytes = self.seal(rng, tag, &frame)?;
-        self.send.push(now, tag, bytes.clone(), bytes.len() - SEND_HEADER);
+        let bytes = self.seal(rng, tag, &mut frame, size)?;
+        self.send.push(now, tag, frame, bytes.clone(), bytes.len() - SEND_HEADER);
         Ok(Some(bytes))
+    }
+
+    /// The next frame that is to be sent again: the same bytes, or after a change of keys the same frame.
+    pub(crate) fn take_due(&mut self, now: Duration, rng: &mut impl CryptoRng) -> Result<Option<Vec<u8>>, CannotSeal> {
+        let (id, peer, cipher, messages) = (self.id, self.peer, &mut self.cipher, &mut self.messages);
+        self.send.take_due(now, |tag, frame| {
+            *messages += 1;
+            seal(id, cipher, peer, rng, tag, frame, 0)
+        })
     }
 
     fn fill_with_calls(&mut self, frame: &mut Vec<u8>, size: usize, calls: &mut Calls) {
@@ -181,19 +289,34 @@ impl<C: Cipher> Session<C> {
         frame
     }
 
-    fn seal(&mut self, rng: &mut impl CryptoRng, tag: u32, frame: &[u8]) -> Result<Vec<u8>, CannotSeal> {
-        let mut out = Vec::with_capacity(SEND_HEADER + SEALED_PREFIX + C::OVERHEAD + frame.len());
-        ToRelay::Send { to: self.peer, tag, payload: &[] }.encode(&mut out);
-        put_sealed_prefix(&mut out, &self.id);
-        self.cipher.seal(rng, frame, &mut out)?;
-        Ok(out)
+    /// Pads the frame, to `most` bytes at most, and seals it.
+    fn seal(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        tag: u32,
+        frame: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<Vec<u8>, CannotSeal> {
+        self.messages += 1;
+        seal(self.id, &mut self.cipher, self.peer, rng, tag, frame, most)
     }
 
     // Below: receiving.
 
-    pub(crate) fn open(&mut self, rng: &mut impl CryptoRng, message: &[u8]) -> Result<Vec<u8>, OpenError> {
+    /// Opens a packet that [`Self::knows`] its keys.
+    pub(crate) fn open(&mut self, now: Duration, id: [u8; 16], message: &[u8]) -> Result<Vec<u8>, OpenError> {
         let mut frame = Vec::with_capacity(message.len().saturating_sub(C::OVERHEAD));
-        self.cipher.open(rng, message, &mut frame)?;
+        if self.id == id {
+            self.cipher.open(message, &mut frame)?;
+            self.messages += 1;
+        } else if let Some(next) = self.next.as_mut().filter(|next| next.id == id) {
+            next.cipher.open(message, &mut frame)?;
+            self.promote(now);
+        } else if let Some((old, _)) = self.retiring.as_mut().filter(|(old, _)| old.id == id) {
+            old.cipher.open(message, &mut frame)?;
+        } else {
+            return Err(OpenError::CannotBeOpened);
+        }
         Ok(frame)
     }
 
@@ -217,17 +340,19 @@ impl<C: Cipher> Session<C> {
         };
         self.receive.owe(now);
         match self.receive.place(number, frame.len()).map_err(outside)? {
+            // Sealed anew, after a change of keys, although it had come.
+            Place::Repeated => self.receive.owe_now(),
             Place::Early => {
                 // The sender cannot know of the gap, and the acknowledgement tells it.
                 self.receive.owe_now();
                 self.receive.keep(number, frame);
             }
             Place::Next => {
-                self.handle_records(records, calls, events)?;
+                self.handle_records(records, calls, events, &mut outcome)?;
                 while let Some(frame) = self.receive.advance() {
                     self.receive.owe_now();
                     let (_, records) = FrameHeader::decode(&frame).map_err(|_| MALFORMED)?;
-                    self.handle_records(records, calls, events)?;
+                    self.handle_records(records, calls, events, &mut outcome)?;
                 }
             }
         }
@@ -256,9 +381,14 @@ impl<C: Cipher> Session<C> {
         records: Records<'_>,
         calls: &mut Calls,
         events: &mut VecDeque<Event>,
+        outcome: &mut Outcome,
     ) -> Result<(), Violation> {
         for record in records {
             let record = record.map_err(|_| MALFORMED)?;
+            if let Record::PairSecret(session) = record {
+                outcome.secret_stored = Some(session);
+                continue;
+            }
             match self.channels.handle(&record)? {
                 None => {}
                 Some(Happened::Message { channel: CALLS, bytes }) => {
@@ -267,11 +397,30 @@ impl<C: Cipher> Session<C> {
                     calls.handle_message(&bytes, &mut heard)?;
                     events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
                 }
-                Some(happened) => events.push_back(channel_event(self.peer, self.id, happened)),
+                Some(happened) => events.push_back(channel_event(self.peer, self.origin, happened)),
             }
         }
         Ok(())
     }
+}
+
+/// Pads the frame, to `most` bytes at most, and seals it into a frame for the relay.
+fn seal<C: Cipher>(
+    id: [u8; 16],
+    cipher: &mut C,
+    peer: DeviceId,
+    rng: &mut impl CryptoRng,
+    tag: u32,
+    frame: &mut Vec<u8>,
+    most: usize,
+) -> Result<Vec<u8>, CannotSeal> {
+    let padding = padded(frame.len()).min(most).saturating_sub(frame.len());
+    Record::Padding(padding).encode(frame);
+    let mut out = Vec::with_capacity(SEND_HEADER + SEALED_PREFIX + C::OVERHEAD + frame.len());
+    ToRelay::Send { to: peer, tag, payload: &[] }.encode(&mut out);
+    put_sealed_prefix(&mut out, &id);
+    cipher.seal(rng, frame, &mut out)?;
+    Ok(out)
 }
 
 const MALFORMED: Violation = Violation("a frame is malformed");

@@ -50,7 +50,9 @@ impl RoundTrip {
 
 struct InFlight {
     tag: u32,
-    /// The whole frame for the relay, sealed packet included.
+    /// The frame before sealing: new keys cannot seal what the old ones have sealed.
+    frame: Vec<u8>,
+    /// The whole frame for the relay, sealed packet included; empty while it waits to be sealed anew.
     bytes: Vec<u8>,
     size: usize,
     first_sent: Duration,
@@ -116,12 +118,21 @@ impl SendWindow {
     }
 
     /// Notes a frame that is sent now. `size` is that of its packet.
-    pub(crate) fn push(&mut self, now: Duration, tag: u32, bytes: Vec<u8>, size: usize) {
+    pub(crate) fn push(&mut self, now: Duration, tag: u32, frame: Vec<u8>, bytes: Vec<u8>, size: usize) {
         if self.frames.is_empty() {
             self.restart_wait(now);
         }
         self.bytes += size;
-        self.frames.push_back(InFlight { tag, bytes, size, first_sent: now, last_sent: now, resends: 0, due: false });
+        self.frames.push_back(InFlight {
+            tag,
+            frame,
+            bytes,
+            size,
+            first_sent: now,
+            last_sent: now,
+            resends: 0,
+            due: false,
+        });
     }
 
     /// The other side expects `next` now. True when that is news.
@@ -180,6 +191,17 @@ impl SendWindow {
         }
     }
 
+    /// The keys have changed: everything is to be sealed and sent again.
+    pub(crate) fn seal_anew(&mut self) {
+        for frame in &mut self.frames {
+            frame.bytes = Vec::new();
+            frame.due = true;
+            // What the old keys could not bring across counts no more.
+            frame.resends = frame.resends.min(1);
+        }
+        self.due = self.frames.len();
+    }
+
     /// The frame with this tag was not delivered.
     pub(crate) fn resend_tag(&mut self, tag: u32) {
         if let Some(frame) = self.frames.iter_mut().find(|frame| frame.tag == tag && !frame.due) {
@@ -193,18 +215,25 @@ impl SendWindow {
         self.due > 0
     }
 
-    /// The next frame to be sent again, as the same bytes.
-    pub(crate) fn take_due(&mut self, now: Duration) -> Option<Vec<u8>> {
+    /// The next frame to be sent again, as the same bytes. `seal` seals one whose bytes the last change of keys has taken.
+    pub(crate) fn take_due<E>(
+        &mut self,
+        now: Duration,
+        seal: impl FnOnce(u32, &mut Vec<u8>) -> Result<Vec<u8>, E>,
+    ) -> Result<Option<Vec<u8>>, E> {
         if self.due == 0 {
-            return None;
+            return Ok(None);
         }
-        let frame = self.frames.iter_mut().find(|frame| frame.due)?;
+        let Some(frame) = self.frames.iter_mut().find(|frame| frame.due) else { return Ok(None) };
+        if frame.bytes.is_empty() {
+            frame.bytes = seal(frame.tag, &mut frame.frame)?;
+        }
         frame.due = false;
         frame.last_sent = now;
         frame.resends += 1;
         self.due -= 1;
         self.waiting_since = now;
-        Some(frame.bytes.clone())
+        Ok(Some(frame.bytes.clone()))
     }
 
     /// When the wait for an acknowledgement is over.
@@ -261,6 +290,8 @@ pub(crate) enum Place {
     Next,
     /// It came early: [`ReceiveWindow::keep`] it.
     Early,
+    /// It came before.
+    Repeated,
 }
 
 /// The numbered frames that came, and what is owed for them.
@@ -292,15 +323,18 @@ impl ReceiveWindow {
         self.expected
     }
 
-    /// Where the frame `number` of `size` bytes belongs. An honest sender never seals the same number twice and keeps to the bounds,
-    /// so that everything else is [`OutsideWindow`].
+    /// Where the frame `number` of `size` bytes belongs. An honest sender keeps to the bounds, so that everything else is
+    /// [`OutsideWindow`].
     pub(crate) fn place(&self, number: u64, size: usize) -> Result<Place, OutsideWindow> {
         if number == self.expected {
             return Ok(Place::Next);
         }
-        let distance = number.checked_sub(self.expected).ok_or(OutsideWindow)?;
+        if number < self.expected || self.early.contains_key(&number) {
+            return Ok(Place::Repeated);
+        }
+        let distance = number - self.expected;
         let fits = self.early_bytes + size <= MAX_IN_FLIGHT_BYTES;
-        if distance >= MAX_IN_FLIGHT_FRAMES || self.early.contains_key(&number) || !fits {
+        if distance >= MAX_IN_FLIGHT_FRAMES || !fits {
             return Err(OutsideWindow);
         }
         Ok(Place::Early)
@@ -376,12 +410,12 @@ mod tests {
     /// A window with so many frames of 1,000 bytes, sent at 0.
     fn sent(count: u32) -> SendWindow {
         let mut window = SendWindow::new();
-        (0..count).for_each(|tag| window.push(ms(0), tag, vec![tag as u8], 1000));
+        (0..count).for_each(|tag| window.push(ms(0), tag, vec![], vec![tag as u8], 1000));
         window
     }
 
     fn due(window: &mut SendWindow, now: Duration) -> Vec<u8> {
-        std::iter::from_fn(|| window.take_due(now)).flatten().collect()
+        std::iter::from_fn(|| window.take_due(now, |_, _| Err(())).unwrap()).flatten().collect()
     }
 
     #[test]
@@ -396,7 +430,7 @@ mod tests {
             [(191, [true; 3]), (192, [true, true, false]), (224, [true, false, false]), (256, [false; 3])]
         {
             while crumbs.frames.len() < count {
-                crumbs.push(ms(0), 0, vec![], 1);
+                crumbs.push(ms(0), 0, vec![], vec![1], 1);
             }
             assert_eq!(room(&crumbs).map(|room| room > 0), open, "{count} frames");
         }
@@ -408,7 +442,7 @@ mod tests {
         assert_eq!(window.timeout(), Some(FIRST_WAIT), "nothing is known yet");
         window.acknowledge(ms(10), 1).unwrap();
         assert_eq!(window.timeout(), None);
-        window.push(ms(10), 0, vec![], 1);
+        window.push(ms(10), 0, vec![], vec![1], 1);
         assert_eq!(window.timeout(), Some(ms(10) + MIN_WAIT));
         let mut waits = Vec::new();
         let mut now = ms(10);
@@ -418,13 +452,13 @@ mod tests {
             now = timeout;
             window.handle_timeout(now);
             assert_eq!(window.timeout(), None, "while a frame waits to be written nothing is overdue");
-            assert!(window.take_due(now).is_some());
+            assert!(!due(&mut window, now).is_empty());
         }
         assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000]);
         // 1 s of round trip: srtt + 4·rttvar is beyond the bound.
         let mut slow = sent(1);
         slow.acknowledge(ms(1000), 1).unwrap();
-        slow.push(ms(1000), 0, vec![], 1);
+        slow.push(ms(1000), 0, vec![], vec![1], 1);
         assert_eq!(slow.timeout(), Some(ms(1000) + MAX_WAIT));
     }
 
@@ -447,7 +481,7 @@ mod tests {
         window.acknowledge(ms(1020), 3).unwrap();
         assert_eq!(due(&mut window, ms(1020)), [3, 4, 5, 6]);
         // What was sent after the timeout is not suspect.
-        window.push(ms(1025), 20, vec![20], 1000);
+        window.push(ms(1025), 20, vec![], vec![20], 1000);
         window.acknowledge(ms(1030), 7).unwrap();
         assert_eq!(due(&mut window, ms(1030)), (7..15).collect::<Vec<u8>>());
         window.acknowledge(ms(1040), 15).unwrap();
@@ -459,7 +493,7 @@ mod tests {
     #[test]
     fn resume_resends_what_was_sent_before_it_and_a_tag_one_frame() {
         let mut window = sent(3);
-        window.push(ms(50), 7, vec![7], 1);
+        window.push(ms(50), 7, vec![], vec![7], 1);
         window.resend_tag(1);
         window.resend_tag(99);
         assert_eq!(due(&mut window, ms(60)), [1]);
@@ -473,7 +507,7 @@ mod tests {
         for _ in 0..MAX_RESENDS {
             assert!(!window.is_hopeless());
             window.resend_all(Duration::MAX);
-            window.take_due(ms(1));
+            due(&mut window, ms(1));
         }
         assert!(window.is_hopeless());
         window.forgive(ms(2));
@@ -497,13 +531,13 @@ mod tests {
         assert_eq!(window.place(1, MAX_IN_FLIGHT_BYTES + 1), Err(OutsideWindow));
         window.keep(2, vec![2; 1000]);
         window.keep(1, vec![1; 1000]);
-        assert_eq!(window.place(2, 1), Err(OutsideWindow), "nobody seals a number twice");
+        assert_eq!(window.place(2, 1), Ok(Place::Repeated), "sealed anew with other keys");
         assert_eq!(window.place(3, MAX_IN_FLIGHT_BYTES - 1999), Err(OutsideWindow));
         assert_eq!(window.advance(), Some(vec![1; 1000]));
         assert_eq!(window.advance(), Some(vec![2; 1000]));
         assert_eq!(window.advance(), None);
         assert_eq!((window.expected(), window.kept()), (3, (0, 0)));
-        assert_eq!(window.place(2, 1), Err(OutsideWindow));
+        assert_eq!(window.place(2, 1), Ok(Place::Repeated));
     }
 
     proptest! {
@@ -515,10 +549,10 @@ mod tests {
             for (what, number) in steps {
                 now += ms(number);
                 match what {
-                    0 | 1 if window.room(Class::Control) >= 1000 => window.push(now, number as u32, vec![1], 1 + number as usize),
+                    0 | 1 if window.room(Class::Control) >= 1000 => window.push(now, number as u32, vec![], vec![1], 1 + number as usize),
                     2 => drop(window.acknowledge(now, number)),
                     3 => window.handle_timeout(now),
-                    4 => drop(window.take_due(now)),
+                    4 => drop(window.take_due(now, |_, _| Err(())).unwrap()),
                     5 => window.resend_all(now),
                     _ => window.resend_tag(number as u32),
                 }

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use happy_link::{
     Answer, CallError, ChannelName, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, RefusalReason,
-    RelayDown, SendError, Side, Suite,
+    RelayDown, SendError, Side, Suite, Welcomed,
 };
 use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
 use happy_wire::frame::{FrameHeader, Record};
 use happy_wire::packet::{Gone, Packet};
 use happy_wire::relay::{FromRelay, RendezvousState, ToRelay, Undelivered};
-use model::lone::{Lone, Puppet, id, payload, tag};
+use model::lone::{Lone, Puppet, SECRETS, id, payload, plan, tag};
 use model::ms;
 use model::null::NullSuite;
 use rand_chacha::ChaCha8Rng;
@@ -72,8 +72,11 @@ fn said(puppet: &mut Puppet, packets: &[Vec<u8>]) -> Vec<(Option<u64>, u64, Vec<
             Record::Pong(_) => Said::Signal("pong"),
             Record::Resume => Said::Signal("resume"),
             Record::Goodbye { .. } => Said::Signal("goodbye"),
+            Record::PairSecret(_) => Said::Signal("pair secret"),
             Record::Padding(_) => Said::Signal("padding"),
         });
+        // Nearly every frame ends with it.
+        let records = records.filter(|said| *said != Said::Signal("padding"));
         (header.number, header.acknowledgement, records.collect())
     };
     frames.iter().map(read).collect()
@@ -459,7 +462,7 @@ fn a_lost_confirm_is_repeated() {
     let Some(Packet::Hello(hello)) = packets.iter().filter_map(|packet| Packet::decode(packet).ok()).next() else {
         panic!()
     };
-    let (_, welcome) = suite.answer(&mut rng, &id(1), hello, [9; 16]).unwrap();
+    let Ok(Welcomed { welcome, .. }) = suite.answer(&mut rng, &id(1), &SECRETS, hello, [9; 16], None) else { panic!() };
     lone.deliver(2, &Packet::Welcome(&welcome).to_vec());
     let kinds = |packets: Vec<Vec<u8>>| packets.iter().map(|packet| packet[0]).collect::<Vec<_>>();
     assert_eq!(kinds(lone.packets()), [3, 5], "Confirm, and at once a sealed packet");
@@ -472,7 +475,7 @@ fn a_lost_confirm_is_repeated() {
 fn a_session_stays_until_the_new_one_is_confirmed() {
     let (mut lone, mut puppet) = linked();
     let suite = NullSuite { device: id(2) };
-    let (_, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), [7; 16]).unwrap();
+    let (_, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), &1, plan(7)).unwrap();
     lone.deliver(2, &Packet::Hello(&hello).to_vec());
     assert_eq!(lone.packets().len(), 1);
     // The same Hello again gets the same Welcome.
@@ -496,9 +499,11 @@ fn a_restarted_phone_gets_a_new_session_and_its_old_channels_are_closed() {
     again.say(&mut lone, &resume(0));
     let closed =
         |channel| Event::Closed { peer: id(2), channel, code: Code::GOODBYE, reason: "a new session has begun".into() };
+    let secrets = Event::PairSecrets { peer: id(2), session: again.session };
     assert_eq!(
         lone.events(),
         [
+            secrets,
             Event::LinkDown { peer: id(2), why: LinkDown::Replaced },
             closed(1),
             closed(channel),
@@ -620,8 +625,9 @@ fn calls_go_on_in_a_new_session_of_the_same_life() {
     assert!(String::from_utf8_lossy(&spoken).contains("question"), "sent again with its id");
     // The peer asks again as well; it runs once, and both copies of the question are settled by one answer.
     again.say(&mut lone, &frame(Some(0), 1, &[Record::Data { channel: 0, last: true, bytes: &request }]));
+    let secrets = Event::PairSecrets { peer: id(2), session: again.session };
     let replaced = Event::LinkDown { peer: id(2), why: LinkDown::Replaced };
-    assert_eq!(lone.events(), [replaced, Event::LinkUp { peer: id(2), resumed: false, same_life: true }]);
+    assert_eq!(lone.events(), [secrets, replaced, Event::LinkUp { peer: id(2), resumed: false, same_life: true }]);
     lone.endpoint.respond(&id(2), asked_id, b"the answer").unwrap();
     let answer = CallMessage::Response { id: 1, body: b"mine" }.to_vec();
     let data = Record::Data { channel: 0, last: true, bytes: &answer };
@@ -696,7 +702,7 @@ fn a_tombstone_answers_in_its_own_name_and_within_bounds() {
     assert_eq!(said(&mut puppet, &goodbye), [(None, 0, vec![Said::Signal("goodbye")])]);
     assert!(matches!(ToRelay::decode(&frames[1]), Ok(ToRelay::Peers(peers)) if peers == [id(2)]), "it stays named");
     let suite = NullSuite { device: id(2) };
-    let (initiator, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), [7; 16]).unwrap();
+    let (initiator, hello) = suite.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), &1, plan(7)).unwrap();
     let mut refusals = Vec::new();
     for _ in 0..50 {
         lone.deliver(2, &Packet::Hello(&hello).to_vec());
@@ -1021,4 +1027,23 @@ fn shutting_down_takes_leave_of_everybody() {
     assert_eq!(lone.endpoint.must_close(), Some(Code::GOODBYE));
     lone.endpoint.handle_disconnected(lone.now);
     assert_eq!(lone.endpoint.wants_connection(lone.now), Dial::Never(Code::GOODBYE));
+}
+
+/// A29 of docs/THREAT-MODEL.md: what a person answers cannot be told from the length of the packet that carries it.
+#[test]
+fn a_packet_shows_a_step_of_size_and_not_what_was_said() {
+    let sizes = |bodies: &[&[u8]]| {
+        let lengths = bodies.iter().map(|body| {
+            let (mut lone, _) = linked();
+            lone.frames();
+            let channel = lone.endpoint.open_channel(&id(2), Class::Interactive, "terminal").unwrap();
+            lone.frames();
+            lone.endpoint.send(&id(2), channel, body).unwrap();
+            lone.packets().iter().map(Vec::len).collect::<Vec<_>>()
+        });
+        lengths.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(sizes(&[b"y", b"n", b"yes", b"no, and here is why"]).len(), 1);
+    assert_eq!(sizes(&[&[b'x'; 300], &[b'x'; 480]]).len(), 1);
+    assert_eq!(sizes(&[b"y", &[b'x'; 480]]).len(), 2);
 }

@@ -14,8 +14,9 @@ mod model;
 
 use std::collections::BTreeMap;
 
+use happy_crypto::handshake::PairSecret;
 use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
-use happy_link::{Keys, Peer, Side, Suite};
+use happy_link::{Keys, PairSecrets, Peer, Side, Suite};
 use model::app::Act;
 use model::null::NullSuite;
 use model::{CALM, Happens, Weather, World, ms};
@@ -45,9 +46,10 @@ fn null_suite(index: usize, _: u64) -> NullSuite {
     NullSuite { device: null_device(index) }
 }
 
-fn null_peer(me: usize, other: usize) -> Peer<DeviceId, DeviceId> {
+fn null_peer(me: usize, other: usize) -> Peer<DeviceId, DeviceId, u64> {
     let record = null_device(other);
-    Peer { record, side: if me == 0 { Side::Responder } else { Side::Initiator(record) } }
+    let side = if me == 0 { Side::Responder } else { Side::Initiator(record) };
+    Peer { record, side, secrets: PairSecrets { current: 1, previous: None } }
 }
 
 fn identity(index: usize) -> Identity {
@@ -69,7 +71,9 @@ fn real_suite(index: usize, _: u64) -> Keys {
 fn real_peer(me: usize, other: usize) -> Peer {
     let record = identity(other).record().clone();
     let bundle = || Bundle::new(&identity(0), &prekey(), None);
-    Peer { record, side: if me == 0 { Side::Responder } else { Side::Initiator(bundle()) } }
+    let side = if me == 0 { Side::Responder } else { Side::Initiator(bundle()) };
+    let secret = PairSecret::from_bytes(&[me.max(other) as u8; 40]).unwrap();
+    Peer { record, side, secrets: PairSecrets { current: secret, previous: None } }
 }
 
 fn run<S: Suite>(mut world: World<S>, faults: u64) -> World<S> {
@@ -137,6 +141,7 @@ fn nothing_is_lost_doubled_or_stuck() {
             "answered",
             "closed by the device",
             "closed in order",
+            "died after storing",
             "cut",
             "deadline passed",
             "displaced",
@@ -152,6 +157,7 @@ fn nothing_is_lost_doubled_or_stuck() {
             "relay restart",
             "resumed",
             "session",
+            "stored",
             "writable",
         ] {
             assert!(counts.get(what).is_some_and(|count| *count > 20), "{what}: {counts:?}");

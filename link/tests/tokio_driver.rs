@@ -230,8 +230,13 @@ fn pair(relay: &RelayUrl, trust: &Trust, phone_events: usize) -> (Device, Device
     let (phone_record, machine_record) = (phone.record().clone(), machine.record().clone());
     let phone = Device::start(phone, vec![], relay.clone(), trust.clone(), phone_events);
     let machine = Device::start(machine, vec![prekey], relay.clone(), trust.clone(), EVENTS);
-    phone.handle.add_peer(Peer { record: machine_record, side: Side::Initiator(bundle) }).unwrap();
-    machine.handle.add_peer(Peer { record: phone_record, side: Side::Responder }).unwrap();
+    let secret = happy_crypto::handshake::PairSecret::from_bytes(&[1; 40]).unwrap();
+    let secrets = happy_link::PairSecrets { current: secret, previous: None };
+    phone
+        .handle
+        .add_peer(Peer { record: machine_record, side: Side::Initiator(bundle), secrets: secrets.clone() })
+        .unwrap();
+    machine.handle.add_peer(Peer { record: phone_record, side: Side::Responder, secrets }).unwrap();
     (phone, machine)
 }
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity, OneTimePrekey, SignedPrekey,
-    handshake::{HelloView, Refused, Responder},
+    handshake::{HelloView, Refused, Responder, Shared},
 };
 use happy_wire::packet::{Gone, Packet, SESSION_ID};
 use rand_core::CryptoRng;
@@ -401,8 +401,9 @@ impl Host {
         let mut life = [0; 16];
         rng.fill_bytes(&mut life);
         let (signed, one_time) = (&self.signed_prekey, self.one_time_prekey.as_ref());
-        let psk = self.invitation.psk();
-        let answer = Responder::answer(rng, &self.identity, signed, one_time, hello, life, Some(&psk));
+        let key = self.invitation.key();
+        let answer =
+            Responder::answer(rng, &self.identity, signed, one_time, hello, (life, 0), Shared::Invitation(&key));
         let (responder, welcome) = answer.ok()?;
         let origin_fits = self.origins.iter().any(|origin| origin.as_str().as_bytes() == view.context());
         Some((responder, welcome, origin_fits))
@@ -435,7 +436,7 @@ impl Host {
             // Of the proven device it came before Confirm, or after the end; it will be repeated, or does not matter.
             return if guest == Some(from) { self.repeat_answer() } else { self.on_garbage(rng, now) };
         };
-        match session.open(rng, session_id, message) {
+        match session.open(session_id, message) {
             Opened::Message(message) => self.on_message(rng, now, message),
             Opened::Repeated => self.repeat_answer(),
             Opened::Malformed => self.end(rng, now, EndReason::BadPeer),
@@ -503,6 +504,7 @@ impl Host {
             my_role: Role::Machine,
             bundle: None,
             relays: Vec::new(),
+            secret: session.pair_secret().clone(),
             theirs,
             mine: *mine,
         })));

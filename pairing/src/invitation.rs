@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use happy_crypto::handshake::InvitationKey;
 use happy_crypto::{VERSION, labelled_hash, labelled_key};
 use rand_core::CryptoRng;
 use thiserror::Error;
@@ -124,7 +125,11 @@ impl Invitation {
 
     /// The key that the handshake mixes in. It never travels.
     #[must_use]
-    pub fn psk(&self) -> Zeroizing<[u8; 32]> {
+    pub fn key(&self) -> InvitationKey {
+        InvitationKey::new(self.psk())
+    }
+
+    fn psk(&self) -> Zeroizing<[u8; 32]> {
         labelled_key(&*self.secret, "happy/1 invitation key")
     }
 }

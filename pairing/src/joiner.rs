@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity,
-    handshake::{Initiator, Purpose, Refused},
+    handshake::{Initiator, Refused, Shared},
 };
 use happy_wire::packet::{Gone, Packet};
 use rand_core::CryptoRng;
@@ -214,7 +214,7 @@ impl Joiner {
             Ok(Packet::Sealed { session, message }) => match self.state.session_mut() {
                 // An old copy after the end.
                 None => {}
-                Some(open) => match open.open(rng, &session, message) {
+                Some(open) => match open.open(&session, message) {
                     Opened::Message(message) => self.on_message(rng, now, message),
                     Opened::Repeated => self.repeat_answer(),
                     Opened::Malformed => self.fail(JoinFailure::BadHost),
@@ -287,8 +287,8 @@ impl Joiner {
         }
         let mut life = [0; 16];
         rng.fill_bytes(&mut life);
-        let (context, psk) = (self.origin.as_str().as_bytes(), self.invitation.psk());
-        match Initiator::start(rng, &self.identity, &bundle, Purpose::Pairing, life, context, Some(&psk)) {
+        let (context, key) = (self.origin.as_str().as_bytes(), self.invitation.key());
+        match Initiator::start(rng, &self.identity, &bundle, Shared::Invitation(&key), life, context) {
             Ok((initiator, hello)) => {
                 let (initiator, hello) = (Box::new(initiator), Packet::Hello(&hello).to_vec());
                 let (repeat, until) = (Backoff::new(now), now + ANSWER_TIME);
@@ -388,6 +388,7 @@ impl Joiner {
             my_role,
             bundle: Some(bundle.without_one_time()),
             relays,
+            secret: session.pair_secret().clone(),
             theirs,
             mine,
         });

@@ -1,6 +1,9 @@
 //! What both sides of a pairing share once the handshake is done.
 
-use happy_crypto::{Bundle, DeviceId, IdentityRecord, OpenError, Ratchet, handshake::Established};
+use happy_crypto::{
+    Bundle, DeviceId, IdentityRecord, OpenError, Ratchet,
+    handshake::{Established, PairSecret},
+};
 use happy_wire::packet::{SEALED_PREFIX, SESSION_ID, put_sealed_prefix};
 use rand_core::CryptoRng;
 
@@ -27,6 +30,8 @@ pub struct PairedPeer {
     pub bundle: Option<Bundle>,
     /// Where to find it. Empty at the machine, whose relays they are.
     pub relays: Vec<Origin>,
+    /// What the next handshake with it mixes in.
+    pub secret: PairSecret,
     /// What it says about me, signed.
     pub theirs: Statement,
     /// What I say about it, signed.
@@ -38,6 +43,7 @@ pub(crate) struct Session {
     id: [u8; SESSION_ID],
     peer: IdentityRecord,
     code: u32,
+    pair_secret: PairSecret,
     ratchet: Ratchet,
 }
 
@@ -55,7 +61,13 @@ pub(crate) enum Opened {
 impl Session {
     pub fn new(established: Established) -> Self {
         let code = established.confirmation_code();
-        Self { id: established.session_id, peer: established.peer, code, ratchet: established.ratchet }
+        let pair_secret = established.next_pair_secret();
+        Self { id: established.session_id, peer: established.peer, code, pair_secret, ratchet: established.ratchet }
+    }
+
+    /// What the next handshake of the two will mix in.
+    pub fn pair_secret(&self) -> &PairSecret {
+        &self.pair_secret
     }
 
     pub fn peer(&self) -> &IdentityRecord {
@@ -76,12 +88,12 @@ impl Session {
         Some(packet)
     }
 
-    pub fn open(&mut self, rng: &mut impl CryptoRng, session: &[u8; SESSION_ID], message: &[u8]) -> Opened {
+    pub fn open(&mut self, session: &[u8; SESSION_ID], message: &[u8]) -> Opened {
         if *session != self.id {
             return Opened::Garbage;
         }
         let mut plaintext = Vec::new();
-        match self.ratchet.decrypt(rng, message, &mut plaintext) {
+        match self.ratchet.decrypt(message, &mut plaintext) {
             Ok(()) => Message::decode(&plaintext).map_or(Opened::Malformed, Opened::Message),
             Err(OpenError::Repeated) => Opened::Repeated,
             Err(OpenError::CannotBeOpened) => Opened::Garbage,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use happy_crypto::{
     Bundle, Identity, OneTimePrekey, SignedPrekey,
-    handshake::{Established, Initiator, Purpose, Responder},
+    handshake::{Established, Initiator, Responder, Shared},
 };
 use happy_pairing::{
     Change, CodeAnswer, EndReason, Host, HostConfig, HostEvent, Invitation, JoinFailure, Joiner, JoinerConfig,
@@ -30,11 +30,11 @@ fn sealed(rng: &mut ChaCha20Rng, session: &mut Established, plaintext: &[u8]) ->
     packet
 }
 
-fn opened(rng: &mut ChaCha20Rng, session: &mut Established, packet: &[u8]) -> Vec<u8> {
+fn opened(session: &mut Established, packet: &[u8]) -> Vec<u8> {
     let Packet::Sealed { session: id, message } = Packet::decode(packet).unwrap() else { panic!("not sealed") };
     assert_eq!(id, session.session_id);
     let mut plaintext = Vec::new();
-    session.ratchet.decrypt(rng, message, &mut plaintext).unwrap();
+    session.ratchet.decrypt(message, &mut plaintext).unwrap();
     plaintext
 }
 
@@ -73,7 +73,7 @@ impl Phone {
         let one_time = OneTimePrekey::generate(&mut rng, 2);
         let bundle = Bundle::new(&machine, &prekey, Some(&one_time));
         let invitation = Invitation::new(&mut rng, Role::Viewer, 0, bundle.hash());
-        let psk = invitation.psk();
+        let key = invitation.key();
         let config = JoinerConfig {
             identity: phone.clone(),
             invitation,
@@ -88,13 +88,21 @@ impl Phone {
         assert_eq!(joiner.poll_transmit().unwrap(), (host, vec![0x10]));
         joiner.handle_packet(&mut rng, NOW, host, &[&[0x11], bundle.as_bytes()].concat());
         let (_, hello) = joiner.poll_transmit().unwrap();
-        let answer = Responder::answer(&mut rng, &machine, &prekey, Some(&one_time), &hello[1..], [2; 16], Some(&psk));
+        let answer = Responder::answer(
+            &mut rng,
+            &machine,
+            &prekey,
+            Some(&one_time),
+            &hello[1..],
+            ([2; 16], 0),
+            Shared::Invitation(&key),
+        );
         let (responder, welcome) = answer.unwrap();
         joiner.handle_packet(&mut rng, NOW, host, &[&[0x02], &welcome[..]].concat());
         let (_, confirm) = joiner.poll_transmit().unwrap();
         let mut session = responder.confirm(&confirm[1..]).unwrap();
         let (_, greeting) = joiner.poll_transmit().unwrap();
-        assert_eq!(opened(&mut rng, &mut session, &greeting), b"\x02\x05phone");
+        assert_eq!(opened(&mut session, &greeting), b"\x02\x05phone");
         Self { rng, phone, machine, other, prekey, session, joiner }
     }
 
@@ -138,7 +146,7 @@ fn an_honest_machine_written_by_hand_is_accepted() {
     let added = phone.added(&phone.honest_statement(), &phone.bundle());
     phone.hear(&added);
     let (_, accepted) = phone.joiner.poll_transmit().unwrap();
-    let accepted = opened(&mut phone.rng, &mut phone.session, &accepted);
+    let accepted = opened(&mut phone.session, &accepted);
     assert_eq!(accepted[0], 4);
     let theirs = Statement::decode(&accepted[3..]).unwrap();
     let Change::Add { subject, role, session, .. } = theirs.change() else { panic!("an Add") };
@@ -240,7 +248,7 @@ impl Machine {
         let one_time_prekey = OneTimePrekey::generate(&mut rng, 2);
         let bundle = Bundle::new(&machine, &signed_prekey, Some(&one_time_prekey));
         let invitation = Invitation::new(&mut rng, Role::Viewer, 0, bundle.hash());
-        let psk = invitation.psk();
+        let key = invitation.key();
         let config = HostConfig {
             identity: machine.clone(),
             signed_prekey,
@@ -255,8 +263,7 @@ impl Machine {
         };
         let mut host = Host::new(config, NOW);
         let context = origin().to_string();
-        let start =
-            Initiator::start(&mut rng, &phone, &bundle, Purpose::Pairing, [1; 16], context.as_bytes(), Some(&psk));
+        let start = Initiator::start(&mut rng, &phone, &bundle, Shared::Invitation(&key), [1; 16], context.as_bytes());
         let (initiator, hello) = start.unwrap();
         host.handle_packet(&mut rng, NOW, phone.device_id(), &[&[0x01], &hello[..]].concat());
         let (_, welcome) = host.poll_transmit().unwrap();
@@ -271,14 +278,14 @@ impl Machine {
         let mut machine = Self::confirmed(seed);
         machine.hear(b"\x02\x05phone");
         let (_, offer) = machine.host.poll_transmit().unwrap();
-        assert_eq!(opened(&mut machine.rng, &mut machine.session, &offer), b"\x01\x03\x04desk");
+        assert_eq!(opened(&mut machine.session, &offer), b"\x01\x03\x04desk");
         assert!(
             matches!(machine.host.poll_event(), Some(HostEvent::CodeWanted { device_name, .. }) if device_name == "phone")
         );
         let code = format!("{:06}", machine.session.confirmation_code());
         assert_eq!(machine.host.type_code(&mut machine.rng, NOW, &code, None), CodeAnswer::Right);
         let (_, added) = machine.host.poll_transmit().unwrap();
-        assert_eq!(opened(&mut machine.rng, &mut machine.session, &added)[0], 3);
+        assert_eq!(opened(&mut machine.session, &added)[0], 3);
         machine
     }
 
@@ -300,7 +307,7 @@ fn an_honest_phone_written_by_hand_is_stored() {
     let accepted = statement(&machine.phone, change);
     machine.hear(&[&[0x04], &bytes16(&accepted)[..]].concat());
     let (_, done) = machine.host.poll_transmit().unwrap();
-    assert_eq!(opened(&mut machine.rng, &mut machine.session, &done), b"\x06");
+    assert_eq!(opened(&mut machine.session, &done), b"\x06");
     let Some(HostEvent::Paired(peer)) = machine.host.poll_event() else { panic!("paired") };
     assert_eq!((&peer.identity, peer.role), (machine.phone.record(), Role::Viewer));
     assert_eq!(peer.theirs.as_bytes(), accepted);
@@ -357,4 +364,25 @@ fn packets_of_the_session_from_another_device_are_ignored() {
     assert!(machine.host.poll_event().is_none() && machine.host.poll_transmit().is_none());
     machine.host.handle_packet(&mut machine.rng, NOW, machine.phone.device_id(), &packet);
     assert!(matches!(machine.host.poll_event(), Some(HostEvent::CodeWanted { .. })));
+}
+
+/// A2: a QR code that belongs to an attacker's machine. Whoever scans it gives away a name and public keys, and nothing that helps
+/// anywhere else: no long-term secret travels, in either direction.
+#[test]
+fn a_hostile_machine_learns_no_secret_of_the_phone() {
+    let mut phone = Phone::new(11);
+    let mut heard = Vec::new();
+    phone.offer();
+    let added = phone.added(&phone.honest_statement(), &phone.bundle());
+    phone.hear(&added);
+    while let Some((_, packet)) = phone.joiner.poll_transmit() {
+        heard.extend(opened(&mut phone.session, &packet));
+    }
+    phone.hear(b"\x06");
+    let Some(JoinerEvent::Paired(peer)) = phone.joiner.poll_event() else { panic!("paired") };
+    assert!(!heard.is_empty());
+    let secret = phone.phone.to_bytes();
+    for key in secret.chunks(32).chain([&peer.secret.to_bytes()[8..]]) {
+        assert!(!heard.windows(32).any(|window| window == key));
+    }
 }

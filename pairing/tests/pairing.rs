@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use happy_crypto::{
     Bundle, DeviceId, Identity, OneTimePrekey, SignedPrekey,
-    handshake::{Initiator, Purpose, Refused},
+    handshake::{Initiator, InvitationKey, Refused, Shared},
 };
 use happy_pairing::{
     Change, CodeAnswer, EndReason, Host, HostConfig, HostEvent, Invitation, JoinFailure, Joiner, JoinerConfig,
@@ -425,19 +425,13 @@ fn of_two_phones_at_once_one_wins() {
 fn without_the_secret_nobody_burns_the_invitation() {
     let mut world = World::new(12);
     let attacker = Identity::generate(&mut world.rng);
-    for psk in [[0; 32], [1; 32]] {
+    for key in [[0; 32], [1; 32]] {
+        let key = InvitationKey::new(key.into());
         let bundle = world.bundle.clone();
         let context = origin().to_string();
-        let (_, hello) = Initiator::start(
-            &mut world.rng,
-            &attacker,
-            &bundle,
-            Purpose::Pairing,
-            [0; 16],
-            context.as_bytes(),
-            Some(&psk),
-        )
-        .unwrap();
+        let (_, hello) =
+            Initiator::start(&mut world.rng, &attacker, &bundle, Shared::Invitation(&key), [0; 16], context.as_bytes())
+                .unwrap();
         let hello = Packet::Hello(&hello).to_vec();
         world.deliver(attacker.device_id(), world.machine.device_id(), &hello);
     }

@@ -28,7 +28,15 @@ export interface Peer {
   relays: string[];
   /** Unix seconds. */
   pairedAt: number;
+  /** Its keys are of another version of this app, so it has to be paired again. */
+  outdated: boolean;
 }
+
+/**
+ * How the loaded state stands to the trace that the last stored one left: `older`, a newer one was stored once; `other`, the
+ * trace is of another device.
+ */
+export type Standing = "sound" | "trace_lost" | "older" | "other";
 
 /** What an invitation says of itself. */
 export interface Invitation {
@@ -111,8 +119,13 @@ export interface Viewer {
 export interface Core {
   readonly deviceId: string;
   readonly version: string;
-  /** The secret state: identity, machines, counters. To be sealed before it is stored. */
-  exportState(): Uint8Array;
+  /** The secret state: identity, machines, secrets, counters. To be sealed, and stored in the place of all before. */
+  exportState(): Uint8Array<ArrayBuffer>;
+  /** What to leave elsewhere once the state of the last `exportState` is stored. */
+  readonly trace: string;
+  /** The state that left this trace is stored: machines may be told to count on it. */
+  stored(trace: string): void;
+  standing(trace: string | null): Standing;
   start(): void;
   stop(): void;
   peers(): Peer[];
@@ -152,7 +165,12 @@ export async function loadCore(state: Uint8Array | null, listen: (event: CoreEve
   return {
     deviceId: wasm.deviceId,
     version: wasm.version,
-    exportState: () => wasm.exportState(),
+    exportState: () => wasm.exportState() as Uint8Array<ArrayBuffer>,
+    get trace() {
+      return wasm.trace;
+    },
+    stored: (trace) => wasm.stored(trace),
+    standing: (trace) => wasm.standing(trace ?? undefined) as Standing,
     start: () => wasm.start(),
     stop: () => wasm.stop(),
     peers: () => JSON.parse(wasm.peers()) as Peer[],

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import type { CoreEvent, Core, Peer } from "./core";
 import { CallFailed } from "./core";
 import type { Device, Event as MachineEvent, Machine, Role, Session } from "./rpc";
-import type { Vault } from "./vault";
+import { destroyVault, Displaced, leaveTrace, type Vault } from "./vault";
 
 /** A paired machine and what is known of it now. Everything unknown is null, and shown as unknown. */
 export interface MachineView extends Peer {
@@ -48,6 +48,10 @@ let core: Core | null = null;
 let vault: Vault | null = null;
 let seen: Record<string, number> = {};
 let noticeTimer = 0;
+let stopped = false;
+/** The last state was not stored; it is tried again. */
+let unsaved = false;
+let onDisplaced: () => void = () => undefined;
 
 const TICK_MS = 5_000;
 /** Until then a missing connection is just being made. */
@@ -65,27 +69,36 @@ export function theCore(): Core {
   return core;
 }
 
-export function theVault(): Vault {
-  if (!vault) throw new Error("the vault is not open yet");
-  return vault;
-}
-
 /** For a page that has lost the link to another tab, be it loaded or not. */
 export function stopModel(): void {
+  stopped = true;
   core?.stop();
 }
 
-export async function startModel(with_: Core, store: Vault): Promise<void> {
+/** @param displaced Called when another tab has opened the vault, which only a browser without locks lets happen. */
+export async function startModel(with_: Core, store: Vault, displaced: () => void): Promise<void> {
   core = with_;
   vault = store;
-  const stored = await store.load(SEEN);
-  if (stored) seen = JSON.parse(new TextDecoder().decode(stored)) as Record<string, number>;
+  onDisplaced = displaced;
+  seen = await loadSeen(store);
+  // Another tab may have taken the link meanwhile.
+  if (stopped) return;
   deviceId.value = core.deviceId;
   refreshPeers();
-  setInterval(() => (now.value = Date.now()), TICK_MS);
+  setInterval(tick, TICK_MS);
   addEventListener("online", () => (online.value = true));
   addEventListener("offline", () => (online.value = false));
   core.start();
+}
+
+/** When machines were seen last is no reason not to start. */
+async function loadSeen(store: Vault): Promise<Record<string, number>> {
+  try {
+    const stored = await store.load(SEEN);
+    return stored ? (JSON.parse(new TextDecoder().decode(stored)) as Record<string, number>) : {};
+  } catch {
+    return {};
+  }
 }
 
 /** The latest events may arrive while `loadCore` is still running, so this is a function of the module. */
@@ -121,7 +134,10 @@ export function handle(event: CoreEvent): void {
       pairing.value = { step: "code", code: event.code, machine: event.machine, role: event.role };
       break;
     case "paired":
+      update(event.device, { refused: null });
       refreshPeers();
+      // Without it a browser deletes what it stores when space runs short, or nobody came for a while.
+      void navigator.storage?.persist?.();
       pairing.value = { step: "none" };
       pairedWith.value = event.device;
       break;
@@ -233,7 +249,8 @@ function refreshPeers(): void {
         here: null,
         linked: false,
         lastSeen: seen[peer.device] ?? null,
-        refused: null,
+        // This device refuses itself: no link is tried with such keys.
+        refused: peer.outdated ? OUTDATED : null,
         info: null,
         sessions: null,
         devices: null,
@@ -252,7 +269,10 @@ function touch(device: string, change: Partial<MachineView>): void {
   if (change.here || before?.here || before?.linked) {
     seen = { ...seen, [device]: Date.now() };
     change = { ...change, lastSeen: Date.now() };
-    void vault?.save(SEEN, new TextEncoder().encode(JSON.stringify(seen)));
+    // Nothing hangs on it, and a browser that stores nothing is told of by what matters.
+    vault?.save(SEEN, new TextEncoder().encode(JSON.stringify(seen))).catch((error: unknown) => {
+      if (error instanceof Displaced && !stopped) onDisplaced();
+    });
   }
   update(device, change);
 }
@@ -263,13 +283,32 @@ function forgetPresence(origin: string): void {
   }
 }
 
+/** Seals and stores the state, then lets the links count on it. The order of the calls is the order of the states. */
+export async function storeState(from: Core, into: Vault): Promise<void> {
+  const bytes = from.exportState();
+  const trace = from.trace;
+  await into.save(STATE, bytes);
+  leaveTrace(trace);
+  from.stored(trace);
+}
+
 async function persist(): Promise<void> {
-  if (!core || !vault) return;
+  if (!core || !vault || stopped) return;
   try {
-    await vault.save(STATE, core.exportState());
+    await storeState(core, vault);
+    if (unsaved) say("This browser stores again.");
+    unsaved = false;
   } catch (error) {
-    say(`This browser did not store the state, so a reload may lose the pairing. ${reason(error)}`, true);
+    if (stopped) return;
+    if (error instanceof Displaced) return onDisplaced();
+    if (!unsaved) say(`This browser did not store the newest keys, so a reload may lose a pairing. It is tried again. ${reason(error)}`, true);
+    unsaved = true;
   }
+}
+
+function tick(): void {
+  now.value = Date.now();
+  if (unsaved) void persist();
 }
 
 export type Status = { tone: "good" | "busy" | "bad" | "idle"; text: string; detail: string };
@@ -309,23 +348,39 @@ export function statusFor(device: string | null): Status {
   return { tone: "busy", text: "Connecting", detail: `Agreeing on keys with ${m.name}.` };
 }
 
+const OUTDATED = "outdated";
+const UNKNOWN_SECRET = "unknown secret";
+
 function refusedStatus(why: string, name: string): Status {
-  return { tone: "bad", text: why === "revoked" ? "Removed" : "Refused", detail: refusal(why, name) };
+  const text = why === "revoked" ? "Removed" : why === OUTDATED || why === UNKNOWN_SECRET ? "Old keys" : "Refused";
+  return { tone: "bad", text, detail: refusal(why, name) };
+}
+
+/** For a line in a list. */
+export function refusedShort(why: string): string {
+  if (why === "revoked") return "this device was removed";
+  return why === OUTDATED || why === UNKNOWN_SECRET ? "has to be paired again" : "refuses this device";
 }
 
 export function refusal(why: string, name: string): string {
-  return why === "revoked"
-    ? `${name} has removed this device and refuses its key for good. To use the device again, start anew with a new key and pair it.`
-    : why === "unknown device"
-      ? `${name} does not know this device any more. Pair it again.`
-      : `${name} refused this device: ${why}.`;
+  switch (why) {
+    case "revoked":
+      return `${name} has removed this device and refuses its key for good. To use the device again, start anew with a new key and pair it.`;
+    case "unknown device":
+      return `${name} does not know this device any more. Pair it again.`;
+    case UNKNOWN_SECRET:
+      return `This phone’s keys come from an older copy: its storage was restored, or somebody else has used a copy of it. ${name} no longer accepts them. Pair again; if a copy may be in strange hands, remove this device at ${name} first.`;
+    case OUTDATED:
+      return `This phone’s keys for ${name} were made by another version of this app and no longer fit. Pair again; nothing was deleted.`;
+    default:
+      return `${name} refused this device: ${why}.`;
+  }
 }
 
 /** Forgets keys and machines, and begins as a device that nobody knows. */
 export async function startAnew(): Promise<void> {
-  theCore().stop();
-  await theVault().destroy();
-  localStorage.clear();
+  core?.stop();
+  await destroyVault(vault);
   // The address still names a machine that nobody will know; a reload would ask for it.
   history.replaceState(null, "", "/");
   location.reload();

@@ -54,10 +54,26 @@ impl Core {
         env!("CARGO_PKG_VERSION").to_owned()
     }
 
-    /// The secret state, to be sealed and stored.
+    /// The secret state, to be sealed and stored in the place of all before.
     #[wasm_bindgen(js_name = exportState)]
     pub fn export_state(&self) -> Vec<u8> {
-        self.hub.state().encode().to_vec()
+        self.hub.export_state().to_vec()
+    }
+
+    /// What to write down elsewhere when the state of the last `exportState` is stored.
+    #[wasm_bindgen(getter)]
+    pub fn trace(&self) -> String {
+        self.hub.state().trace().to_string()
+    }
+
+    /// The state that left this trace is stored and will be there after a crash.
+    pub fn stored(&self, trace: &str) {
+        self.hub.stored(trace);
+    }
+
+    /// How the loaded state stands to the trace that was found: `Standing` in `app/core.ts`.
+    pub fn standing(&self, trace: Option<String>) -> String {
+        self.hub.state().standing(trace.as_deref()).name().to_owned()
     }
 
     /// Connects.

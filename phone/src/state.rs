@@ -1,24 +1,37 @@
-//! What this device remembers from one page to the next: who it is, which machines it is paired with, and how far its
-//! counters have come.
+//! What this device remembers from one page to the next: who it is, which machines it is paired with and what it shares
+//! with each, and how far its counters have come.
 //!
 //! The bytes hold the secret identity. JavaScript seals them with a key that cannot be exported and stores them
 //! (PROTOCOL 14); here they are only made and read.
 //!
 //! | field | type |
 //! |---|---|
-//! | version | u8 = 1 |
+//! | version | u8 = 2 |
 //! | identity | \[64] |
 //! | epoch | u64 |
+//! | generation: how many states were made to be stored | u64, not in version 1 |
 //! | statements (PROTOCOL 11), as `Membership` stores them | u32 length, bytes |
 //! | machines: count | u16 |
-//! | each: identity record, role of this device there u8, name, bundle, Unix seconds, relays | \[129], u8, str8, bytes16, u64, u8 and str8 each |
+//! | each: identity record, role of this device there u8, name, keys, Unix seconds, relays | \[129], u8, str8, bytes16, u64, u8 and str8 each |
+//!
+//! The keys of a machine are `bundle bytes16 ‖ current pair secret [40] ‖ the one before [40] or nothing`. In version 1 they
+//! were a bundle and no more. Keys that cannot be read are kept as they are: they open no link, but the machine stays on the
+//! list, and a person is told to pair it again.
 
+mod trace;
+
+use happy_crypto::handshake::PairSecret;
 use happy_crypto::{Bundle, DeviceId, Identity, IdentityRecord};
+use happy_link::PairSecrets;
 use happy_pairing::{Membership, Origin, PairedPeer, Role};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-const VERSION: u8 = 1;
+pub use trace::{Standing, Trace};
+
+const VERSION: u8 = 2;
+/// Before there were pair secrets, and traces.
+const VERSION_1: u8 = 1;
 /// Nobody pairs a phone with more machines; a link to each costs memory.
 pub const MAX_MACHINES: usize = 256;
 /// Origins of one machine.
@@ -31,10 +44,10 @@ const CONNECTION_EPOCHS: u64 = 1 << 10;
 /// A machine that this device is paired with.
 #[derive(Clone)]
 pub struct Machine {
-    /// Its keys.
+    /// Who it is.
     pub record: IdentityRecord,
-    /// With what a new session with it begins.
-    pub bundle: Bundle,
+    /// With what a link to it begins.
+    pub keys: Keys,
     /// What it is called.
     pub name: String,
     /// What this device is to it.
@@ -43,6 +56,21 @@ pub struct Machine {
     pub relays: Vec<Origin>,
     /// Unix seconds.
     pub paired_at: u64,
+}
+
+/// What a link to a machine begins with.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
+pub enum Keys {
+    /// A link can begin.
+    Ready {
+        /// The newest bundle of the machine.
+        bundle: Bundle,
+        /// What the last handshakes with it left.
+        secrets: PairSecrets,
+    },
+    /// Another version of the app left these bytes. They are kept, and the machine has to be paired again.
+    Outdated(Zeroizing<Vec<u8>>),
 }
 
 /// Everything that survives.
@@ -54,6 +82,7 @@ pub struct State {
     /// In the order of pairing.
     pub machines: Vec<Machine>,
     epoch: u64,
+    generation: u64,
 }
 
 /// The stored state cannot be used.
@@ -86,7 +115,7 @@ impl State {
     pub fn new(rng: &mut impl CryptoRng) -> Self {
         let identity = Identity::generate(rng);
         let log = Membership::new(identity.device_id());
-        Self { identity, log, machines: Vec::new(), epoch: 0 }
+        Self { identity, log, machines: Vec::new(), epoch: 0, generation: 0 }
     }
 
     /// Keeps a machine that was just paired, in place of what was known of it before. The relay where they met comes
@@ -109,8 +138,9 @@ impl State {
         // Their word is kept as a record. A machine that lost its log counts from one again, which is no reason not to pair.
         log.append(peer.theirs).ok();
         self.log = log;
+        let keys = Keys::Ready { bundle, secrets: PairSecrets { current: peer.secret, previous: None } };
         let machine =
-            Machine { record: peer.identity, bundle, name: peer.name, my_role: peer.my_role, relays, paired_at };
+            Machine { record: peer.identity, keys, name: peer.name, my_role: peer.my_role, relays, paired_at };
         match at.and_then(|at| self.machines.get_mut(at)) {
             Some(known) => *known = machine,
             None => self.machines.push(machine),
@@ -128,6 +158,24 @@ impl State {
         self.machines.iter().find(|machine| machine.record.device_id() == *device)
     }
 
+    /// A handshake left new pair secrets. False when there is nothing that they could take the place of.
+    pub fn set_secrets(&mut self, device: &DeviceId, new: PairSecrets) -> bool {
+        let Some(Keys::Ready { secrets, .. }) = self.keys_mut(device) else { return false };
+        *secrets = new;
+        true
+    }
+
+    /// A machine has a new bundle. False when there is nothing that it could take the place of.
+    pub fn set_bundle(&mut self, device: &DeviceId, new: Bundle) -> bool {
+        let Some(Keys::Ready { bundle, .. }) = self.keys_mut(device) else { return false };
+        *bundle = new;
+        true
+    }
+
+    fn keys_mut(&mut self, device: &DeviceId) -> Option<&mut Keys> {
+        self.machines.iter_mut().find(|machine| machine.record.device_id() == *device).map(|machine| &mut machine.keys)
+    }
+
     /// A page begins: its epochs lie above all that were used, even if the clock went back (PROTOCOL 7). Store the state
     /// before the first connection.
     pub fn begin_page(&mut self, unix_ms: u64) {
@@ -140,14 +188,30 @@ impl State {
         self.epoch
     }
 
-    /// The bytes to seal and store.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+    /// The bytes to seal and store in the place of all that were made before.
+    pub fn next_generation(&mut self) -> Zeroizing<Vec<u8>> {
+        self.generation = self.generation.saturating_add(1);
+        self.encode()
+    }
+
+    /// What to write down elsewhere as soon as the bytes of the last [`Self::next_generation`] are stored.
+    pub fn trace(&self) -> Trace {
+        Trace { device: self.identity.device_id(), generation: self.generation }
+    }
+
+    /// Whether this state is the one that left that trace.
+    pub fn standing(&self, trace: Option<&str>) -> Standing {
+        trace::compare(&self.trace(), trace)
+    }
+
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
         let log = self.log.encode();
         // Reserved at once: a buffer that grows leaves copies of the secret behind.
         let mut out = Zeroizing::new(Vec::with_capacity(128 + log.len() + self.machines.len() * 8192));
         out.push(VERSION);
         out.extend_from_slice(&*self.identity.to_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&u32::try_from(log.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(&log);
         out.extend_from_slice(&u16::try_from(self.machines.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -155,9 +219,7 @@ impl State {
             out.extend_from_slice(machine.record.as_bytes());
             out.push(machine.my_role.into());
             put_str8(&mut out, &machine.name);
-            let bundle = machine.bundle.as_bytes();
-            out.extend_from_slice(&u16::try_from(bundle.len()).unwrap_or(u16::MAX).to_be_bytes());
-            out.extend_from_slice(bundle);
+            put_bytes16(&mut out, &machine.keys.encode());
             out.extend_from_slice(&machine.paired_at.to_be_bytes());
             out.push(u8::try_from(machine.relays.len()).unwrap_or(u8::MAX));
             machine.relays.iter().for_each(|relay| put_str8(&mut out, relay.as_str()));
@@ -165,22 +227,25 @@ impl State {
         out
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Reads what [`Self::next_generation`] or an earlier version of the app wrote.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.first() {
-            Some(&VERSION) => Self::read(bytes.get(1..).unwrap_or_default()).ok_or(StateError::Damaged),
+            Some(&version @ (VERSION_1 | VERSION)) => {
+                Self::read(version, bytes.get(1..).unwrap_or_default()).ok_or(StateError::Damaged)
+            }
             Some(&version) if version > VERSION => Err(StateError::Newer),
             _ => Err(StateError::Damaged),
         }
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    fn read(version: u8, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let identity = Identity::from_bytes(reader.array()?);
         let epoch = reader.u64()?;
+        let generation = if version == VERSION_1 { 0 } else { reader.u64()? };
         let length = u32::from_be_bytes(*reader.array()?);
         let log = Membership::decode(identity.device_id(), reader.take(usize::try_from(length).ok()?)?).ok()?;
         let count = usize::from(u16::from_be_bytes(*reader.array()?));
@@ -188,8 +253,44 @@ impl State {
             return None;
         }
         let machines = (0..count).map(|_| reader.machine()).collect::<Option<Vec<_>>>()?;
-        reader.0.is_empty().then_some(Self { identity, log, machines, epoch })
+        reader.0.is_empty().then_some(Self { identity, log, machines, epoch, generation })
     }
+}
+
+impl Keys {
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let (bundle, secrets) = match self {
+            Self::Ready { bundle, secrets } => (bundle, secrets),
+            Self::Outdated(bytes) => return bytes.clone(),
+        };
+        let mut out = Zeroizing::new(Vec::with_capacity(2 + Bundle::LEN + 2 * PairSecret::STORED_LEN));
+        put_bytes16(&mut out, bundle.as_bytes());
+        out.extend_from_slice(&*secrets.current.to_bytes());
+        if let Some(previous) = &secrets.previous {
+            out.extend_from_slice(&*previous.to_bytes());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        Self::read(bytes).unwrap_or_else(|| Self::Outdated(Zeroizing::new(bytes.to_vec())))
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let bundle = Bundle::decode(reader.bytes16()?).ok()?;
+        let current = PairSecret::from_bytes(reader.take(PairSecret::STORED_LEN)?).ok()?;
+        let previous = match reader.0 {
+            [] => None,
+            rest => Some(PairSecret::from_bytes(rest).ok()?),
+        };
+        Some(Self::Ready { bundle, secrets: PairSecrets { current, previous } })
+    }
+}
+
+fn put_bytes16(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
 }
 
 fn put_str8(out: &mut Vec<u8>, text: &str) {
@@ -227,22 +328,26 @@ impl<'a> Reader<'a> {
         str::from_utf8(self.take(length.into())?).ok()
     }
 
+    fn bytes16(&mut self) -> Option<&'a [u8]> {
+        let length = u16::from_be_bytes(*self.array()?);
+        self.take(length.into())
+    }
+
     fn machine(&mut self) -> Option<Machine> {
         let record = IdentityRecord::decode(self.take(IdentityRecord::LEN)?).ok()?;
         let my_role = Role::try_from(self.u8()?).ok()?;
         let name = self.str8()?.to_owned();
-        let length = u16::from_be_bytes(*self.array()?);
-        let bundle = Bundle::decode(self.take(length.into())?).ok()?;
+        let keys = Keys::decode(self.bytes16()?);
         let paired_at = self.u64()?;
         let count = self.u8()?;
         let relays = (0..count).map(|_| Origin::parse(self.str8()?).ok()).collect::<Option<Vec<_>>>()?;
-        Some(Machine { record, bundle, name, my_role, relays, paired_at })
+        Some(Machine { record, keys, name, my_role, relays, paired_at })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use happy_crypto::SignedPrekey;
+    use happy_crypto::{SUITE, SignedPrekey};
     use happy_pairing::{Change, NextStatement, Statement};
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng;
@@ -264,6 +369,7 @@ mod tests {
             my_role: Role::Owner,
             bundle: Some(Bundle::new(machine, &prekey, None)),
             relays: vec![Origin::parse("https://other.example").unwrap(), relay()],
+            secret: secret(1),
             theirs: Statement::sign(
                 machine,
                 &NextStatement { number: at, previous: [1; 32] },
@@ -272,6 +378,20 @@ mod tests {
             ),
             mine: Statement::sign(&state.identity, &state.log.next(), at, add(machine, Role::Machine)),
         }
+    }
+
+    fn secret(number: u64) -> PairSecret {
+        PairSecret::from_bytes(&[&number.to_be_bytes()[..], &[7; 32]].concat()).unwrap()
+    }
+
+    /// The numbers of the secrets that are shared with a machine.
+    fn numbers(state: &State, device: &DeviceId) -> (u64, Option<u64>) {
+        let Keys::Ready { secrets, .. } = &state.machine(device).unwrap().keys else { panic!("outdated") };
+        (secrets.current.number(), secrets.previous.as_ref().map(PairSecret::number))
+    }
+
+    fn bundle(rng: &mut ChaCha20Rng, machine: &Identity, id: u32) -> Bundle {
+        Bundle::new(machine, &SignedPrekey::generate(rng, machine, id, u64::from(id)), None)
     }
 
     fn relay() -> Origin {
@@ -297,9 +417,87 @@ mod tests {
         let found = again.machine(&device).unwrap();
         assert_eq!((found.name.as_str(), found.my_role, found.paired_at), ("workshop", Role::Owner, 5));
         assert_eq!(found.relays, [relay(), Origin::parse("https://other.example").unwrap()]);
-        assert_eq!(found.bundle.as_bytes(), state.machines[0].bundle.as_bytes());
+        assert_eq!(*found.keys.encode(), *state.machines[0].keys.encode());
+        assert_eq!(numbers(&again, &device), (1, None));
         again.begin_page(0);
         assert!(again.next_epoch() > epoch, "the clock went back, the epoch must not");
+    }
+
+    #[test]
+    fn new_secrets_and_a_new_bundle_take_the_place_of_the_old_ones() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let newer = bundle(&mut rng, &machine, 2);
+        assert!(state.set_secrets(&device, PairSecrets { current: secret(3), previous: Some(secret(2)) }));
+        assert!(state.set_bundle(&device, newer.clone()));
+        let state = State::decode(&state.encode()).unwrap();
+        assert_eq!(numbers(&state, &device), (3, Some(2)));
+        let Keys::Ready { bundle, .. } = &state.machine(&device).unwrap().keys else { panic!("outdated") };
+        assert_eq!(bundle.as_bytes(), newer.as_bytes());
+    }
+
+    #[test]
+    fn a_machine_that_is_not_known_gets_no_keys() {
+        let (mut rng, mut state, machine) = world();
+        let stranger = bundle(&mut rng, &machine, 2);
+        assert!(!state.set_secrets(&machine.device_id(), PairSecrets { current: secret(3), previous: None }));
+        assert!(!state.set_bundle(&machine.device_id(), stranger));
+        assert!(state.machines.is_empty());
+    }
+
+    /// The bytes as version 1 wrote them: no generation, and a bundle of the first suite in the place of the keys.
+    fn version_1(state: &State, keys: &[u8]) -> Vec<u8> {
+        let mut state = State::decode(&state.encode()).unwrap();
+        state.machines[0].keys = Keys::Outdated(Zeroizing::new(keys.to_vec()));
+        let bytes = state.encode();
+        let (head, rest) = bytes.split_at(1 + 64 + 8);
+        [&[VERSION_1], &head[1..], &rest[8..]].concat()
+    }
+
+    #[test]
+    fn a_state_of_version_1_opens_and_its_machines_have_to_be_paired_again() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let mut old_bundle = bundle(&mut rng, &machine, 1).as_bytes().to_vec();
+        old_bundle[1] = SUITE - 1;
+        let mut opened = State::decode(&version_1(&state, &old_bundle)).unwrap();
+        assert_eq!(opened.identity.device_id(), state.identity.device_id());
+        assert_eq!(opened.standing(None), Standing::Sound, "that version left no trace");
+        for _ in 0..2 {
+            let found = opened.machine(&device).unwrap();
+            assert_eq!((found.name.as_str(), found.my_role, found.paired_at), ("workshop", Role::Owner, 5));
+            assert!(matches!(&found.keys, Keys::Outdated(bytes) if **bytes == old_bundle), "nothing is deleted");
+            opened = State::decode(&opened.next_generation()).unwrap();
+        }
+        assert!(!opened.set_secrets(&device, PairSecrets { current: secret(3), previous: None }));
+        let peer = paired(&mut rng, &opened, &machine, 6);
+        opened.keep(peer, &relay()).unwrap();
+        assert_eq!(numbers(&opened, &device), (1, None), "pairing again is the way back");
+    }
+
+    #[test]
+    fn a_readable_bundle_without_secrets_opens_no_link() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let readable = bundle(&mut rng, &machine, 1);
+        let opened = State::decode(&version_1(&state, readable.as_bytes())).unwrap();
+        assert!(matches!(opened.machine(&device).unwrap().keys, Keys::Outdated(_)));
+    }
+
+    #[test]
+    fn each_stored_state_has_a_generation_of_its_own() {
+        let (_, mut state, _) = world();
+        let first = state.next_generation();
+        let left = state.trace().to_string();
+        state.next_generation();
+        let newer = state.trace().to_string();
+        let again = State::decode(&first).unwrap();
+        assert_eq!(again.standing(Some(&left)), Standing::Sound);
+        assert_eq!(again.standing(Some(&newer)), Standing::Older);
+        assert_eq!(state.standing(Some(&left)), Standing::Sound, "the trace is written after the state");
     }
 
     #[test]
@@ -347,7 +545,7 @@ mod tests {
         let mut longer = bytes.to_vec();
         longer.push(0);
         assert_eq!(State::decode(&longer).err(), Some(StateError::Damaged));
-        longer[0] = 2;
+        longer[0] = VERSION + 1;
         assert_eq!(State::decode(&longer).err(), Some(StateError::Newer));
     }
 }

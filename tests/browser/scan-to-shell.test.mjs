@@ -1,79 +1,13 @@
 // From the QR code on a real terminal to a shell in a real browser, and on through everything that usually breaks it.
 
 import assert from 'node:assert/strict';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 
+import { command, compose, connected, picture, row, rowsOf, scanAndPair, statesOf } from './app.mjs';
 import { certificate, freePort, openBrowser, program, Relay, ROOT, scratch } from './system.mjs';
 import { film, photograph, Terminal, waitUntil } from './terminal.mjs';
-
-/** Where the pictures in the documents come from; `cargo xtask screens` sets it, an ordinary run leaves the tree alone. */
-const SCREENS = process.env.HAPPY_SCREENS;
-
-/** Looks at the page in light and dark and puts the picture where the documents keep it. */
-async function picture(page, name) {
-  if (!SCREENS) return;
-  await mkdir(SCREENS, { recursive: true });
-  // A notice comes over every screen, and goes by itself.
-  await page.locator('.notice').waitFor({ state: 'detached' });
-  for (const colorScheme of ['light', 'dark']) {
-    await page.emulateMedia({ colorScheme });
-    // Two frames: one for the styles, one for what they move.
-    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
-    await page.screenshot({ path: path.join(SCREENS, `${name}-${colorScheme}.png`), animations: 'disabled' });
-  }
-}
-
-const rowsOf = (page) => page.locator('.rows .row').allTextContents();
-const compose = (page) => page.getByLabel('Text to send to the terminal');
-
-/** Types a line into the compose bar and sends it. */
-async function command(page, line) {
-  await compose(page).fill(line);
-  await page.locator('.sendbutton').click();
-}
-
-/** Waits until some row of the terminal, scrolled off or not, is exactly this. */
-async function row(page, text, ms = 60_000) {
-  await waitUntil(async () => (await rowsOf(page)).some((line) => line.trimEnd() === text), `a row “${text}”`, ms,
-    async () => (await rowsOf(page)).slice(-30).join('\n'));
-}
-
-const connected = (page) => page.locator('.connection.good').waitFor();
-
-/** Notes from now on what the status in the top bar says, and gives a way to read it: each state once, in order. */
-async function statesOf(page) {
-  await page.evaluate(() => {
-    const text = () => document.querySelector('.connection')?.textContent;
-    globalThis.said = [text()];
-    new MutationObserver(() => {
-      if (text() && text() !== globalThis.said.at(-1)) globalThis.said.push(text());
-    }).observe(document.body, { subtree: true, childList: true, characterData: true });
-  });
-  return () => page.evaluate(() => globalThis.said);
-}
-
-/** Scans what the camera sees, and hands the code that the app shows to whoever types it at the machine. */
-async function scanAndPair(page, terminal, { name, shots }) {
-  await page.getByRole('button', { name: /Scan the code|Pair another machine/ }).click();
-  if (shots) await picture(page, 'pair-start');
-  await page.getByRole('button', { name: 'Start the camera' }).click();
-  // The offer appears by itself: the code stands before the camera.
-  const offer = page.getByRole('dialog', { name: 'Pair with this machine?' });
-  await offer.waitFor();
-  if (shots) await picture(page, 'pair-offer');
-  await offer.getByLabel(/Name of this device/).fill('unnamed phone');
-  await offer.getByRole('button', { name: 'Pair', exact: true }).click();
-  const code = page.locator('.code');
-  await code.waitFor();
-  if (shots) await picture(page, 'pair-code');
-  const digits = (await code.textContent()).replace(/\D/g, '');
-  assert.match(digits, /^\d{6}$/);
-  await terminal.waitFor(/shows a code/, 'that a device shows a code');
-  await terminal.type(`${digits} ${name}`, 'Enter');
-  await page.getByRole('button', { name: /New shell/ }).waitFor();
-}
 
 test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { timeout: 420_000 }, async (t) => {
   // Hooks run in this order: sessions outlive the daemon, so they are ended, then taken off the list, while there still is one to ask.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use happy_crypto::{DeviceId, Identity};
 use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
-use happy_link::{Answer, Class, Event, Login, Peer, Side};
+use happy_link::{Answer, Class, Event, Login, PairSecrets, Peer, Side};
 use happy_pairing::{Invitation, Joiner, JoinerConfig, JoinerEvent, NextStatement, PairedPeer, format_code};
 use happy_rpc::{Attached, Call, Session, SessionAttach, SessionCreate};
 use happy_wire::terminal::{LABEL, TerminalMessage};
@@ -126,6 +126,7 @@ pub struct Phone {
     pub machine: DeviceId,
     identity: Identity,
     peer: PairedPeer,
+    secrets: PairSecrets,
     handle: Handle,
     events: Receiver<Event>,
     epoch: u64,
@@ -133,10 +134,11 @@ pub struct Phone {
 
 impl Phone {
     fn connect(identity: Identity, peer: PairedPeer) -> Result<Phone> {
-        Self::log_in(identity, peer, 2)
+        let secrets = PairSecrets { current: peer.secret.clone(), previous: None };
+        Self::log_in(identity, peer, secrets, 2)
     }
 
-    fn log_in(identity: Identity, peer: PairedPeer, epoch: u64) -> Result<Phone> {
+    fn log_in(identity: Identity, peer: PairedPeer, secrets: PairSecrets, epoch: u64) -> Result<Phone> {
         let relay = peer.relays.first().context("the machine named no relay")?;
         let (handle, events) = spawn(Config {
             identity: identity.clone(),
@@ -147,18 +149,40 @@ impl Phone {
             events: EVENTS,
         })?;
         let bundle = peer.bundle.clone().context("the machine gave no bundle")?;
-        handle.add_peer(Peer { record: peer.identity.clone(), side: Side::Initiator(bundle) })?;
+        handle.add_peer(Peer {
+            record: peer.identity.clone(),
+            side: Side::Initiator(bundle),
+            secrets: secrets.clone(),
+        })?;
         let machine = peer.identity.device_id();
-        Ok(Phone { device: identity.device_id(), machine, identity, peer, handle, events, epoch })
+        Ok(Phone { device: identity.device_id(), machine, identity, peer, secrets, handle, events, epoch })
     }
 
     /// The same device in a new process life.
     ///
     /// # Errors
     /// When its state cannot be used.
-    pub async fn restart(self) -> Result<Phone> {
+    pub async fn restart(mut self) -> Result<Phone> {
+        // What nobody has looked at yet is stored before the end; an old secret is good for one more handshake at the most.
+        while let Ok(event) = self.events.try_recv() {
+            self.keep(&event);
+        }
         self.handle.shutdown().await;
-        Self::log_in(self.identity, self.peer, self.epoch + 1)
+        Self::log_in(self.identity, self.peer, self.secrets, self.epoch + 1)
+    }
+
+    /// Stores what handshakes leave; in memory, which is what this phone has instead of a disk.
+    fn keep(&mut self, event: &Event) {
+        match event {
+            Event::PairSecrets { peer, session } => {
+                if let Some(secrets) = self.handle.pair_secrets(peer, session) {
+                    self.secrets = secrets;
+                    self.handle.pair_secrets_stored(peer, session);
+                }
+            }
+            Event::NewBundle { peer } => self.peer.bundle = self.handle.bundle(peer),
+            _ => {}
+        }
     }
 
     /// Calls the machine.
@@ -177,7 +201,10 @@ impl Phone {
     /// # Errors
     /// When none comes in time.
     pub async fn event(&mut self) -> Result<Event> {
-        timeout(PATIENCE, self.events.recv()).await.context("nothing happened in time")?.context("the driver ended")
+        let event = timeout(PATIENCE, self.events.recv()).await.context("nothing happened in time")?;
+        let event = event.context("the driver ended")?;
+        self.keep(&event);
+        Ok(event)
     }
 
     /// Waits for an event that this function finds something in.

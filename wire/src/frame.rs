@@ -22,6 +22,17 @@ pub const DATA_OVERHEAD: usize = 1 + 4 + 1 + 2;
 /// The channel of calls, open from the start.
 pub const CALLS: u32 = 0;
 
+/// The length to which a frame of so many bytes is padded (`PROTOCOL 9`): whoever counts bytes sees a size in a few steps, and not
+/// whether somebody typed `y` or `n`.
+#[must_use]
+pub fn padded(length: usize) -> usize {
+    match length {
+        0..=64 => 64,
+        65..=1_024 => length.next_power_of_two(),
+        _ => length.next_multiple_of(1_024),
+    }
+}
+
 /// What stands before the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
@@ -131,6 +142,8 @@ pub enum Record<'a> {
     Pong(u64),
     /// Asks for everything from the acknowledgement of this frame on.
     Resume,
+    /// The pair secret that the handshake of this session left is stored (`PROTOCOL 5`).
+    PairSecret([u8; 16]),
     /// The sender is going.
     Goodbye {
         /// Why.
@@ -177,6 +190,10 @@ impl Record<'_> {
                 out.extend_from_slice(&n.to_be_bytes());
             }
             Record::Resume => out.push(0x07),
+            Record::PairSecret(session) => {
+                out.push(0x09);
+                out.extend_from_slice(session);
+            }
             Record::Goodbye { code, reason } => {
                 out.push(0x08);
                 out.extend_from_slice(&code.0.to_be_bytes());
@@ -187,7 +204,8 @@ impl Record<'_> {
 
     /// Whether the record must be in a numbered frame: it changes state that both sides must agree on.
     fn is_reliable(&self) -> bool {
-        matches!(self, Record::Open { .. } | Record::Data { .. } | Record::Limit { .. } | Record::Close { .. })
+        use Record::{Close, Data, Limit, Open, PairSecret};
+        matches!(self, Open { .. } | Data { .. } | Limit { .. } | Close { .. } | PairSecret(_))
     }
 }
 
@@ -231,6 +249,7 @@ impl<'a> Records<'a> {
             0x06 => Record::Pong(r.u64()?),
             0x07 => Record::Resume,
             0x08 => Record::Goodbye { code: Code(r.u16()?), reason: r.str8()? },
+            0x09 => Record::PairSecret(r.array()?),
             other => return Err(WireError::UnknownType(other)),
         };
         if record.is_reliable() != self.numbered && !matches!(record, Record::Padding(_)) {

@@ -1,11 +1,15 @@
 //! Every task a contributor runs: `cargo xtask TASK`.
 
+mod attacks;
 mod bench;
+mod fuzz;
+mod fuzz_model;
 mod report;
 mod screens;
 mod test;
 mod tools;
 mod up;
+mod vectors;
 mod web;
 
 use std::path::{Path, PathBuf};
@@ -28,10 +32,18 @@ enum Task {
     Test(test::Arguments),
     /// Builds the phone app into phone/dist.
     Web(web::Arguments),
+    /// Writes or compares the test vectors in crypto/vectors.
+    Vectors(vectors::Arguments),
+    /// Takes out each defence of docs/THREAT-MODEL.md by itself and sees its test turn red.
+    Attacks(attacks::Arguments),
     /// Takes the pictures in docs/screens anew.
     Screens,
     /// Measures, beside a baseline in the same run.
     Bench(bench::Arguments),
+    /// Searches for bytes that the decoders and the ratchet do not bear.
+    Fuzz(fuzz::Arguments),
+    /// Plays random schedules against the cryptography and its storage.
+    FuzzModel(fuzz_model::Arguments),
 }
 
 fn main() -> std::process::ExitCode {
@@ -39,8 +51,12 @@ fn main() -> std::process::ExitCode {
         Task::Up(arguments) => up::run(arguments),
         Task::Test(arguments) => test::run(arguments),
         Task::Web(arguments) => web::run(arguments),
+        Task::Vectors(arguments) => vectors::run(arguments),
+        Task::Attacks(arguments) => attacks::run(arguments),
         Task::Screens => screens::run(),
         Task::Bench(arguments) => bench::run(arguments),
+        Task::Fuzz(arguments) => fuzz::run(arguments),
+        Task::FuzzModel(arguments) => fuzz_model::run(arguments),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -341,6 +341,8 @@ fn not_greeted(socket: &Path, error: CallError) -> Trouble {
         ErrorCode::Conflict => "Give more of the id.".into(),
         // Nobody but that machine itself can have said so.
         ErrorCode::NotPermitted => start_anew(socket.parent().unwrap_or(socket)),
+        // What the keys say, here or there.
+        ErrorCode::Failed => "Pair again: `happy pair` there, `happy join LINK` here.".into(),
         code => remedy(code).into(),
     };
     Trouble::new(sentence(&error.message), todo)

@@ -83,6 +83,24 @@ pub async fn wait_for(home: &Home) -> Result<Client, Trouble> {
     ))
 }
 
+/// Waits until the daemon has started anew as another machine than it was, and gives its new id.
+pub async fn wait_for_another(home: &Home, before: &str) -> Result<String, Trouble> {
+    let deadline = Instant::now() + STOP_TIME + START_TIME;
+    while Instant::now() < deadline {
+        // One that is on its way out may greet nobody any more.
+        if let Ok(Some(client)) = Client::connect(&home.socket(), None).await
+            && client.greeted().device != before
+        {
+            return Ok(client.greeted().device.clone());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Trouble::new(
+        "The devices were removed, but the daemon has not started anew.",
+        "Start it with `happy daemon start`, and look at `happy devices` and `happy logs`.",
+    ))
+}
+
 /// `happy daemon start`.
 pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
     let (client, already) = match Client::connect(&home.socket(), None).await? {
@@ -197,7 +215,26 @@ pub async fn start_sync(home: Home, form: Form, args: &DaemonArgs, joins: bool) 
         () = daemon.stopped() => {}
     }
     daemon.shut_down().await;
-    Ok(0)
+    match daemon.is_to_start_again() {
+        true => Err(start_again()),
+        false => Ok(0),
+    }
+}
+
+/// Puts a new run of this very command in the place of this process, which a service manager or a terminal does not notice. Returns
+/// only when that fails.
+pub fn start_again() -> Trouble {
+    let started = std::env::current_exe().map(|program| {
+        std::os::unix::process::CommandExt::exec(std::process::Command::new(program).args(std::env::args_os().skip(1)))
+    });
+    let error = match started {
+        Ok(error) | Err(error) => error,
+    };
+    tracing::error!(%error, "the daemon cannot start itself anew");
+    Trouble::new(
+        format!("The daemon cannot start itself anew: {}.", crate::trouble::reason(&error)),
+        "Start it with `happy daemon start`.",
+    )
 }
 
 /// Ctrl-C, and a service manager's or a closing terminal's wish that we end. From its making on none is missed.

@@ -258,13 +258,25 @@ struct DevicesArgs {
 
 #[derive(Debug, Subcommand)]
 enum DevicesCommand {
-    /// Remove a device for good.
-    Revoke {
-        /// Its name or the beginning of its id.
-        device: String,
-        #[command(flatten)]
-        machine: MachineArg,
-    },
+    /// Remove a device for good, or all of them.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// Its name or the beginning of its id.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    device: Option<String>,
+    /// Remove every device and every joined machine, and
+    /// make new keys for this one, so that it is a new
+    /// machine to all of them; sessions go on
+    #[arg(long, verbatim_doc_comment, conflicts_with = "machine")]
+    all: bool,
+    /// With --all: do not ask.
+    #[arg(long, requires = "all")]
+    yes: bool,
+    #[command(flatten)]
+    machine: MachineArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -347,7 +359,7 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
         Command::Kill(args) => sessions::kill(&home, form, args).await,
         Command::Devices(args) => match args.command {
             None => devices::list(&home, form, args.machine).await,
-            Some(DevicesCommand::Revoke { device, machine }) => devices::revoke(&home, form, device, machine).await,
+            Some(DevicesCommand::Revoke(args)) => devices::revoke(&home, form, args).await,
         },
         Command::Daemon(command) => match command {
             DaemonCommand::Start(args) => daemon::start(&home, form, &args).await,

@@ -27,6 +27,10 @@ pub async fn up(home: Home, form: Form, args: UpArgs) -> Result<u8, Trouble> {
         Some(daemon) => {
             let outcome = in_foreground(&daemon, form, &args, &mut interrupts).await;
             daemon.shut_down().await;
+            if daemon.is_to_start_again() {
+                tty::restore();
+                return Err(super::daemon::start_again());
+            }
             outcome
         }
         // Another one was faster to the lock.

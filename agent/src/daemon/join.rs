@@ -33,11 +33,11 @@ impl Daemon {
         let epoch = network::epoch(self.home()).map_err(|trouble| failed(trouble.what))?;
         let login = Login::Guest { epoch, ticket: invitation.ticket() };
         let Dialled { handle, events, verifier } =
-            network::dial(&self.key().identity, Vec::new(), login, &origin, Expected::First)
+            network::dial(self.identity(), Vec::new(), login, &origin, Expected::First)
                 .map_err(|trouble| failed(trouble.to_string()))?;
         let name = params.name.as_deref().map(fit_name).filter(|name| !name.is_empty());
         let config = JoinerConfig {
-            identity: self.key().identity.clone(),
+            identity: self.identity().clone(),
             invitation,
             origin: origin.clone(),
             my_name: name.unwrap_or_else(|| self.name().to_owned()),
@@ -122,13 +122,12 @@ impl Attempt {
         peer.relays.retain(|relay| *relay != self.origin);
         peer.relays.insert(0, self.origin.clone());
         // The relay's key first: with the peer the next connection to the relay begins, which must prove it.
-        let stored = self.keep_relay_key().and_then(|kept| Ok((kept, self.daemon.roster().add(&peer)?)));
+        let stored = self.keep_relay_key().and_then(|kept| Ok((kept, self.daemon.paired(&peer)?)));
         match stored {
             Ok(((relay_key, relay_key_changed), added)) => {
                 let role = service::role(peer.my_role);
                 let device = added.device.short();
                 tracing::info!(%device, role = service::role_name(role), relay = %self.origin, "joined a machine");
-                self.daemon.network().add_peer(&added);
                 let device = added.device.to_string();
                 self.enter(JoinState::Joined { device, name: added.name, role, relay_key, relay_key_changed });
                 self.daemon.tell_devices();

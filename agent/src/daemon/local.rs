@@ -26,6 +26,12 @@ pub enum LocalRequest {
     /// The machines that this one can speak to.
     #[serde(rename = "machines")]
     Machines(Machines),
+    /// The devices, with what only the person at this machine is told.
+    #[serde(rename = "devices")]
+    Devices(Devices),
+    /// Removes every device and gives this machine new keys; the daemon starts anew then.
+    #[serde(rename = "devices.revoke_all")]
+    RevokeAll(RevokeAll),
     /// What the daemon is.
     #[serde(rename = "daemon.status")]
     Status(Status),
@@ -60,6 +66,8 @@ local_calls! {
     PairCancel(PairCancel) -> happy_rpc::Done;
     Join(Join) -> happy_rpc::Done;
     Machines(Machines) -> Vec<MachineEntry>;
+    Devices(Devices) -> Vec<DeviceEntry>;
+    RevokeAll(RevokeAll) -> Renewed;
     Status(Status) -> DaemonStatus;
     Stop(Stop) -> happy_rpc::Done;
 }
@@ -73,7 +81,8 @@ impl LocalRequest {
         }
         serde_json::from_slice::<Named>(body).is_ok_and(|named| {
             let method = named.method.as_str();
-            method.starts_with("pair.") || method.starts_with("daemon.") || matches!(method, "join" | "machines")
+            ["pair.", "daemon.", "devices."].iter().any(|family| method.starts_with(family))
+                || matches!(method, "join" | "machines" | "devices")
         })
     }
 
@@ -303,8 +312,50 @@ pub struct MachineEntry {
     pub link_up: bool,
     /// Whether it has removed this machine.
     pub removed_us: bool,
+    /// Why it has to be joined again, if it has to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair_again: Option<PairAgain>,
     /// Through which relay it is reached.
     pub relay: String,
+}
+
+/// Why two devices have to be paired again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairAgain {
+    /// This machine has no keys for it: they were made by an older version, or are lost.
+    NoKeys,
+    /// It does not know the keys of this machine: they are an old copy, or somebody has used a copy.
+    NotBelieved,
+}
+
+/// Asks for the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {}
+
+/// A device, and what only the person at this machine is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceEntry {
+    /// What everybody is told.
+    #[serde(flatten)]
+    pub device: happy_rpc::Device,
+    /// It cannot connect before it is paired again.
+    #[serde(default)]
+    pub pair_again: bool,
+    /// When somebody came last as this device with keys that are not known, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stranger_at: Option<u64>,
+}
+
+/// Removes every device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeAll {}
+
+/// This machine has new keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// Its new id.
+    pub device: String,
 }
 
 /// Asks what the daemon is.

@@ -6,10 +6,13 @@
 //! | [`server`], [`proxy`] | its two kinds of client: one of this machine, one that speaks to another |
 //! | [`network`], [`trust`], [`router`] | the relays, which of them are believed, the links through them, and where what comes over them goes |
 //! | [`pairing`], [`join`] | both sides of a pairing |
+//! | [`keys`], [`doubts`] | keys that change while it runs, and signs that somebody has a copy of them |
 //! | [`relay`], [`health`] | the relay inside, the local API |
 
+pub mod doubts;
 pub mod health;
 pub mod join;
+pub mod keys;
 pub mod local;
 pub mod network;
 pub mod pairing;
@@ -21,24 +24,27 @@ pub mod socket;
 pub mod trust;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use happy_crypto::DeviceId;
+use happy_crypto::{DeviceId, Identity};
 use happy_pairing::Origin;
-use happy_rpc::{CallError, ErrorCode, Event, SessionState};
+use happy_rpc::{Event, SessionState};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tracing_subscriber::EnvFilter;
 
-use crate::daemon::local::{DaemonStatus, LocalEvent, MachineEntry, Reach};
+use crate::daemon::doubts::Doubts;
+use crate::daemon::local::{DaemonStatus, DeviceEntry, LocalEvent, MachineEntry, Reach};
 use crate::daemon::network::{LinkNews, Network};
 use crate::daemon::pairing::Pairing;
 use crate::daemon::relay::EmbeddedRelay;
 use crate::service::{self, Caller};
 use crate::session::{Config, Sessions};
 use crate::store::{
-    API_PORT, AccessKey, DaemonLock, DaemonState, Home, LogFile, RELAY_PORT, Roster, fit_name, host_name, unix_ms,
+    API_PORT, AccessKey, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT, Roster,
+    fit_name, host_name, unix_ms,
 };
 use crate::trouble::Trouble;
 
@@ -90,17 +96,22 @@ impl Taken {
 /// The running daemon.
 pub struct Daemon {
     home: Home,
-    key: AccessKey,
+    identity: Identity,
     name: String,
+    start: Instant,
     started_at: u64,
     api_port: u16,
     sessions: Sessions,
     roster: Mutex<Roster>,
+    pair_secrets: Mutex<PairSecretsFile>,
+    prekeys: Mutex<Prekeys>,
+    doubts: Mutex<Doubts>,
     network: Network,
     pairing: Pairing,
     relay: Option<EmbeddedRelay>,
     local_events: broadcast::Sender<Arc<[u8]>>,
     stop: watch::Sender<bool>,
+    again: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
     /// The linked devices that have said something.
     callers: Mutex<HashMap<DeviceId, Arc<Caller>>>,
@@ -118,8 +129,8 @@ impl Daemon {
         let Some(lock) = DaemonLock::take(&home.lock())? else { return Ok(None) };
         start_log(&home)?;
         raise_descriptor_limit();
-        let key = AccessKey::open(&home.access_key())?;
-        let roster = Roster::open(&home, &key.identity)?;
+        let start = Instant::now();
+        let Keys { identity, roster, pair_secrets, prekeys } = open_keys(&home, start)?;
         let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
 
         let given = options.relay.or(settings.relay);
@@ -159,27 +170,34 @@ impl Daemon {
             (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
         };
         let sessions = open_sessions(&home).await?;
-        let (network, events) = Network::start(&home, &key, home_relay)?;
+        let (network, events) = Network::start(&home, identity.clone(), prekeys.all(), home_relay)?;
         let listener = server::bind(&home.socket())?;
 
         let daemon = Arc::new(Daemon {
+            start,
             started_at: unix_ms(),
             api_port,
             sessions,
             roster: Mutex::new(roster),
+            pair_secrets: Mutex::new(pair_secrets),
+            prekeys: Mutex::new(prekeys),
+            doubts: Mutex::default(),
             network,
             pairing: Pairing::new(),
             relay,
             local_events: broadcast::channel(LOCAL_EVENTS).0,
             stop: watch::Sender::new(false),
+            again: AtomicBool::new(false),
             tasks: Mutex::default(),
             callers: Mutex::default(),
             _lock: lock,
             home,
-            key,
+            identity,
             name,
         });
+        daemon.run(keys::keep(daemon.clone()));
         daemon.name_peers();
+        daemon.run(keys::rotate(daemon.clone()));
         daemon.run(router::run(daemon.clone(), events));
         daemon.run(router::tell_sessions(daemon.clone()));
         daemon.run(health::serve(api, api_port, daemon.clone()));
@@ -201,23 +219,20 @@ impl Daemon {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(tokio::spawn(task).abort_handle());
     }
 
-    /// Names every peer at its relay, and those that were removed, so that they can be told.
-    fn name_peers(&self) {
-        let (peers, removed) = {
-            let roster = self.roster();
-            (roster.peers(), roster.removed())
-        };
-        for peer in peers.into_iter().filter(|peer| !peer.removed_us) {
-            self.network.add_peer(&peer);
-        }
-        for device in removed {
-            self.network.tombstone(device);
-        }
-    }
-
     /// Asks the daemon to end.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Asks the daemon to end, and whoever runs it to start it anew: this machine has new keys.
+    pub fn start_again(&self) {
+        self.again.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// Whether it shall be started anew.
+    pub fn is_to_start_again(&self) -> bool {
+        self.again.load(Ordering::Acquire)
     }
 
     /// Resolves when somebody has asked the daemon to end.
@@ -252,14 +267,14 @@ impl Daemon {
         &self.home
     }
 
-    /// The secrets of this machine.
-    pub fn key(&self) -> &AccessKey {
-        &self.key
+    /// The keys of this machine.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Who this machine is.
     pub fn device_id(&self) -> DeviceId {
-        self.key.identity.device_id()
+        self.identity.device_id()
     }
 
     /// Its name.
@@ -291,6 +306,21 @@ impl Daemon {
     pub fn roster(&self) -> MutexGuard<'_, Roster> {
         // Nothing panics in the middle of a change; and a change is made on the disk first.
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is shared with each device. Taken before any other lock, and not to be held across a wait.
+    pub fn pair_secrets(&self) -> MutexGuard<'_, PairSecretsFile> {
+        self.pair_secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The signed prekeys. Not to be held across a wait.
+    pub fn prekeys(&self) -> MutexGuard<'_, Prekeys> {
+        self.prekeys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs that somebody has a copy of a device. Not to be held across a wait.
+    pub fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The linked devices that have said something. Not to be held across a wait.
@@ -357,28 +387,18 @@ impl Daemon {
         self.relay.is_some()
     }
 
-    /// Removes a device for good: first on the disk, then on the link.
-    ///
-    /// # Errors
-    /// What the caller is told.
-    pub fn revoke(&self, device: DeviceId) -> Result<(), CallError> {
-        {
-            let mut roster = self.roster();
-            if roster.is_removed(&device) {
-                return Ok(());
+    /// The devices, with what only the person at this machine is told.
+    pub fn devices(&self) -> Vec<DeviceEntry> {
+        let entry = |device: happy_rpc::Device| {
+            let current = device.device.parse().ok().filter(|_| device.removed_at.is_none());
+            let removed_us = |id: &DeviceId| self.roster().peer(id).is_some_and(|peer| peer.removed_us);
+            DeviceEntry {
+                pair_again: current.is_some_and(|id| !removed_us(&id) && self.must_pair_again(&id).is_some()),
+                stranger_at: current.and_then(|id| self.doubts().stranger_at(&id)),
+                device,
             }
-            if !roster.is_member(&device) {
-                return Err(CallError::new(ErrorCode::NotFound, "there is no such device"));
-            }
-            roster.remove(device).map_err(|trouble| CallError::new(ErrorCode::Failed, trouble.to_string()))?;
-        }
-        tracing::info!(device = %device.short(), "a device was removed");
-        if let Some(caller) = self.callers().remove(&device) {
-            caller.gone();
-        }
-        self.network.tombstone(device);
-        self.tell_devices();
-        Ok(())
+        };
+        service::devices(self, None).into_iter().map(entry).collect()
     }
 
     /// The machines that this one can speak to.
@@ -390,6 +410,7 @@ impl Daemon {
             your_role: service::role(peer.my_role),
             link_up: up.contains(&peer.device),
             removed_us: peer.removed_us,
+            pair_again: self.must_pair_again(&peer.device).filter(|_| !peer.removed_us),
             relay: self.network.relay_of(&peer).to_string(),
             name: peer.name,
         };
@@ -428,6 +449,25 @@ impl Daemon {
         }
         relays
     }
+}
+
+/// What is read first, and what a crash has left undone about it is done.
+struct Keys {
+    identity: Identity,
+    roster: Roster,
+    pair_secrets: PairSecretsFile,
+    prekeys: Prekeys,
+}
+
+fn open_keys(home: &Home, start: Instant) -> Result<Keys, Trouble> {
+    let mut key = AccessKey::open(&home.access_key())?;
+    let roster = Roster::open(home, &key.identity)?;
+    let me = key.identity.device_id();
+    let pair_secrets = PairSecretsFile::open(&home.pair_secrets(), me, |device| roster.is_member(device))?;
+    let (older, removed) = (key.old_prekey.clone(), roster.removed().len());
+    let prekeys = Prekeys::open(&home.prekeys(), &key.identity, older, removed, keys::clock(start))?;
+    key.drop_prekey(&home.access_key())?;
+    Ok(Keys { identity: key.identity, roster, pair_secrets, prekeys })
 }
 
 fn parse_relay(address: &str) -> Result<Origin, Trouble> {

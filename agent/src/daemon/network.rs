@@ -4,25 +4,25 @@
 //! one of them. What happens on them comes out of one queue, for the [`router`](super::router); messages of channels that
 //! this machine has opened go to whoever opened them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use happy_crypto::{DeviceId, Identity, SignedPrekey};
+use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
 use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
 use happy_link::{
-    Answer, CallError, ChannelName, Event, Login, OpenChannelError, RelayDown, RequestId, SendError, Side,
+    Answer, CallError, ChannelName, Event, Login, OpenChannelError, PairSecrets, RelayDown, RequestId, SendError, Side,
 };
 use happy_pairing::Origin;
 use happy_wire::Code;
 use happy_wire::frame::Class;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::daemon::local::RelayStatus;
 use crate::daemon::trust::{Expected, RelayVerifier};
 use crate::service::Gone;
-use crate::store::{AccessKey, Home, Peer, RelayKeys};
+use crate::store::{Home, Peer, RelayKeys};
 use crate::trouble::Trouble;
 
 /// Relays at once: the own one and those of machines joined.
@@ -66,17 +66,30 @@ pub struct Network(Arc<Shared>);
 
 struct Shared {
     identity: Identity,
-    prekey: SignedPrekey,
     epoch: u64,
     home: Origin,
     relay_keys: RelayKeys,
     events: mpsc::Sender<(Origin, Event)>,
     news: broadcast::Sender<(DeviceId, LinkNews)>,
     state: Mutex<State>,
+    to_keep: Mutex<ToKeep>,
+    /// There is something to keep.
+    keep: Notify,
+}
+
+/// What handshakes have left and is not on the disk yet. Of each device the newest counts, so it never holds more than there are devices.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ToKeep {
+    /// Devices with new pair secrets, and the sessions that left them.
+    pub secrets: BTreeMap<DeviceId, [u8; 16]>,
+    /// Machines with new bundles.
+    pub bundles: BTreeSet<DeviceId>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What this machine answers for, the newest last.
+    prekeys: Vec<SignedPrekey>,
     relays: BTreeMap<Origin, Relay>,
     /// Through which relay a peer is reached.
     ways: HashMap<DeviceId, Origin>,
@@ -102,19 +115,21 @@ impl Network {
     /// When the counter of logins cannot be kept, or the system's certificates cannot be read.
     pub fn start(
         home: &Home,
-        key: &AccessKey,
+        identity: Identity,
+        prekeys: Vec<SignedPrekey>,
         relay: Origin,
     ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
         let (events, queue) = mpsc::channel(EVENTS);
         let network = Network(Arc::new(Shared {
-            identity: key.identity.clone(),
-            prekey: key.prekey.clone(),
+            identity,
             epoch: epoch(home)?,
             home: relay.clone(),
             relay_keys: RelayKeys::open(home)?,
             events,
             news: broadcast::channel(NEWS).0,
-            state: Mutex::default(),
+            state: Mutex::new(State { prekeys, ..State::default() }),
+            to_keep: Mutex::default(),
+            keep: Notify::new(),
         }));
         network.connect(&relay)?;
         Ok((network, queue))
@@ -133,7 +148,7 @@ impl Network {
         let login = Login::Device { epoch: shared.epoch };
         let expected = Expected::Kept(shared.relay_keys.clone());
         let Dialled { handle, mut events, verifier } =
-            dial(&shared.identity, vec![shared.prekey.clone()], login, origin, expected)?;
+            dial(&shared.identity, state.prekeys.clone(), login, origin, expected)?;
         let relay = Relay { handle: handle.clone(), verifier: verifier.clone(), users: 0, up: false, trouble: None };
         state.relays.insert(origin.clone(), relay);
         drop(state);
@@ -176,6 +191,16 @@ impl Network {
             Event::LinkDown { peer, .. } => {
                 state.up.remove(peer);
                 self.tell(*peer, LinkNews::Down);
+            }
+            Event::PairSecrets { peer, session } => {
+                self.to_keep().secrets.insert(*peer, *session);
+                self.0.keep.notify_one();
+                return None;
+            }
+            Event::NewBundle { peer } => {
+                self.to_keep().bundles.insert(*peer);
+                self.0.keep.notify_one();
+                return None;
             }
             Event::Notice { peer, body } => {
                 self.tell(*peer, LinkNews::Notice(body.as_slice().into()));
@@ -237,22 +262,23 @@ impl Network {
 
     /// Through which relay a peer is reached.
     pub fn relay_of(&self, peer: &Peer) -> Origin {
-        match (&peer.bundle, peer.relays.first()) {
+        match peer.relays.first() {
             // The side that joined goes where the other one is.
-            (Some(_), Some(relay)) => relay.clone(),
+            Some(relay) if peer.joined => relay.clone(),
             _ => self.0.home.clone(),
         }
     }
 
-    /// Names a peer at its relay, so that a link to it comes up whenever both are there.
-    pub fn add_peer(&self, peer: &Peer) {
+    /// Names a peer at its relay, so that a link to it comes up whenever both are there. One whose bundle cannot be read is left alone.
+    pub fn add_peer(&self, peer: &Peer, secrets: PairSecrets) {
         let origin = self.relay_of(peer);
         let side = match &peer.bundle {
             Some(bundle) => Side::Initiator(bundle.clone()),
+            None if peer.joined => return,
             None => Side::Responder,
         };
         let named = self.connect(&origin).map_err(|trouble| trouble.what).and_then(|handle| {
-            let peer = happy_link::Peer { record: peer.record.clone(), side };
+            let peer = happy_link::Peer { record: peer.record.clone(), side, secrets };
             handle.add_peer(peer).map_err(|error| error.to_string())
         });
         match named {
@@ -293,6 +319,44 @@ impl Network {
         if !in_use && let Some(relay) = state.relays.remove(origin) {
             tokio::spawn(async move { relay.handle.shutdown().await });
         }
+    }
+
+    /// From now on this machine answers for these, the newest last.
+    pub fn set_prekeys(&self, prekeys: Vec<SignedPrekey>) {
+        let mut state = self.state();
+        for relay in state.relays.values() {
+            relay.handle.set_prekeys(prekeys.clone());
+        }
+        state.prekeys = prekeys;
+    }
+
+    /// Waits until handshakes have left something to be stored, and gives it.
+    pub async fn to_be_kept(&self) -> ToKeep {
+        loop {
+            let keep = self.0.keep.notified();
+            let found = std::mem::take(&mut *self.to_keep());
+            if found != ToKeep::default() {
+                return found;
+            }
+            keep.await;
+        }
+    }
+
+    /// What the handshake of a session has left, unless there was another since.
+    pub fn pair_secrets(&self, peer: &DeviceId, session: &[u8; 16]) -> Option<PairSecrets> {
+        self.handle_of(peer)?.pair_secrets(peer, session)
+    }
+
+    /// It is on the disk.
+    pub fn pair_secrets_stored(&self, peer: &DeviceId, session: &[u8; 16]) {
+        if let Some(handle) = self.handle_of(peer) {
+            handle.pair_secrets_stored(peer, session);
+        }
+    }
+
+    /// What the next handshake with a machine that was joined begins with.
+    pub fn bundle(&self, peer: &DeviceId) -> Option<Bundle> {
+        self.handle_of(peer)?.bundle(peer)
     }
 
     /// The devices to which a link is up.
@@ -475,6 +539,10 @@ impl Network {
 
     fn handle_of(&self, peer: &DeviceId) -> Option<Handle> {
         self.state().handle_of(peer)
+    }
+
+    fn to_keep(&self) -> MutexGuard<'_, ToKeep> {
+        self.0.to_keep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -78,8 +78,8 @@ impl Pairing {
         let clock = Clock::start();
         let role = service::statement_role(params.role);
         let one_time_prekey = OneTimePrekey::generate(&mut random(), random_id());
-        let key = daemon.key();
-        let bundle = Bundle::new(&key.identity, &key.prekey, Some(&one_time_prekey));
+        let (identity, signed_prekey) = (daemon.identity().clone(), daemon.prekeys().newest().clone());
+        let bundle = Bundle::new(&identity, &signed_prekey, Some(&one_time_prekey));
         let expires = unix_seconds() + clock.real(INVITATION_LIFETIME).as_secs();
         let expires = u32::try_from(expires).unwrap_or(u32::MAX);
         let invitation = Invitation::new(&mut random(), role, expires, bundle.hash());
@@ -98,8 +98,8 @@ impl Pairing {
         };
         let host = Host::new(
             HostConfig {
-                identity: key.identity.clone(),
-                signed_prekey: key.prekey.clone(),
+                identity,
+                signed_prekey,
                 one_time_prekey,
                 invitation,
                 relays: origins.clone(),
@@ -317,12 +317,9 @@ impl Task {
 
     fn store(&self, peer: &PairedPeer) -> bool {
         let device = peer.identity.device_id();
-        // The guard is gone before the network is told: nothing is locked across two of our own locks.
-        let stored = self.daemon.roster().add(peer);
-        match stored {
-            Ok(added) => {
+        match self.daemon.paired(peer) {
+            Ok(_) => {
                 tracing::info!(device = %device.short(), role = %peer.role, "a device was paired");
-                self.daemon.network().add_peer(&added);
                 let role = service::role(peer.role);
                 self.enter(PairState::Paired { device: device.to_string(), name: peer.name.clone(), role });
                 self.daemon.tell_devices();

@@ -30,6 +30,7 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         Event::Presence { peer, here } => tracing::debug!(peer = %peer.short(), here, "presence"),
         Event::LinkUp { peer, resumed, same_life } => {
             tracing::info!(peer = %peer.short(), resumed, same_life, "link up");
+            daemon.doubts().believed(&peer);
             if !resumed {
                 next_session(daemon, peer);
             }
@@ -40,6 +41,7 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
             daemon.tell_devices();
         }
         Event::Refused { peer, reason } => refused(daemon, peer, reason),
+        Event::StaleDevice { peer } => stale(daemon, peer),
         Event::Packet { from, via_rendezvous: true, bytes } => daemon.pairing().packet(from, bytes),
         Event::Packet { from, .. } => tracing::debug!(from = %from.short(), "a pairing packet outside of a rendezvous"),
         Event::Undelivered { to, reason } => tracing::debug!(to = %to.short(), ?reason, "a packet was not delivered"),
@@ -51,8 +53,9 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         }
         // What runs is finished; the caller just does not wait for it.
         Event::Cancelled { .. } => {}
-        // Answers reach their callers by themselves, notices and room to write the network.
+        // Answers reach their callers by themselves; the rest is taken by the network.
         Event::Answer { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
+        Event::PairSecrets { .. } | Event::NewBundle { .. } => {}
         Event::Opened { peer, session, channel, label, .. } => {
             let channel = ChannelName::of(session, channel);
             let opened = match daemon.caller(peer).filter(|caller| caller.role().is_some()) {
@@ -97,15 +100,35 @@ fn next_session(daemon: &Daemon, peer: DeviceId) {
 
 /// A machine refuses this one, signed by itself.
 fn refused(daemon: &Arc<Daemon>, peer: DeviceId, reason: RefusalReason) {
-    tracing::warn!(peer = %peer.short(), ?reason, "a machine refuses this one");
-    if reason != RefusalReason::Revoked {
-        return;
+    match reason {
+        RefusalReason::Revoked => {
+            tracing::warn!(peer = %peer.short(), "a machine has removed this one");
+            daemon.run_once(move |daemon| daemon.was_removed_by(peer));
+        }
+        RefusalReason::UnknownSecret => {
+            if daemon.doubts().not_believed(peer) {
+                tracing::warn!(
+                    peer = %peer.short(),
+                    "a machine does not know the keys of this one any more: this home was restored from an old copy, or somebody else has used a \
+                     copy of it; it has to be joined again, and if a copy is in strange hands, this machine must be removed there"
+                );
+            }
+            daemon.tell_devices();
+        }
+        reason => tracing::warn!(peer = %peer.short(), ?reason, "a machine refuses this one"),
     }
-    if let Err(trouble) = daemon.roster().removed_by(&peer) {
-        tracing::error!(%trouble, "that this machine was removed cannot be noted");
+}
+
+/// Somebody came as a device of this machine, with keys that are not known.
+fn stale(daemon: &Arc<Daemon>, peer: DeviceId) {
+    if daemon.doubts().strange(peer, crate::store::unix_ms()) {
+        tracing::warn!(
+            peer = %peer.short(),
+            "somebody came as this device with keys that it does not have any more: it was restored from an old copy, or a copy of it is in \
+             strange hands; if it cannot connect, look at it, then pair it again or remove it"
+        );
+        daemon.tell_devices();
     }
-    daemon.network().remove_peer(&peer);
-    daemon.tell_devices();
 }
 
 /// Tells everybody what happens to sessions.

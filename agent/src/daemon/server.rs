@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::daemon::Daemon;
-use crate::daemon::local::{self, LocalRequest};
+use crate::daemon::local::{self, LocalRequest, PairAgain};
 use crate::daemon::proxy;
 use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello};
 use crate::service::{CallName, Caller, Line, Who};
@@ -136,7 +136,23 @@ fn read_hello(body: &[u8]) -> Result<Hello, CallError> {
 }
 
 fn find(daemon: &Daemon, hello: Hello) -> Result<Option<crate::store::Peer>, CallError> {
-    hello.target.map(|target| daemon.roster().find_machine(&target)).transpose()
+    let Some(target) = hello.target else { return Ok(None) };
+    let peer = daemon.roster().find_machine(&target)?;
+    let why = match daemon.must_pair_again(&peer.device) {
+        None => return Ok(Some(peer)),
+        Some(PairAgain::NoKeys) => {
+            format!(
+                "`{}` was paired with an older version, or the keys for it are lost: it has to be paired again",
+                peer.name
+            )
+        }
+        Some(PairAgain::NotBelieved) => format!(
+            "`{}` does not know the keys of this machine any more: this home was restored from an old copy, or somebody else has used \
+             a copy of it. It has to be paired again; if a copy may be in strange hands, remove this machine there first",
+            peer.name
+        ),
+    };
+    Err(CallError::new(ErrorCode::Failed, why))
 }
 
 async fn say(writer: &mut OwnedWriteHalf, greeting: &Greeting) -> io::Result<()> {
@@ -236,6 +252,7 @@ fn malformed() -> io::Error {
 }
 
 async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
+    let mut again = false;
     let body = match LocalRequest::parse(&body) {
         Err(error) => happy_rpc::refusal(&error),
         Ok(request) => match request {
@@ -245,6 +262,12 @@ async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
             LocalRequest::PairCancel(_) => local::answer(&Ok(daemon.pairing().cancel().await)),
             LocalRequest::Join(params) => local::answer(&daemon.join(params).await),
             LocalRequest::Machines(_) => local::answer(&Ok(daemon.machines())),
+            LocalRequest::Devices(_) => local::answer(&Ok(daemon.devices())),
+            LocalRequest::RevokeAll(_) => {
+                let renewed = daemon.revoke_all().await;
+                again = renewed.is_ok();
+                local::answer(&renewed.map(|device| local::Renewed { device: device.to_string() }))
+            }
             LocalRequest::Status(_) => local::answer(&Ok(daemon.status().await)),
             LocalRequest::Stop(_) => {
                 daemon.stop();
@@ -253,4 +276,7 @@ async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
         },
     };
     let _ = out.send((socket::CALLS, CallMessage::Response { id, body: &body }.to_vec())).await;
+    if again {
+        daemon.start_again();
+    }
 }

@@ -91,7 +91,7 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
     match request {
         Request::MachineInfo(_) => MachineInfo::answer(&Ok(machine_info(daemon, role))),
         Request::DeviceList(_) => DeviceList::answer(&Ok(devices(daemon, caller.device()))),
-        Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device)),
+        Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device).await),
         Request::SessionList(_) => SessionList::answer(&Ok(daemon.sessions().list().await)),
         Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
         Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, session, params).await),
@@ -133,10 +133,10 @@ async fn resize(caller: &Caller, params: TerminalResize) -> Result<Done, CallErr
     Ok(Done {})
 }
 
-fn revoke(caller: &Arc<Caller>, device: &str) -> Result<Done, CallError> {
+async fn revoke(caller: &Arc<Caller>, device: &str) -> Result<Done, CallError> {
     let device: DeviceId =
         device.parse().map_err(|_| CallError::new(ErrorCode::Malformed, "that is not a device id"))?;
-    caller.daemon().revoke(device)?;
+    caller.daemon().revoke(device).await?;
     Ok(Done {})
 }
 

@@ -2,7 +2,9 @@
 //!
 //! | file | what | secret |
 //! |---|---|---|
-//! | `access.key` | identity and signed prekey ([`AccessKey`]) | yes, 0600 |
+//! | `access.key` | identity ([`AccessKey`]) | yes, 0600 |
+//! | `prekeys` | signed prekeys ([`Prekeys`]) | yes, 0600 |
+//! | `pair.secrets` | what is shared with each device ([`PairSecretsFile`]) | yes, 0600 |
 //! | `settings.json` | what a person chose ([`Settings`]) | no |
 //! | `membership.log` | the signed statements ([`Roster`]) | no |
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
@@ -14,8 +16,12 @@
 
 pub mod file;
 mod key;
+mod lines;
 mod lock;
 mod log;
+mod pair_secrets;
+mod peers;
+mod prekeys;
 mod relay_keys;
 mod roster;
 mod settings;
@@ -30,8 +36,11 @@ use rand_core::UnwrapErr;
 pub use key::AccessKey;
 pub use lock::DaemonLock;
 pub use log::{LogFile, MAX_LOG};
+pub use pair_secrets::PairSecretsFile;
+pub use peers::Peer;
+pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
 pub use relay_keys::{RelayKey, RelayKeys};
-pub use roster::{MemberEntry, Peer, Roster};
+pub use roster::{MemberEntry, Roster};
 pub use settings::{API_PORT, RELAY_PORT, Settings};
 pub use state::DaemonState;
 
@@ -108,9 +117,19 @@ impl Home {
         &self.root
     }
 
-    /// The secrets.
+    /// Who this machine is.
     pub fn access_key(&self) -> PathBuf {
         self.root.join("access.key")
+    }
+
+    /// The signed prekeys.
+    pub fn prekeys(&self) -> PathBuf {
+        self.root.join("prekeys")
+    }
+
+    /// What is shared with each device.
+    pub fn pair_secrets(&self) -> PathBuf {
+        self.root.join("pair.secrets")
     }
 
     /// The daemon's socket.
@@ -151,6 +170,11 @@ impl Home {
     /// The signed statements.
     pub fn membership(&self) -> PathBuf {
         self.root.join("membership.log")
+    }
+
+    /// Where the signed statements of an identity go that this machine has given up.
+    pub fn old_membership(&self, device: &happy_crypto::DeviceId) -> PathBuf {
+        self.root.join(format!("membership.{}.log", device.short()))
     }
 
     /// How devices are reached.

@@ -10,34 +10,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use happy_crypto::{Bundle, DeviceId, Identity, IdentityRecord, safety_number};
-use happy_pairing::{Change, Membership, NextStatement, Origin, PairedPeer, Role, Statement};
+use happy_crypto::{Bundle, DeviceId, Identity, safety_number};
+use happy_pairing::{Change, Membership, NextStatement, PairedPeer, Role, Statement};
 use happy_rpc::{CallError, ErrorCode};
-use serde::{Deserialize, Serialize};
 
+use crate::store::peers::{self, Peer};
 use crate::store::{Home, file, unix_seconds};
 use crate::trouble::Trouble;
-
-/// How a device is reached.
-#[derive(Clone)]
-pub struct Peer {
-    /// Its id.
-    pub device: DeviceId,
-    /// Its keys.
-    pub record: IdentityRecord,
-    /// Its name here.
-    pub name: String,
-    /// What this machine is there.
-    pub my_role: Role,
-    /// What a new handshake begins with; this machine joined that one if there is one.
-    pub bundle: Option<Bundle>,
-    /// The relays through which it can be reached; the first is the one it was joined through.
-    pub relays: Vec<Origin>,
-    /// It has told this machine, signed, that it removed it.
-    pub removed_us: bool,
-    /// What it was let in as by an invitation of this machine; none when this machine has only joined it.
-    pub let_in: Option<Role>,
-}
 
 /// A member, or one that was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,22 +46,8 @@ pub struct Roster {
     members: BTreeMap<DeviceId, MemberEntry>,
     /// The end of the log on the disk is not what it should be, so nothing may be written behind it.
     torn: bool,
-}
-
-/// A line of `peers.json`.
-#[derive(Serialize, Deserialize)]
-struct StoredPeer {
-    identity: String,
-    name: String,
-    my_role: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bundle: Option<String>,
-    #[serde(default)]
-    relays: Vec<String>,
-    #[serde(default)]
-    removed_us: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    let_in: Option<String>,
+    /// Its identity is not this machine's any more.
+    given_up: bool,
 }
 
 impl Roster {
@@ -93,9 +58,17 @@ impl Roster {
     pub fn open(home: &Home, me: &Identity) -> Result<Roster, Trouble> {
         let (log_path, peers_path) = (home.membership(), home.peers());
         let log = open_log(&log_path, me.device_id())?;
-        let peers = open_peers(&peers_path)?;
-        let mut roster =
-            Roster { me: me.clone(), log, log_path, peers_path, peers, members: BTreeMap::new(), torn: false };
+        let peers = peers::open(&peers_path)?;
+        let mut roster = Roster {
+            me: me.clone(),
+            log,
+            log_path,
+            peers_path,
+            peers,
+            members: BTreeMap::new(),
+            torn: false,
+            given_up: false,
+        };
         roster.resolve();
         Ok(roster)
     }
@@ -124,7 +97,9 @@ impl Roster {
                     record: member.record,
                     name: String::new(),
                     my_role: Role::Machine,
+                    joined: false,
                     bundle: None,
+                    unread_bundle: None,
                     relays: Vec::new(),
                     removed_us: false,
                     let_in: None,
@@ -168,6 +143,11 @@ impl Roster {
         entry_is_current(&self.members, device)
     }
 
+    /// A current member.
+    pub fn peer(&self, device: &DeviceId) -> Option<&Peer> {
+        self.peers.get(device).filter(|peer| self.is_member(&peer.device))
+    }
+
     /// Whether a device was removed from here.
     pub fn is_removed(&self, device: &DeviceId) -> bool {
         self.log.is_removed(device)
@@ -185,7 +165,7 @@ impl Roster {
 
     /// The peers that are machines: those that this one has joined, and those that are members as machines.
     pub fn machines(&self) -> Vec<Peer> {
-        let is_machine = |peer: &Peer| peer.bundle.is_some() || self.role_of(&peer.device) == Some(Role::Machine);
+        let is_machine = |peer: &Peer| peer.joined || self.role_of(&peer.device) == Some(Role::Machine);
         self.peers().into_iter().filter(is_machine).collect()
     }
 
@@ -198,6 +178,10 @@ impl Roster {
         let mut fitting: Vec<_> = machines.iter().filter(|peer| peer.name == wanted).collect();
         if fitting.is_empty() && !wanted.is_empty() {
             fitting = machines.iter().filter(|peer| peer.device.to_string().starts_with(wanted)).collect();
+        }
+        if fitting.iter().any(|peer| !peer.removed_us) {
+            // A machine with new keys has the name of the one that it was.
+            fitting.retain(|peer| !peer.removed_us);
         }
         match fitting.as_slice() {
             [] => {
@@ -236,7 +220,9 @@ impl Roster {
             record: paired.identity.clone(),
             name: paired.name.clone(),
             my_role: paired.my_role,
+            joined: paired.bundle.is_some(),
             bundle: paired.bundle.clone(),
+            unread_bundle: None,
             relays: paired.relays.clone(),
             removed_us: false,
             let_in,
@@ -261,15 +247,46 @@ impl Roster {
         }
     }
 
-    /// Removes a device for good. When this returns, the statement is on the disk.
+    /// Removes devices for good. When this returns, the statements are on the disk.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn remove(&mut self, device: DeviceId) -> Result<(), Trouble> {
-        let statement = Statement::sign(&self.me, &self.log.next(), unix_seconds(), Change::Remove { subject: device });
-        self.append(&[statement])?;
+    /// When they cannot be written.
+    pub fn remove(&mut self, devices: &[DeviceId]) -> Result<(), Trouble> {
+        let (mut next, now) = (self.log.next(), unix_seconds());
+        let mut statements = Vec::with_capacity(devices.len());
+        for device in devices {
+            let statement = Statement::sign(&self.me, &next, now, Change::Remove { subject: *device });
+            next = NextStatement::after(&statement);
+            statements.push(statement);
+        }
+        self.append(&statements)?;
         self.resolve();
         Ok(())
+    }
+
+    /// A machine that this one has joined has a new bundle.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is known until the daemon ends all the same.
+    pub fn renew_bundle(&mut self, device: &DeviceId, bundle: Bundle) -> Result<(), Trouble> {
+        let Some(peer) = self.peers.get_mut(device).filter(|peer| peer.joined) else { return Ok(()) };
+        (peer.bundle, peer.unread_bundle) = (Some(bundle), None);
+        self.write_peers()
+    }
+
+    /// Ends, for an identity that is given up: the log is put aside under that name, the rest is deleted, and nothing is written any more.
+    ///
+    /// # Errors
+    /// When a file cannot be moved or deleted.
+    pub fn put_aside(&mut self, name: &std::path::Path) -> Result<(), Trouble> {
+        self.given_up = true;
+        let gone = |done: io::Result<()>, path: &std::path::Path| match done {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Trouble::file("put aside", path, &error)),
+            _ => Ok(()),
+        };
+        gone(std::fs::rename(&self.log_path, name), &self.log_path)?;
+        gone(std::fs::remove_file(&self.peers_path), &self.peers_path)?;
+        file::sync_folder_of(name).map_err(|error| Trouble::file("put aside", name, &error))
     }
 
     /// Notes that a machine has removed this one.
@@ -287,6 +304,9 @@ impl Roster {
     /// Appends statements: checked on a copy, written, synced, and only then true. What others say is kept as their word and never
     /// stands in the way.
     fn append(&mut self, statements: &[Statement]) -> Result<(), Trouble> {
+        if self.given_up {
+            return Err(Trouble::new("This machine has new keys.", "Restart the daemon."));
+        }
         if self.torn {
             return Err(Trouble::new(
                 "The membership of this machine cannot be changed: an earlier change was written in part.",
@@ -331,8 +351,10 @@ impl Roster {
     }
 
     fn write_peers(&self) -> Result<(), Trouble> {
-        let stored: Vec<_> = self.peers.values().map(StoredPeer::of).collect();
-        file::replace(&self.peers_path, &serde_json::to_vec_pretty(&stored).unwrap_or_default(), file::PRIVATE)
+        if self.given_up {
+            return Err(Trouble::new("This machine has new keys.", "Restart the daemon."));
+        }
+        peers::write(&self.peers_path, &self.peers)
     }
 }
 
@@ -381,67 +403,19 @@ fn is_cut(rest: &[u8]) -> bool {
     }
 }
 
-fn damaged(path: &std::path::Path, what: &str) -> Trouble {
+pub(super) fn damaged(path: &std::path::Path, what: &str) -> Trouble {
     Trouble::new(
         format!("The file {} is damaged: {what}.", path.display()),
         "Restore it from a backup; or move it and access.key aside, and pair every device again.",
     )
 }
 
-fn open_peers(path: &std::path::Path) -> Result<BTreeMap<DeviceId, Peer>, Trouble> {
-    let Some(bytes) = file::read(path)? else { return Ok(BTreeMap::new()) };
-    let stored: Vec<StoredPeer> = serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
-    let read = |stored: StoredPeer| stored.read().map(|peer| (peer.device, peer));
-    stored.into_iter().map(read).collect::<Option<_>>().ok_or_else(|| damaged(path, "an entry cannot be read"))
-}
-
-impl StoredPeer {
-    fn of(peer: &Peer) -> StoredPeer {
-        StoredPeer {
-            identity: hex(peer.record.as_bytes()),
-            name: peer.name.clone(),
-            my_role: peer.my_role.to_string(),
-            bundle: peer.bundle.as_ref().map(|bundle| hex(bundle.as_bytes())),
-            relays: peer.relays.iter().map(ToString::to_string).collect(),
-            removed_us: peer.removed_us,
-            let_in: peer.let_in.map(|role| role.to_string()),
-        }
-    }
-
-    fn read(self) -> Option<Peer> {
-        let record = IdentityRecord::decode(&unhex(&self.identity)?).ok()?;
-        Some(Peer {
-            device: record.device_id(),
-            record,
-            name: self.name,
-            my_role: self.my_role.parse().ok()?,
-            bundle: match self.bundle {
-                Some(bundle) => Some(Bundle::decode(&unhex(&bundle)?).ok()?),
-                None => None,
-            },
-            relays: self.relays.iter().map(|relay| Origin::parse(relay)).collect::<Result<_, _>>().ok()?,
-            removed_us: self.removed_us,
-            let_in: match self.let_in {
-                Some(role) => Some(role.parse().ok()?),
-                None => None,
-            },
-        })
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?);
-    text.as_bytes().chunks(2).map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use happy_pairing::Origin;
+
     use super::*;
+    use crate::store::peers::hex;
     use crate::store::random;
 
     struct World {
@@ -470,6 +444,7 @@ mod tests {
             my_role: Role::Machine,
             bundle: None,
             relays: vec![Origin::parse("http://127.0.0.1:9").unwrap()],
+            secret: happy_crypto::handshake::PairSecret::from_bytes(&[1; 40]).unwrap(),
             theirs: Statement::sign(other, &NextStatement::FIRST, 1, add(me, Role::Machine)),
             mine: Statement::sign(me, &roster.next(), 1, add(other, Role::Operator)),
         }
@@ -482,7 +457,7 @@ mod tests {
         let mut roster = Roster::open(&world.home, &world.me).unwrap();
         roster.add(&paired(&world.me, &roster, &phone, "phone")).unwrap();
         roster.add(&paired(&world.me, &roster, &laptop, "laptop")).unwrap();
-        roster.remove(phone.device_id()).unwrap();
+        roster.remove(&[phone.device_id()]).unwrap();
         for roster in [roster, Roster::open(&world.home, &world.me).unwrap()] {
             assert_eq!(roster.role_of(&laptop.device_id()), Some(Role::Operator));
             assert_eq!(roster.role_of(&phone.device_id()), None);
@@ -557,7 +532,7 @@ mod tests {
         for roster in [&roster, &Roster::open(&world.home, &world.me).unwrap()] {
             assert_eq!(roster.role_of(&device), Some(Role::Operator), "what the invitation gave stays");
         }
-        roster.remove(device).unwrap();
+        roster.remove(&[device]).unwrap();
         assert_eq!((roster.role_of(&device), roster.is_member(&device)), (None, false));
     }
 
@@ -587,6 +562,52 @@ mod tests {
         assert!(!world.home.membership().exists());
         let mut roster = Roster::open(&world.home, &world.me).unwrap();
         roster.add(&paired(&world.me, &roster, &other, "phone")).unwrap();
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_read_is_kept_and_harms_nobody_else() {
+        let world = world();
+        let other = Identity::generate(&mut random());
+        let device = other.device_id();
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&joined(&world.me, &roster, &other, "desk")).unwrap();
+        let text = std::fs::read_to_string(world.home.peers()).unwrap();
+        let bundle = roster.find_machine("desk").unwrap().bundle.unwrap();
+        let stored = hex(bundle.as_bytes());
+        // As a version with another suite has written it.
+        let old = format!("0101{}", &stored[4..]);
+        assert_ne!(old, stored);
+        std::fs::write(world.home.peers(), text.replace(&stored, &old)).unwrap();
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        let peer = roster.find_machine("desk").unwrap();
+        assert!(peer.joined && peer.bundle.is_none());
+        assert_eq!(roster.role_of(&device), None, "it is a machine that was joined, still");
+        roster.removed_by(&device).unwrap();
+        assert!(std::fs::read_to_string(world.home.peers()).unwrap().contains(&old), "it is kept as it was");
+        roster.renew_bundle(&device, bundle).unwrap();
+        let peers = Roster::open(&world.home, &world.me).unwrap().peers();
+        assert!(peers[0].bundle.is_some());
+    }
+
+    #[test]
+    fn all_can_be_removed_in_one_step_and_the_log_put_aside() {
+        let world = world();
+        let (phone, laptop) = (Identity::generate(&mut random()), Identity::generate(&mut random()));
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        roster.add(&paired(&world.me, &roster, &phone, "phone")).unwrap();
+        roster.add(&paired(&world.me, &roster, &laptop, "laptop")).unwrap();
+        roster.remove(&[phone.device_id(), laptop.device_id()]).unwrap();
+        let mut roster = Roster::open(&world.home, &world.me).unwrap();
+        assert_eq!((roster.removed().len(), roster.peers().len()), (2, 0));
+        let aside = world.home.old_membership(&world.me.device_id());
+        roster.put_aside(&aside).unwrap();
+        assert!(roster.add(&paired(&world.me, &roster, &phone, "phone")).is_err());
+        assert!(aside.exists() && !world.home.membership().exists() && !world.home.peers().exists());
+        assert!(Roster::open(&world.home, &world.me).unwrap().members().is_empty());
+        // What a crash in between leaves is the log of another identity: nobody is a member by it.
+        std::fs::rename(&aside, world.home.membership()).unwrap();
+        let roster = Roster::open(&world.home, &Identity::generate(&mut random())).unwrap();
+        assert!(roster.members().is_empty() && roster.peers().is_empty());
     }
 
     #[test]

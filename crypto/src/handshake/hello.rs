@@ -1,7 +1,7 @@
 //! The first message.
 
 use crate::{
-    DecodeError, DeviceId, IdentityRecord, SUITE, VERSION, agreement::AgreementKey, labelled_hash, reader::Reader,
+    DecodeError, DeviceId, IdentityRecord, SUITE, VERSION, agreement::AgreementKey, kem, labelled_hash, reader::Reader,
 };
 
 use super::MAX_CONTEXT;
@@ -30,8 +30,10 @@ pub struct HelloView<'a> {
     initiator: IdentityRecord,
     responder: DeviceId,
     ephemeral: AgreementKey,
+    kem_key: &'a [u8; kem::KEY],
     signed_prekey_id: u32,
     one_time_prekey_id: u32,
+    secret_name: [u8; 8],
     life: [u8; 16],
     context: &'a [u8],
     without_mac: &'a [u8],
@@ -54,12 +56,11 @@ impl<'a> HelloView<'a> {
         let initiator: &[u8; IdentityRecord::LEN] = reader.array()?;
         let responder = DeviceId::from_bytes(*reader.array()?);
         let ephemeral = AgreementKey::decode(reader.array()?)?;
+        let kem_key = reader.array()?;
         let signed_prekey_id = reader.u32()?;
         let one_time_prekey_id = reader.u32()?;
+        let secret_name = *reader.array()?;
         let life = *reader.array()?;
-        if !reader.bytes16()?.is_empty() {
-            return Err(DecodeError::Field("KEM ciphertext"));
-        }
         let context = reader.bytes16()?;
         if context.len() > MAX_CONTEXT {
             return Err(DecodeError::Field("context"));
@@ -71,8 +72,10 @@ impl<'a> HelloView<'a> {
             initiator: IdentityRecord::decode(initiator)?,
             responder,
             ephemeral,
+            kem_key,
             signed_prekey_id,
             one_time_prekey_id,
+            secret_name,
             life,
             context,
             without_mac: &hello[..hello.len() - mac_1.len()],
@@ -116,6 +119,12 @@ impl<'a> HelloView<'a> {
         self.one_time_prekey_id
     }
 
+    /// Which pair secret was used; zeros for an invitation.
+    #[must_use]
+    pub fn secret_name(&self) -> [u8; 8] {
+        self.secret_name
+    }
+
     /// For a pairing the origin that the initiator used; empty for a link.
     #[must_use]
     pub fn context(&self) -> &'a [u8] {
@@ -124,6 +133,10 @@ impl<'a> HelloView<'a> {
 
     pub(super) fn ephemeral(&self) -> &AgreementKey {
         &self.ephemeral
+    }
+
+    pub(super) fn kem_key(&self) -> &'a [u8; kem::KEY] {
+        self.kem_key
     }
 
     pub(super) fn without_mac(&self) -> &'a [u8] {
@@ -141,8 +154,10 @@ pub(super) struct HelloFields<'a> {
     pub initiator: &'a IdentityRecord,
     pub responder: DeviceId,
     pub ephemeral: &'a AgreementKey,
+    pub kem_key: &'a [u8; kem::KEY],
     pub signed_prekey_id: u32,
     pub one_time_prekey_id: u32,
+    pub secret_name: [u8; 8],
     pub life: &'a [u8; 16],
     /// At most [`MAX_CONTEXT`] bytes.
     pub context: &'a [u8],
@@ -156,10 +171,11 @@ impl HelloFields<'_> {
             &self.initiator.as_bytes()[..],
             self.responder.as_bytes(),
             self.ephemeral.as_bytes(),
+            self.kem_key,
             &self.signed_prekey_id.to_be_bytes(),
             &self.one_time_prekey_id.to_be_bytes(),
+            &self.secret_name,
             self.life,
-            &0_u16.to_be_bytes(), // the KEM ciphertext of suite 2
             &context_length.to_be_bytes(),
             self.context,
         ]

@@ -8,12 +8,13 @@ use x25519_dalek::StaticSecret;
 use crate::{
     Bundle, HandshakeError, Identity, IdentityRecord, Ratchet,
     agreement::{self, AgreementKey, agree},
+    kem::KemSecret,
     reader::Reader,
     secret::ChainSecret,
 };
 
 use super::{
-    CONFIRM_LEN, Established, MAX_CONTEXT, Purpose, WELCOME_LEN, check_purpose,
+    CONFIRM_LEN, Established, MAX_CONTEXT, Shared, WELCOME_LEN,
     hello::{HelloFields, hello_hash},
     key_schedule::{HelloKeys, SessionKeys, prefix, same, session_id, transcript_1, transcript_2},
 };
@@ -22,7 +23,9 @@ use super::{
 pub struct Initiator {
     identity_secret: StaticSecret,
     pub(super) ephemeral: StaticSecret,
+    pub(super) kem_secret: KemSecret,
     chain_secret: ChainSecret,
+    secret_number: u64,
     t1: [u8; 32],
     mac_1: [u8; 32],
     peer: IdentityRecord,
@@ -30,20 +33,18 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Begins a handshake and returns the Hello to send. `psk` is the key of the invitation, for a pairing and only there.
+    /// Begins a handshake and returns the Hello to send. `life` is this device's own life nonce.
     ///
     /// # Errors
-    /// When the bundle is this device's own, the context is too long, purpose and psk do not fit, or a key of the bundle is weak.
+    /// When the bundle is this device's own, the context is too long, or a key of the bundle is weak.
     pub fn start(
         rng: &mut impl CryptoRng,
         me: &Identity,
         peer: &Bundle,
-        purpose: Purpose,
+        shared: Shared<'_>,
         life: [u8; 16],
         context: &[u8],
-        psk: Option<&[u8; 32]>,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
-        check_purpose(purpose, psk)?;
         if context.len() > MAX_CONTEXT {
             return Err(HandshakeError::ContextTooLong);
         }
@@ -51,14 +52,17 @@ impl Initiator {
             return Err(HandshakeError::Reflected);
         }
         let ephemeral = agreement::generate(rng);
+        let kem_secret = KemSecret::generate(rng);
         let one_time = peer.one_time_prekey();
         let mut hello = HelloFields {
-            purpose,
+            purpose: shared.purpose(),
             initiator: me.record(),
             responder: peer.identity().device_id(),
             ephemeral: &AgreementKey::of(&ephemeral),
+            kem_key: &kem_secret.public(),
             signed_prekey_id: peer.signed_prekey_id(),
             one_time_prekey_id: one_time.map_or(0, |(id, _)| *id),
+            secret_name: shared.name(),
             life: &life,
             context,
         }
@@ -69,13 +73,15 @@ impl Initiator {
         let dh2 = agree(&ephemeral, &peer.identity().agreement_key())?;
         let dh3 = agree(&ephemeral, peer.signed_prekey())?;
         let dh4 = one_time.map(|(_, key)| agree(&ephemeral, key)).transpose()?;
-        let keys = HelloKeys::derive([&dh1, &dh2, &dh3], dh4.as_ref(), psk, &t1);
+        let keys = HelloKeys::derive([&dh1, &dh2, &dh3], dh4.as_ref(), shared.key(), &t1);
         hello.extend_from_slice(&keys.mac_1);
 
         let initiator = Self {
             identity_secret: me.agreement().clone(),
             ephemeral,
+            kem_secret,
             chain_secret: keys.chain_secret,
+            secret_number: shared.number(),
             t1,
             mac_1: keys.mac_1,
             peer: peer.identity().clone(),
@@ -93,8 +99,10 @@ impl Initiator {
         reader.version_and_suite()?;
         let echo: &[u8; 16] = reader.array()?;
         let ephemeral = reader.array()?;
+        let kem_ciphertext = reader.array()?;
         let ratchet_key = reader.array()?;
         let life = *reader.array()?;
+        let reply = reader.u8()?;
         let mac_2 = reader.array()?;
         reader.finish()?;
         if *echo != prefix(&self.t1) {
@@ -106,7 +114,8 @@ impl Initiator {
         let t2 = transcript_2(&self.t1, &self.mac_1, &welcome[..WELCOME_LEN - 32]);
         let dh5 = agree(&self.ephemeral, &ephemeral)?;
         let dh6 = agree(&self.identity_secret, &ephemeral)?;
-        let keys = SessionKeys::derive(&self.chain_secret, &dh5, &dh6, &t2);
+        let kem = self.kem_secret.decapsulate(kem_ciphertext);
+        let keys = SessionKeys::derive(&self.chain_secret, &dh5, &dh6, &kem, &t2);
         if !same(&keys.mac_2(&t2), mac_2) {
             return Err(HandshakeError::NotAuthentic);
         }
@@ -123,7 +132,9 @@ impl Initiator {
         let mut confirm = Vec::with_capacity(CONFIRM_LEN);
         confirm.extend_from_slice(&prefix(&t2));
         confirm.extend_from_slice(&keys.mac_3(&t2, mac_2));
-        Ok((Established::new(session_id, self.peer.clone(), life, ratchet, keys.exporter), confirm))
+        let established =
+            Established::new(session_id, self.peer.clone(), (life, reply), ratchet, self.secret_number, keys.exporter);
+        Ok((established, confirm))
     }
 
     /// Whether a Welcome names this handshake. It says nothing about whether the Welcome is genuine.

@@ -8,7 +8,7 @@ use crate::{
     IdentityRecord,
     agreement::AgreementKey,
     labelled_hash,
-    secret::{ChainSecret, ConfirmKey, Exporter, HeaderKey, HelloKey, RootKey, Secret32},
+    secret::{ChainSecret, ConfirmKey, Exporter, HeaderKey, HelloKey, KemShared, RootKey, Secret32},
     suite::{expand, extract, hmac},
 };
 
@@ -40,13 +40,12 @@ impl HelloKeys {
     pub fn derive(
         agreements: [&SharedSecret; 3],
         fourth: Option<&SharedSecret>,
-        psk: Option<&[u8; 32]>,
+        psk: &[u8; 32],
         t1: &[u8; 32],
     ) -> Self {
         let [dh1, dh2, dh3] = agreements.map(|dh| &dh.as_bytes()[..]);
         let dh4 = fourth.map_or(&[][..], |dh| dh.as_bytes());
-        let psk = psk.unwrap_or(&[0; 32]);
-        // prk1 = Extract(salt = 32 zeros, ikm = 32 × 0xFF ‖ DH1 ‖ DH2 ‖ DH3 ‖ [DH4] ‖ [KEM secret] ‖ psk)
+        // prk1 = Extract(salt = 32 zeros, ikm = 32 × 0xFF ‖ DH1 ‖ DH2 ‖ DH3 ‖ [DH4] ‖ psk)
         let prk1 = extract(&[0; 32], &[&[0xFF; 32], dh1, dh2, dh3, dh4, psk]);
         // hello key ‖ chain secret = Expand(prk1, "happy/1 hello keys" ‖ T1, 64)
         let mut okm = Zeroizing::new([0; 64]);
@@ -64,7 +63,7 @@ pub(super) fn transcript_2(t1: &[u8; 32], mac_1: &[u8; 32], welcome_without_mac:
     labelled_hash("happy/1 transcript 2", &[t1, mac_1, welcome_without_mac])
 }
 
-/// What all six agreements give.
+/// What all six agreements and the encapsulation give.
 #[derive(Clone)]
 pub(super) struct SessionKeys {
     confirm_responder: ConfirmKey,
@@ -78,9 +77,15 @@ pub(super) struct SessionKeys {
 }
 
 impl SessionKeys {
-    pub fn derive(chain_secret: &ChainSecret, dh5: &SharedSecret, dh6: &SharedSecret, t2: &[u8; 32]) -> Self {
-        // prk2 = Extract(salt = chain secret, ikm = DH5 ‖ DH6)
-        let prk2 = extract(chain_secret.as_bytes(), &[dh5.as_bytes(), dh6.as_bytes()]);
+    pub fn derive(
+        chain_secret: &ChainSecret,
+        dh5: &SharedSecret,
+        dh6: &SharedSecret,
+        kem: &KemShared,
+        t2: &[u8; 32],
+    ) -> Self {
+        // prk2 = Extract(salt = chain secret, ikm = DH5 ‖ DH6 ‖ KEM)
+        let prk2 = extract(chain_secret.as_bytes(), &[dh5.as_bytes(), dh6.as_bytes(), kem.as_bytes()]);
         // okm = Expand(prk2, "happy/1 session keys" ‖ T2, 192)
         let mut okm = Zeroizing::new([0; 192]);
         expand(&prk2, &[b"happy/1 session keys", t2], &mut *okm);

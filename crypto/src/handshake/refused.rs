@@ -25,6 +25,9 @@ impl Refused {
     /// The version of the Hello is not spoken here.
     pub const UNSUPPORTED_VERSION: u8 = 5;
 
+    /// The pair secret is not known (any more).
+    pub const UNKNOWN_SECRET: u8 = 6;
+
     /// Bytes of a refusal.
     pub const LEN: usize = SIGNED + 64;
 

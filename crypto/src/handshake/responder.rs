@@ -8,11 +8,12 @@ use x25519_dalek::StaticSecret;
 use crate::{
     HandshakeError, Identity, IdentityRecord, OneTimePrekey, Ratchet, SUITE, SignedPrekey, VERSION,
     agreement::{self, AgreementKey, agree},
+    kem::KemKey,
     reader::Reader,
 };
 
 use super::{
-    Established, HelloView, WELCOME_LEN, check_purpose,
+    Established, HelloView, Shared, WELCOME_LEN,
     key_schedule::{HelloKeys, SessionKeys, prefix, same, session_id, transcript_1, transcript_2},
 };
 
@@ -24,25 +25,29 @@ pub struct Responder {
     mac_2: [u8; 32],
     peer: IdentityRecord,
     peer_life: [u8; 16],
+    reply: u8,
+    secret_number: u64,
 }
 
 impl Responder {
-    /// Verifies a Hello and returns the Welcome to send. `life` is this device's own life nonce; `psk` the key of the
-    /// invitation, for a pairing and only there. Changes nothing of what it is given.
+    /// Verifies a Hello and returns the Welcome to send. `life` is this device's own life nonce, `reply` its answer to
+    /// the context. Changes nothing of what it is given.
     ///
     /// # Errors
-    /// When the Hello is for another device or prekey, or is not genuine.
+    /// When the Hello is for another device, prekey, purpose or pair secret, or is not genuine.
     pub fn answer(
         rng: &mut impl CryptoRng,
         me: &Identity,
         signed: &SignedPrekey,
         one_time: Option<&OneTimePrekey>,
         hello: &[u8],
-        life: [u8; 16],
-        psk: Option<&[u8; 32]>,
+        (life, reply): ([u8; 16], u8),
+        shared: Shared<'_>,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
         let hello = HelloView::parse(hello)?;
-        check_purpose(hello.purpose(), psk)?;
+        if hello.purpose() != shared.purpose() {
+            return Err(HandshakeError::WrongPurpose);
+        }
         if hello.responder() != me.device_id() {
             return Err(HandshakeError::NotMine);
         }
@@ -54,6 +59,9 @@ impl Responder {
         {
             return Err(HandshakeError::UnknownPrekey);
         }
+        if hello.secret_name() != shared.name() {
+            return Err(HandshakeError::UnknownSecret);
+        }
 
         let initiator_key = hello.initiator().agreement_key();
         let t1 = transcript_1(hello.without_mac(), me.record(), signed.public(), one_time.map(OneTimePrekey::public));
@@ -61,30 +69,41 @@ impl Responder {
         let dh2 = agree(me.agreement(), hello.ephemeral())?;
         let dh3 = agree(signed.secret(), hello.ephemeral())?;
         let dh4 = one_time.map(|prekey| agree(prekey.secret(), hello.ephemeral())).transpose()?;
-        let hello_keys = HelloKeys::derive([&dh1, &dh2, &dh3], dh4.as_ref(), psk, &t1);
+        let hello_keys = HelloKeys::derive([&dh1, &dh2, &dh3], dh4.as_ref(), shared.key(), &t1);
         // PROTOCOL 5: R checks mac_1 before it answers or changes anything.
         if !same(&hello_keys.mac_1, hello.mac_1()) {
             return Err(HandshakeError::NotAuthentic);
         }
 
+        let (kem_ciphertext, kem) = KemKey::decode(hello.kem_key())?.encapsulate(rng);
         let ephemeral = agreement::generate(rng);
         let ratchet_secret = agreement::generate(rng);
         let mut welcome = Vec::with_capacity(WELCOME_LEN);
         welcome.extend_from_slice(&[VERSION, SUITE]);
         welcome.extend_from_slice(&prefix(&t1));
         welcome.extend_from_slice(AgreementKey::of(&ephemeral).as_bytes());
+        welcome.extend_from_slice(&kem_ciphertext);
         welcome.extend_from_slice(AgreementKey::of(&ratchet_secret).as_bytes());
         welcome.extend_from_slice(&life);
+        welcome.push(reply);
 
         let t2 = transcript_2(&t1, &hello_keys.mac_1, &welcome);
         let dh5 = agree(&ephemeral, hello.ephemeral())?;
         let dh6 = agree(&ephemeral, &initiator_key)?;
-        let keys = SessionKeys::derive(&hello_keys.chain_secret, &dh5, &dh6, &t2);
+        let keys = SessionKeys::derive(&hello_keys.chain_secret, &dh5, &dh6, &kem, &t2);
         let mac_2 = keys.mac_2(&t2);
         welcome.extend_from_slice(&mac_2);
 
-        let responder =
-            Self { keys, ratchet_secret, t2, mac_2, peer: hello.initiator().clone(), peer_life: hello.life() };
+        let responder = Self {
+            keys,
+            ratchet_secret,
+            t2,
+            mac_2,
+            peer: hello.initiator().clone(),
+            peer_life: hello.life(),
+            reply,
+            secret_number: shared.number(),
+        };
         Ok((responder, welcome))
     }
 
@@ -112,7 +131,8 @@ impl Responder {
             keys.header_from_initiator.clone(),
             keys.next_header_from_responder.clone(),
         );
-        Ok(Established::new(session_id, self.peer.clone(), self.peer_life, ratchet, keys.exporter))
+        let (peer, number) = (self.peer.clone(), self.secret_number);
+        Ok(Established::new(session_id, peer, (self.peer_life, self.reply), ratchet, number, keys.exporter))
     }
 
     /// Whether a Confirm names this handshake. It says nothing about whether the Confirm is genuine.

@@ -1,11 +1,24 @@
 use super::*;
 use crate::{
-    Bundle, DecodeError, Identity, IdentityRecord, OneTimePrekey, SignedPrekey, labelled_hash,
+    Bundle, DecodeError, HandshakeError, Identity, IdentityRecord, OneTimePrekey, SignedPrekey, labelled_hash,
     testing::{LOW_ORDER, rng},
 };
 use rand_chacha::ChaCha20Rng;
 
 const PSK: [u8; 32] = [42; 32];
+
+fn invitation() -> InvitationKey {
+    InvitationKey::new(PSK.into())
+}
+
+/// Where Hello carries the name of the pair secret.
+const NAME_AT: usize = 3 + 129 + 32 + 32 + 1184 + 8;
+
+fn pair_secret(number: u64) -> PairSecret {
+    let bytes = [&number.to_be_bytes()[..], &[9; 32]].concat();
+    PairSecret::from_bytes(&bytes).unwrap()
+}
+
 const CONTEXT: &[u8] = b"https://relay.example";
 
 /// A phone and a machine that are about to shake hands.
@@ -33,11 +46,20 @@ impl Two {
 
     fn start(&mut self) -> (Initiator, Vec<u8>) {
         let bundle = self.bundle();
-        Initiator::start(&mut self.rng, &self.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, Some(&PSK)).unwrap()
+        Initiator::start(&mut self.rng, &self.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], CONTEXT)
+            .unwrap()
     }
 
     fn answer(&mut self, hello: &[u8]) -> Result<(Responder, Vec<u8>), HandshakeError> {
-        Responder::answer(&mut self.rng, &self.machine, &self.signed, Some(&self.one_time), hello, [2; 16], Some(&PSK))
+        Responder::answer(
+            &mut self.rng,
+            &self.machine,
+            &self.signed,
+            Some(&self.one_time),
+            hello,
+            ([2; 16], 0),
+            Shared::Invitation(&invitation()),
+        )
     }
 }
 
@@ -48,7 +70,7 @@ fn assert_they_talk(rng: &mut ChaCha20Rng, a: &mut Established, b: &mut Establis
             let (from, to) = if reversed { (&mut *b, &mut *a) } else { (&mut *a, &mut *b) };
             let (mut message, mut opened) = (Vec::new(), Vec::new());
             from.ratchet.encrypt(rng, text, &mut message).unwrap();
-            to.ratchet.decrypt(rng, &message, &mut opened).unwrap();
+            to.ratchet.decrypt(&message, &mut opened).unwrap();
             assert_eq!(opened, text);
         }
     }
@@ -68,11 +90,11 @@ fn both_sides_agree() {
     let (initiator, hello) = two.start();
     let view = HelloView::parse(&hello).unwrap();
     assert_eq!((view.purpose(), view.context(), view.life()), (Purpose::Pairing, CONTEXT, [1; 16]));
-    assert_eq!((view.signed_prekey_id(), view.one_time_prekey_id()), (1, 2));
+    assert_eq!((view.signed_prekey_id(), view.one_time_prekey_id(), view.secret_name()), (1, 2, [0; 8]));
     assert_eq!((view.initiator(), view.responder()), (two.phone.record(), two.machine.device_id()));
 
     let (responder, welcome) = two.answer(&hello).unwrap();
-    assert_eq!((hello.len(), welcome.len()), (256 + CONTEXT.len(), WELCOME_LEN));
+    assert_eq!((hello.len(), welcome.len()), (HELLO_LEN + CONTEXT.len(), WELCOME_LEN));
     assert!(initiator.matches_welcome(&welcome));
     let (mut at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
     assert_eq!(confirm.len(), CONFIRM_LEN);
@@ -82,8 +104,10 @@ fn both_sides_agree() {
     assert_eq!(at_phone.session_id, at_machine.session_id);
     assert_eq!(at_phone.confirmation_code(), at_machine.confirmation_code());
     assert!(at_phone.confirmation_code() < 1_000_000);
-    assert_eq!((&at_phone.peer, at_phone.peer_life), (two.machine.record(), [2; 16]));
+    assert_eq!((&at_phone.peer, at_phone.peer_life, at_phone.reply), (two.machine.record(), [2; 16], 0));
     assert_eq!((&at_machine.peer, at_machine.peer_life), (two.phone.record(), [1; 16]));
+    let (next, same) = (at_phone.next_pair_secret(), at_machine.next_pair_secret());
+    assert_eq!((next.number(), &*next.to_bytes()), (1, &*same.to_bytes()));
     assert!(at_phone.ratchet.can_send() && !at_machine.ratchet.can_send());
     assert_they_talk(&mut two.rng, &mut at_phone, &mut at_machine);
 }
@@ -124,13 +148,14 @@ fn the_keys_are_those_of_the_page() {
     assert_eq!(hmac(hello_key.try_into().unwrap(), &[&t1]), mac_1);
 
     let (welcome, mac_2) = welcome.split_at(WELCOME_LEN - 32);
-    assert_eq!(welcome[..18], [&[1, 1], &t1[..16]].concat());
+    assert_eq!(welcome[..18], [&[1, 2], &t1[..16]].concat());
     let t2 = hash(&[b"happy/1 transcript 2", &t1, mac_1, welcome]);
     let their_ephemeral = key(welcome, 18);
     let dh5 = dh(&initiator.ephemeral, &their_ephemeral);
     let dh6 = dh(identity, &their_ephemeral);
+    let kem = initiator.kem_secret.decapsulate(welcome[50..50 + 1088].try_into().unwrap());
     let mut okm = [0; 192];
-    expand(&extract(chain_secret, &[&dh5, &dh6]), &[b"happy/1 session keys", &t2], &mut okm);
+    expand(&extract(chain_secret, &[&dh5, &dh6, kem.as_bytes()]), &[b"happy/1 session keys", &t2], &mut okm);
     let part = |i: usize| <[u8; 32]>::try_from(&okm[32 * i..32 * i + 32]).unwrap();
     assert_eq!(hmac(&part(0), &[&t2]), mac_2);
     assert_eq!(confirm, [&t2[..16], &hmac(&part(1), &[&t2, mac_2])].concat());
@@ -144,13 +169,40 @@ fn the_keys_are_those_of_the_page() {
 fn a_link_needs_no_invitation_and_no_one_time_prekey() {
     let mut two = Two::new(1);
     let bundle = two.bundle().without_one_time();
+    let secret = pair_secret(7);
     let (initiator, hello) =
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Link, [1; 16], b"", None).unwrap();
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(&secret), [1; 16], b"").unwrap();
     let (responder, welcome) =
-        Responder::answer(&mut two.rng, &two.machine, &two.signed, None, &hello, [2; 16], None).unwrap();
+        Responder::answer(&mut two.rng, &two.machine, &two.signed, None, &hello, ([2; 16], 0), Shared::Pair(&secret))
+            .unwrap();
+    assert_eq!(HelloView::parse(&hello).unwrap().secret_name(), secret.name());
     let (mut at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
     let mut at_machine = responder.confirm(&confirm).unwrap();
+    let (next, same) = (at_phone.next_pair_secret(), at_machine.next_pair_secret());
+    assert_eq!((next.number(), &*next.to_bytes()), (8, &*same.to_bytes()));
+    assert_ne!(next.to_bytes()[8..], secret.to_bytes()[8..]);
     assert_they_talk(&mut two.rng, &mut at_phone, &mut at_machine);
+}
+
+#[test]
+fn a_link_with_another_pair_secret_is_refused() {
+    let mut two = Two::new(22);
+    let bundle = two.bundle().without_one_time();
+    let mut hello = |secret: &PairSecret| {
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(secret), [1; 16], b"").unwrap().1
+    };
+    let mut key_differs = *pair_secret(7).to_bytes();
+    key_differs[39] ^= 1;
+    let other_key = hello(&PairSecret::from_bytes(&key_differs).unwrap());
+    // The name alone can be changed by anybody, the key cannot.
+    let (secret, rng) = (pair_secret(7), &mut rng(1));
+    let mut renamed = other_key.clone();
+    renamed[NAME_AT..NAME_AT + 8].copy_from_slice(&secret.name());
+    let mut answer = |hello: &[u8]| {
+        Responder::answer(rng, &two.machine, &two.signed, None, hello, ([2; 16], 0), Shared::Pair(&secret)).err()
+    };
+    assert_eq!(answer(&other_key), Some(HandshakeError::UnknownSecret));
+    assert_eq!(answer(&renamed), Some(HandshakeError::NotAuthentic));
 }
 
 #[test]
@@ -269,7 +321,15 @@ fn another_responder_in_the_hello_is_refused() {
     let signed = SignedPrekey::from_bytes(&other, &*two.signed.to_bytes()).unwrap();
     for hello in [&hello, &redirected] {
         let one_time = Some(&two.one_time);
-        let answer = Responder::answer(&mut two.rng, &other, &signed, one_time, hello, [2; 16], Some(&PSK));
+        let answer = Responder::answer(
+            &mut two.rng,
+            &other,
+            &signed,
+            one_time,
+            hello,
+            ([2; 16], 0),
+            Shared::Invitation(&invitation()),
+        );
         assert!(answer.is_err());
     }
 }
@@ -278,7 +338,7 @@ fn another_responder_in_the_hello_is_refused() {
 fn a_device_does_not_shake_hands_with_itself() {
     let mut two = Two::new(9);
     let bundle = two.bundle();
-    let start = Initiator::start(&mut two.rng, &two.machine, &bundle, Purpose::Link, [1; 16], b"", None);
+    let start = Initiator::start(&mut two.rng, &two.machine, &bundle, Shared::Invitation(&invitation()), [1; 16], b"");
     assert_eq!(start.err(), Some(HandshakeError::Reflected));
 }
 
@@ -296,24 +356,32 @@ fn the_two_confirmations_differ() {
 fn a_wrong_invitation_key_is_refused() {
     let mut two = Two::new(11);
     let bundle = two.bundle();
-    let wrong = Some(&[43; 32]);
+    let wrong = InvitationKey::new([43; 32].into());
     let (_, hello) =
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, wrong).unwrap();
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&wrong), [1; 16], CONTEXT).unwrap();
     assert_eq!(two.answer(&hello).err(), Some(HandshakeError::NotAuthentic));
 }
 
+/// Even with the same 32 bytes, a pairing is not a link.
 #[test]
-fn a_purpose_without_its_key_is_refused() {
+fn a_hello_for_another_purpose_is_refused() {
     let mut two = Two::new(12);
-    let bundle = two.bundle();
-    for (purpose, psk) in [(Purpose::Pairing, None), (Purpose::Link, Some(&PSK))] {
-        let start = Initiator::start(&mut two.rng, &two.phone, &bundle, purpose, [1; 16], b"", psk);
-        assert_eq!(start.err(), Some(HandshakeError::WrongPurpose));
+    let (_, pairing) = two.start();
+    let secret = PairSecret::from_bytes(&[&1_u64.to_be_bytes()[..], &PSK].concat()).unwrap();
+    let (rng, one_time) = (&mut two.rng, Some(&two.one_time));
+    let bundle = Bundle::new(&two.machine, &two.signed, one_time);
+    let (_, link) = Initiator::start(rng, &two.phone, &bundle, Shared::Pair(&secret), [1; 16], b"").unwrap();
+    for (hello, shared) in [(&pairing, Shared::Pair(&secret)), (&link, Shared::Invitation(&invitation()))] {
+        let answer = Responder::answer(rng, &two.machine, &two.signed, one_time, hello, ([2; 16], 0), shared);
+        assert_eq!(answer.err(), Some(HandshakeError::WrongPurpose));
     }
-    let (_, hello) = two.start();
-    let one_time = Some(&two.one_time);
-    let answer = Responder::answer(&mut two.rng, &two.machine, &two.signed, one_time, &hello, [2; 16], None);
-    assert_eq!(answer.err(), Some(HandshakeError::WrongPurpose));
+    // The byte that says so is authenticated.
+    let mut relabelled = pairing.clone();
+    relabelled[2] = 2;
+    relabelled[NAME_AT..NAME_AT + 8].copy_from_slice(&secret.name());
+    let answer =
+        Responder::answer(rng, &two.machine, &two.signed, one_time, &relabelled, ([2; 16], 0), Shared::Pair(&secret));
+    assert_eq!(answer.err(), Some(HandshakeError::NotAuthentic));
 }
 
 #[test]
@@ -321,7 +389,7 @@ fn a_context_is_at_most_255_bytes() {
     let mut two = Two::new(13);
     let bundle = two.bundle();
     let mut start = |context: &[u8]| {
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], context, Some(&PSK))
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], context)
     };
     assert_eq!(start(&[b'x'; 256]).err(), Some(HandshakeError::ContextTooLong));
     let (_, hello) = start(&[b'x'; 255]).unwrap();
@@ -333,8 +401,8 @@ fn a_context_is_at_most_255_bytes() {
 fn other_versions_and_suites_say_so() {
     let mut two = Two::new(14);
     let (_, mut hello) = two.start();
-    hello[1] = 2;
-    assert_eq!(HelloView::parse(&hello).err(), Some(DecodeError::UnsupportedSuite(2)));
+    hello[1] = 1;
+    assert_eq!(HelloView::parse(&hello).err(), Some(DecodeError::UnsupportedSuite(1)));
     hello[0] = 2;
     assert_eq!(HelloView::parse(&hello).err(), Some(DecodeError::UnsupportedVersion(2)));
 }
@@ -359,7 +427,7 @@ fn a_low_order_ephemeral_or_ratchet_key_in_welcome_is_refused() {
     let mut two = Two::new(16);
     let (initiator, hello) = two.start();
     let (_, welcome) = two.answer(&hello).unwrap();
-    for at in [18, 50] {
+    for at in [18, 50 + 1088] {
         for point in LOW_ORDER {
             let mut weak = welcome.clone();
             weak[at..at + 32].copy_from_slice(&point);
@@ -387,14 +455,14 @@ fn weak_keys_that_are_properly_signed_are_refused() {
         // As its signed prekey.
         let mut bundle = two.bundle().as_bytes().to_vec();
         bundle[135..167].copy_from_slice(&point);
-        let signed = [device.as_bytes(), &[1, 1][..], &1_u32.to_be_bytes(), &point, &1_000_u64.to_be_bytes(), &[0, 0]];
+        let signed = [device.as_bytes(), &[1, 2][..], &1_u32.to_be_bytes(), &point, &1_000_u64.to_be_bytes()];
         let signature = two.machine.sign("happy/1 signed prekey", &signed.concat());
-        bundle[177..241].copy_from_slice(&signature);
+        bundle[175..239].copy_from_slice(&signature);
         assert!(start_with(&mut two, &bundle).is_err());
 
         // As its one-time prekey.
         let mut bundle = two.bundle().as_bytes().to_vec();
-        bundle[245..].copy_from_slice(&point);
+        bundle[243..].copy_from_slice(&point);
         assert!(start_with(&mut two, &bundle).is_err());
 
         // As the identity of the initiator.
@@ -411,7 +479,7 @@ fn weak_keys_that_are_properly_signed_are_refused() {
 
 fn start_with(two: &mut Two, bundle: &[u8]) -> Result<(), HandshakeError> {
     let bundle = Bundle::decode(bundle)?;
-    Initiator::start(&mut two.rng, &two.phone, &bundle, Purpose::Pairing, [1; 16], CONTEXT, Some(&PSK)).map(drop)
+    Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], CONTEXT).map(drop)
 }
 
 #[test]

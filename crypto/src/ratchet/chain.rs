@@ -13,7 +13,7 @@ use crate::{
 use super::MAX_SKIP;
 
 /// PROTOCOL 6: N stops at 2³²−2.
-const LAST_NUMBER: u32 = u32::MAX - 1;
+pub(super) const LAST_NUMBER: u32 = u32::MAX - 1;
 
 /// `MK = HMAC(CK, 0x01), CK' = HMAC(CK, 0x02)`.
 fn step(key: &ChainKey) -> (MessageKey, ChainKey) {
@@ -37,8 +37,20 @@ impl SendingChain {
         Self { header_key, key, next: 0, ratchet_key: *AgreementKey::of(mine).as_bytes() }
     }
 
+    /// A chain that was stored, with the number of its next message.
+    pub fn restored(header_key: HeaderKey, key: ChainKey, mine: &StaticSecret, next: u32) -> Self {
+        Self { next, ..Self::new(header_key, key, mine) }
+    }
+
     pub fn header_key(&self) -> &HeaderKey {
         &self.header_key
+    }
+
+    /// The chain key and the number of the next message after `messages` more.
+    pub fn ahead(&self, messages: u32) -> (ChainKey, u32) {
+        let messages = messages.min((LAST_NUMBER + 1).saturating_sub(self.next));
+        let key = (0..messages).fold(self.key.clone(), |key, _| step(&key).1);
+        (key, self.next + messages)
     }
 
     pub fn ratchet_key(&self) -> &[u8; 32] {
@@ -98,6 +110,19 @@ impl ReceivingChain {
         Self { header_key, key, next: 0, missing: MissingKeys::default() }
     }
 
+    /// A chain that was stored.
+    pub fn restored(header_key: HeaderKey, key: ChainKey, next: u32, missing: MissingKeys) -> Self {
+        Self { header_key, key, next, missing }
+    }
+
+    pub fn key(&self) -> &ChainKey {
+        &self.key
+    }
+
+    pub fn next_number(&self) -> u32 {
+        self.next
+    }
+
     pub fn header_key(&self) -> &HeaderKey {
         &self.header_key
     }
@@ -135,22 +160,22 @@ impl ReceivingChain {
 
     /// Moves the chain behind a message that was opened. What was skipped is derived again and kept: deriving twice is cheaper
     /// than holding hundreds of keys for a message that may be forged.
-    pub fn commit(&mut self, staged: Staged) {
-        self.skip_to(staged.number);
+    pub fn commit(&mut self, staged: Staged, now: u64) {
+        self.skip_to(staged.number, now);
         self.key = staged.after;
         self.next = staged.number + 1;
     }
 
     /// The chain that has ended with this length. Its chain key is deleted; of its keys only the missing ones stay.
-    pub fn finish(mut self, length: u32) -> OlderChain {
-        self.skip_to(length);
-        OlderChain { header_key: self.header_key, length, missing: self.missing }
+    pub fn finish(mut self, length: u32, now: u64) -> OlderChain {
+        self.skip_to(length, now);
+        OlderChain { header_key: self.header_key, length, finished_at: now, missing: self.missing }
     }
 
-    fn skip_to(&mut self, number: u32) {
+    fn skip_to(&mut self, number: u32, now: u64) {
         while self.next < number {
             let (message, after) = step(&self.key);
-            self.missing.push(self.next, message);
+            self.missing.push(self.next, now, message);
             self.key = after;
             self.next += 1;
         }
@@ -162,16 +187,27 @@ impl ReceivingChain {
 pub(super) struct OlderChain {
     header_key: HeaderKey,
     length: u32,
+    finished_at: u64,
     missing: MissingKeys,
 }
 
 impl OlderChain {
+    /// A chain that was stored.
+    pub fn restored(header_key: HeaderKey, length: u32, finished_at: u64, missing: MissingKeys) -> Self {
+        Self { header_key, length, finished_at, missing }
+    }
+
     pub fn header_key(&self) -> &HeaderKey {
         &self.header_key
     }
 
     pub fn length(&self) -> u32 {
         self.length
+    }
+
+    /// When the chain after it began.
+    pub fn finished_at(&self) -> u64 {
+        self.finished_at
     }
 
     pub fn missing(&self) -> &MissingKeys {
@@ -183,13 +219,21 @@ impl OlderChain {
     }
 }
 
+/// The key of a message that was overtaken by a later one.
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Missing {
+    pub number: u32,
+    pub since: u64,
+    pub key: Box<MessageKey>,
+}
+
 /// The keys of messages of one chain that were overtaken by later ones.
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct MissingKeys {
-    // INVARIANT: ascending. Boxed, because a queue that grows or closes a gap copies its elements and leaves the old bytes behind,
+    // INVARIANT: ascending by number, and so by time. Boxed, because a queue that grows or closes a gap copies its elements and leaves the old bytes behind,
     // and a key that was used must not stay anywhere.
-    keys: VecDeque<(u32, Box<MessageKey>)>,
+    keys: VecDeque<Missing>,
 }
 
 impl MissingKeys {
@@ -201,17 +245,27 @@ impl MissingKeys {
         self.keys.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Missing> {
+        self.keys.iter()
+    }
+
     pub fn find(&self, number: u32) -> Option<(usize, &MessageKey)> {
-        let index = self.keys.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        self.keys.get(index).map(|(_, key)| (index, &**key))
+        let index = self.keys.binary_search_by_key(&number, |missing| missing.number).ok()?;
+        self.keys.get(index).map(|missing| (index, &*missing.key))
     }
 
     pub fn remove(&mut self, index: usize) {
         self.keys.remove(index);
     }
 
-    fn push(&mut self, number: u32, key: MessageKey) {
-        self.keys.push_back((number, Box::new(key)));
+    pub fn push(&mut self, number: u32, since: u64, key: MessageKey) {
+        self.keys.push_back(Missing { number, since, key: Box::new(key) });
+    }
+
+    /// Drops the keys of messages that have been missing since before that time.
+    pub fn forget(&mut self, before: u64) {
+        let old = self.keys.iter().take_while(|missing| missing.since < before).count();
+        self.keys.drain(..old);
     }
 
     /// Drops up to `count` keys and says how many.
@@ -219,37 +273,5 @@ impl MissingKeys {
         let count = count.min(self.keys.len());
         self.keys.drain(..count);
         count
-    }
-}
-
-/// Every byte of a chain, to compare states.
-#[cfg(test)]
-mod state {
-    use super::*;
-
-    impl SendingChain {
-        pub fn state(&self) -> Vec<u8> {
-            let (header, key) = (self.header_key.as_bytes(), self.key.as_bytes());
-            [&header[..], key, &self.next.to_be_bytes(), &self.ratchet_key].concat()
-        }
-    }
-
-    impl ReceivingChain {
-        pub fn state(&self) -> Vec<u8> {
-            let (header, key) = (self.header_key.as_bytes(), self.key.as_bytes());
-            [&header[..], key, &self.next.to_be_bytes(), &self.missing.state()].concat()
-        }
-    }
-
-    impl OlderChain {
-        pub fn state(&self) -> Vec<u8> {
-            [&self.header_key.as_bytes()[..], &self.length.to_be_bytes(), &self.missing.state()].concat()
-        }
-    }
-
-    impl MissingKeys {
-        fn state(&self) -> Vec<u8> {
-            self.keys.iter().flat_map(|(number, key)| [&number.to_be_bytes()[..], key.as_bytes()].concat()).collect()
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     EncryptError, OpenError, VERSION,
+    mac::MacKey,
     secret::{HeaderKey, MessageKey},
     suite::{Cipher, TAG},
 };
@@ -141,11 +142,11 @@ impl Associated {
 // The salt makes two messages from one cloned state differ in key and nonce.
 
 fn header_cipher(key: &HeaderKey, salt: &[u8; SALT]) -> Cipher {
-    Cipher::derive(key.as_bytes(), &[b"happy/1 header", salt])
+    Cipher::derive(key.scheduled(), &[b"happy/1 header", salt])
 }
 
 fn body_cipher(key: &MessageKey, salt: &[u8; SALT]) -> Cipher {
-    Cipher::derive(key.as_bytes(), &[b"happy/1 body", salt])
+    Cipher::derive(&MacKey::new(key.as_bytes()), &[b"happy/1 body", salt])
 }
 
 impl super::chain::MissingKeys {

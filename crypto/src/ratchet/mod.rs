@@ -12,10 +12,14 @@
 //! # What is bounded
 //!
 //! One message can make us compute [`MAX_SKIP`] keys, the keys of missing messages that we keep are at most
-//! [`MAX_MISSING`], and a message is tried with at most two header keys and those of [`MAX_OLDER_CHAINS`].
+//! [`MAX_MISSING`] and no older than [`Ratchet::MISSING_FOR`], and a message is tried with at most two header keys and those of
+//! [`MAX_OLDER_CHAINS`].
 
+#[cfg(test)]
+mod attacks;
 mod chain;
 mod message;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -44,13 +48,13 @@ const MAX_OLDER_CHAINS: usize = 5;
 
 /// One side of a session: encrypts what the other side decrypts.
 ///
-/// Lives in memory only. It cannot be stored, so it can never be rolled back.
+/// Lives in memory only: a state that comes back from a disk may be older than what was sent with it. Who has to store one uses
+/// [`durable`](crate::durable), which never seals two messages with one key.
 pub struct Ratchet {
     session_id: [u8; 16],
     root: RootKey,
     my_key: StaticSecret,
-    /// `None` at the responder until it has received.
-    sending: Option<SendingChain>,
+    sending: Sending,
     next_sending_header: HeaderKey,
     /// How many messages the previous sending chain had.
     previous_length: u32,
@@ -59,9 +63,25 @@ pub struct Ratchet {
     next_receiving_header: HeaderKey,
     // INVARIANT: at most MAX_OLDER_CHAINS, oldest first.
     older: VecDeque<OlderChain>,
+    /// The time of the last [`Ratchet::expire`].
+    now: u64,
+}
+
+/// What there is to send with.
+#[cfg_attr(test, derive(Clone))]
+enum Sending {
+    /// Nothing: this is a responder that has not received yet.
+    NotYet,
+    /// The other side turned the ratchet. We turn it with the next message, not before: so receiving needs no randomness, and a
+    /// key is no older than its first use (Signal's specification, 8.5).
+    Due(AgreementKey),
+    Chain(SendingChain),
 }
 
 impl Ratchet {
+    /// How long the key of a missing message is kept, in seconds of [`Ratchet::expire`].
+    pub const MISSING_FOR: u64 = 3_600;
+
     /// Bytes that encryption adds: version, salt, sealed header, tag of the body.
     pub const OVERHEAD: usize = message::BODY + crate::suite::TAG;
 
@@ -79,13 +99,14 @@ impl Ratchet {
         Ok(Self {
             session_id,
             root: step.root,
-            sending: Some(SendingChain::new(header, step.chain, &my_key)),
+            sending: Sending::Chain(SendingChain::new(header, step.chain, &my_key)),
             my_key,
             next_sending_header: step.next_header,
             previous_length: 0,
             receiving: None,
             next_receiving_header,
             older: VecDeque::new(),
+            now: 0,
         })
     }
 
@@ -101,12 +122,13 @@ impl Ratchet {
             session_id,
             root,
             my_key,
-            sending: None,
+            sending: Sending::NotYet,
             next_sending_header,
             previous_length: 0,
             receiving: None,
             next_receiving_header,
             older: VecDeque::new(),
+            now: 0,
         }
     }
 
@@ -114,7 +136,11 @@ impl Ratchet {
     /// without a reply.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        self.sending.as_ref().is_some_and(SendingChain::has_keys)
+        match &self.sending {
+            Sending::NotYet => false,
+            Sending::Due(_) => true,
+            Sending::Chain(chain) => chain.has_keys(),
+        }
     }
 
     /// Encrypts a message and appends it to `out`, which grows by the plaintext and [`Ratchet::OVERHEAD`].
@@ -127,7 +153,10 @@ impl Ratchet {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EncryptError> {
-        let chain = self.sending.as_mut().ok_or(EncryptError::NotYet)?;
+        if let Sending::Due(theirs) = self.sending {
+            self.turn(rng, &theirs)?;
+        }
+        let Sending::Chain(chain) = &mut self.sending else { return Err(EncryptError::NotYet) };
         let (number, key) = chain.advance().ok_or(EncryptError::Exhausted)?;
         let header = Header { ratchet_key: *chain.ratchet_key(), previous_length: self.previous_length, number };
         let mut salt = [0; message::SALT];
@@ -136,19 +165,35 @@ impl Ratchet {
         message::seal(&self.session_id, &salt, chain.header_key(), &header, &key, plaintext, out)
     }
 
+    /// Begins a sending chain with a new key of ours.
+    fn turn(&mut self, rng: &mut impl CryptoRng, theirs: &AgreementKey) -> Result<(), EncryptError> {
+        let my_key = agreement::generate(rng);
+        // Their key has agreed with one of ours when it came, and a key that is of low order does so with none.
+        let step = RootStep::take(&self.root, &my_key, theirs).map_err(|_| EncryptError::NotYet)?;
+        let header = std::mem::replace(&mut self.next_sending_header, step.next_header);
+        self.sending = Sending::Chain(SendingChain::new(header, step.chain, &my_key));
+        self.root = step.root;
+        self.my_key = my_key;
+        Ok(())
+    }
+
     /// Decrypts a message and appends the plaintext to `out`.
     ///
     /// # Errors
     /// When the message does not open; then nothing is written and nothing has changed.
-    pub fn decrypt(&mut self, rng: &mut impl CryptoRng, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
+    pub fn decrypt(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
         let sealed = Sealed::parse(&self.session_id, message).ok_or(OpenError::CannotBeOpened)?;
+        let turn_is_likely = self.turn_is_likely();
+        if turn_is_likely && let Some(header) = sealed.open_header(&self.next_receiving_header) {
+            return self.decrypt_next(&sealed, &header, out);
+        }
         if let Some(chain) = &mut self.receiving
             && let Some(header) = sealed.open_header(chain.header_key())
         {
-            return decrypt_current(chain, &mut self.older, &sealed, &header, out);
+            return decrypt_current(chain, &mut self.older, self.now, &sealed, &header, out);
         }
-        if let Some(header) = sealed.open_header(&self.next_receiving_header) {
-            return self.decrypt_next(rng, &sealed, &header, out);
+        if !turn_is_likely && let Some(header) = sealed.open_header(&self.next_receiving_header) {
+            return self.decrypt_next(&sealed, &header, out);
         }
         // The younger the likelier.
         for chain in self.older.iter_mut().rev() {
@@ -159,14 +204,31 @@ impl Ratchet {
         Err(OpenError::CannotBeOpened)
     }
 
+    /// Forgets the keys of messages that have been missing for [`Ratchet::MISSING_FOR`] seconds, and chains that ended as long ago.
+    ///
+    /// `now` counts seconds from anywhere and should stand still while nothing can arrive. A ratchet that is never told the time
+    /// keeps what its other bounds allow.
+    pub fn expire(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        let Some(before) = self.now.checked_sub(Self::MISSING_FOR) else { return };
+        if let Some(chain) = &mut self.receiving {
+            chain.missing_mut().forget(before);
+        }
+        for chain in &mut self.older {
+            chain.missing_mut().forget(before);
+        }
+        self.older.retain(|chain| chain.finished_at() >= before || !chain.missing().is_empty());
+    }
+
+    /// Whether the two seem to take turns: nothing followed the first message of this chain, and we have answered it. Then the next
+    /// header key is tried first. The order changes nothing but the time, because no header opens with two keys.
+    fn turn_is_likely(&self) -> bool {
+        matches!(self.sending, Sending::Chain(_))
+            && self.receiving.as_ref().is_none_or(|chain| chain.next_number() == 1)
+    }
+
     /// The first message of the other side's next chain: the ratchet turns.
-    fn decrypt_next(
-        &mut self,
-        rng: &mut impl CryptoRng,
-        sealed: &Sealed<'_>,
-        header: &Header,
-        out: &mut Vec<u8>,
-    ) -> Result<(), OpenError> {
+    fn decrypt_next(&mut self, sealed: &Sealed<'_>, header: &Header, out: &mut Vec<u8>) -> Result<(), OpenError> {
         // Stage: the end of the old chain, the new root, the new chain up to this message.
         let rest = match &self.receiving {
             Some(chain) => chain.rest(header.previous_length).ok_or(OpenError::CannotBeOpened)?,
@@ -180,23 +242,21 @@ impl Ratchet {
         let step = RootStep::take(&self.root, &self.my_key, &theirs).map_err(|_| OpenError::CannotBeOpened)?;
         let mut next = ReceivingChain::new(self.next_receiving_header.clone(), step.chain);
         let staged = next.stage(header.number).ok_or(OpenError::CannotBeOpened)?;
-        let my_key = agreement::generate(rng);
-        let turn = RootStep::take(&step.root, &my_key, &theirs).map_err(|_| OpenError::CannotBeOpened)?;
         if !sealed.open_body(staged.key(), out) {
             return Err(OpenError::CannotBeOpened);
         }
 
         // Commit.
-        next.commit(staged);
+        next.commit(staged, self.now);
         if let Some(finished) = self.receiving.replace(next) {
-            keep_older(&mut self.older, finished.finish(header.previous_length));
+            keep_older(&mut self.older, finished.finish(header.previous_length, self.now));
         }
         self.next_receiving_header = step.next_header;
-        self.root = turn.root;
-        self.previous_length = self.sending.as_ref().map_or(0, SendingChain::length);
-        let sending_header = std::mem::replace(&mut self.next_sending_header, turn.next_header);
-        self.sending = Some(SendingChain::new(sending_header, turn.chain, &my_key));
-        self.my_key = my_key;
+        self.root = step.root;
+        if let Sending::Chain(chain) = &self.sending {
+            self.previous_length = chain.length();
+        }
+        self.sending = Sending::Due(theirs);
         drop_oldest_keys(self.receiving.as_mut(), &mut self.older);
         Ok(())
     }
@@ -206,6 +266,7 @@ impl Ratchet {
 fn decrypt_current(
     chain: &mut ReceivingChain,
     older: &mut VecDeque<OlderChain>,
+    now: u64,
     sealed: &Sealed<'_>,
     header: &Header,
     out: &mut Vec<u8>,
@@ -217,7 +278,7 @@ fn decrypt_current(
     if !sealed.open_body(staged.key(), out) {
         return Err(OpenError::CannotBeOpened);
     }
-    chain.commit(staged);
+    chain.commit(staged, now);
     drop_oldest_keys(Some(chain), older);
     Ok(())
 }

@@ -1,18 +1,19 @@
 use super::*;
+use crate::DecodeError;
 use crate::secret::MessageKey;
 use crate::testing::{LOW_ORDER, rng};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 
-struct Two {
+pub(super) struct Two {
     rng: ChaCha20Rng,
-    a: Ratchet,
-    b: Ratchet,
+    pub a: Ratchet,
+    pub b: Ratchet,
 }
 
 impl Two {
     /// Both sides right after a handshake.
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = rng(seed);
         let bob = agreement::generate(&mut rng);
         let mut key = || {
@@ -27,23 +28,23 @@ impl Two {
         Self { rng, a: a.unwrap(), b }
     }
 
-    fn a_says(&mut self, text: &[u8]) -> Vec<u8> {
+    pub fn a_says(&mut self, text: &[u8]) -> Vec<u8> {
         say(&mut self.a, &mut self.rng, text)
     }
 
-    fn b_says(&mut self, text: &[u8]) -> Vec<u8> {
+    pub fn b_says(&mut self, text: &[u8]) -> Vec<u8> {
         say(&mut self.b, &mut self.rng, text)
     }
 
-    fn a_hears(&mut self, message: &[u8]) -> Result<Vec<u8>, OpenError> {
-        hear(&mut self.a, &mut self.rng, message)
+    pub fn a_hears(&mut self, message: &[u8]) -> Result<Vec<u8>, OpenError> {
+        hear(&mut self.a, message)
     }
 
-    fn b_hears(&mut self, message: &[u8]) -> Result<Vec<u8>, OpenError> {
-        hear(&mut self.b, &mut self.rng, message)
+    pub fn b_hears(&mut self, message: &[u8]) -> Result<Vec<u8>, OpenError> {
+        hear(&mut self.b, message)
     }
 
-    fn round_trip(&mut self) {
+    pub fn round_trip(&mut self) {
         let there = self.a_says(b"there");
         self.b_hears(&there).unwrap();
         let back = self.b_says(b"back");
@@ -51,15 +52,15 @@ impl Two {
     }
 }
 
-fn say(from: &mut Ratchet, rng: &mut ChaCha20Rng, text: &[u8]) -> Vec<u8> {
+pub(super) fn say(from: &mut Ratchet, rng: &mut ChaCha20Rng, text: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     from.encrypt(rng, text, &mut message).unwrap();
     message
 }
 
-fn hear(to: &mut Ratchet, rng: &mut ChaCha20Rng, message: &[u8]) -> Result<Vec<u8>, OpenError> {
+pub(super) fn hear(to: &mut Ratchet, message: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut opened = b"before".to_vec();
-    let outcome = to.decrypt(rng, message, &mut opened);
+    let outcome = to.decrypt(message, &mut opened);
     let rest = opened.strip_prefix(b"before").expect("what was there stays").to_vec();
     assert!(outcome.is_ok() || rest.is_empty(), "nothing is written on failure");
     outcome.map(|()| rest)
@@ -67,26 +68,15 @@ fn hear(to: &mut Ratchet, rng: &mut ChaCha20Rng, message: &[u8]) -> Result<Vec<u
 
 impl Ratchet {
     /// Every byte of the state, for comparison.
-    fn state(&self) -> Vec<u8> {
-        let mut state = [&self.session_id[..], self.root.as_bytes(), self.my_key.as_bytes()].concat();
-        if let Some(chain) = &self.sending {
-            state.extend(chain.state());
-        }
-        state.extend(self.next_sending_header.as_bytes());
-        state.extend(self.previous_length.to_be_bytes());
-        if let Some(chain) = &self.receiving {
-            state.extend(chain.state());
-        }
-        state.extend(self.next_receiving_header.as_bytes());
-        for chain in &self.older {
-            state.extend(chain.state());
-        }
-        state
+    pub(super) fn state(&self) -> Vec<u8> {
+        self.to_bytes().to_vec()
     }
 
-    fn missing(&self) -> usize {
-        self.older.iter().map(|chain| chain.missing().len()).sum::<usize>()
-            + self.receiving.as_ref().map_or(0, |chain| chain.missing().len())
+    fn sending_chain(&mut self) -> &mut SendingChain {
+        match &mut self.sending {
+            Sending::Chain(chain) => chain,
+            _ => panic!("nothing was sent since the ratchet turned"),
+        }
     }
 }
 
@@ -335,7 +325,7 @@ fn of_chains_that_miss_messages_the_last_five_are_kept() {
 #[test]
 fn a_chain_ends_at_2_pow_32_minus_2() {
     let mut two = Two::new(15);
-    let chain = two.a.sending.as_mut().unwrap();
+    let chain = two.a.sending_chain();
     chain.pretend_to_have_sent(u32::MAX - 1);
     assert!(two.a.can_send());
     two.a_says(b"the last one");
@@ -353,9 +343,9 @@ fn headers_of_a_malicious_peer_are_refused() {
     two.round_trip();
     let first = two.a_says(b"first of the current chain");
     two.b_hears(&first).unwrap();
-    let header_key = two.a.sending.as_ref().unwrap().header_key().clone();
+    let header_key = two.a.sending_chain().header_key().clone();
     let next_header_key = two.a.next_sending_header.clone();
-    let ratchet_key = *two.a.sending.as_ref().unwrap().ratchet_key();
+    let ratchet_key = *two.a.sending_chain().ratchet_key();
     let any_key = MessageKey::take(&mut [1; 32]);
     let before = two.b.state();
     let mut forge = |key: &HeaderKey, ratchet_key: [u8; 32], previous_length: u32, number: u32| {
@@ -381,7 +371,7 @@ fn headers_of_a_malicious_peer_are_refused() {
 #[test]
 fn a_number_behind_the_end_of_an_older_chain_is_refused() {
     let mut two = Two::new(19);
-    let header_key = two.a.sending.as_ref().unwrap().header_key().clone();
+    let header_key = two.a.sending_chain().header_key().clone();
     two.round_trip();
     let first = two.a_says(b"first of the next chain");
     two.b_hears(&first).unwrap();
@@ -423,14 +413,14 @@ fn a_stolen_state_heals() {
     two.round_trip();
     let mut thief = copy(&two.b);
     let seen = two.a_says(b"still readable");
-    assert!(hear(&mut thief, &mut two.rng, &seen).is_ok());
+    assert!(hear(&mut thief, &seen).is_ok());
     two.b_hears(&seen).unwrap();
     two.round_trip();
     two.round_trip();
     let healed = two.a_says(b"secret again");
-    assert_eq!(hear(&mut thief, &mut two.rng, &healed), Err(OpenError::CannotBeOpened));
+    assert_eq!(hear(&mut thief, &healed), Err(OpenError::CannotBeOpened));
     let mut thief_of_new_state = copy(&two.b);
-    assert_eq!(hear(&mut thief_of_new_state, &mut two.rng, &seen), Err(OpenError::Repeated));
+    assert_eq!(hear(&mut thief_of_new_state, &seen), Err(OpenError::Repeated));
 }
 
 /// Two messages from one cloned state use different keys and nonces, thanks to the salt.
@@ -444,18 +434,92 @@ fn a_cloned_state_does_not_give_a_two_time_pad() {
     assert_ne!(one[message::BODY..], other[message::BODY..]);
 }
 
-fn copy(ratchet: &Ratchet) -> Ratchet {
-    Ratchet {
-        session_id: ratchet.session_id,
-        root: ratchet.root.clone(),
-        my_key: ratchet.my_key.clone(),
-        sending: ratchet.sending.clone(),
-        next_sending_header: ratchet.next_sending_header.clone(),
-        previous_length: ratchet.previous_length,
-        receiving: ratchet.receiving.clone(),
-        next_receiving_header: ratchet.next_receiving_header.clone(),
-        older: ratchet.older.clone(),
+pub(super) fn copy(ratchet: &Ratchet) -> Ratchet {
+    Ratchet::from_bytes(&ratchet.to_bytes()).unwrap()
+}
+
+/// A ratchet with every kind of part: a chain in use, an older one, and messages missing from both.
+fn full(seed: u64) -> Two {
+    let mut two = Two::new(seed);
+    two.a_says(b"missing");
+    two.round_trip();
+    two.a_says(b"missing");
+    let current = two.a_says(b"current");
+    two.b_hears(&current).unwrap();
+    two.b.expire(5);
+    two
+}
+
+#[test]
+fn a_stored_state_comes_back_and_goes_on() {
+    let mut two = full(21);
+    for stored in [&Two::new(22).b, &Two::new(22).a, &two.a, &two.b] {
+        assert_eq!(copy(stored).state(), stored.state());
     }
+    (two.a, two.b) = (copy(&two.a), copy(&two.b));
+    two.round_trip();
+    let back = two.b_says(b"and after a turn");
+    two.b = copy(&two.b);
+    two.a_hears(&back).unwrap();
+    two.round_trip();
+}
+
+#[test]
+fn a_stored_state_that_cannot_be_is_refused() {
+    let state = full(23).b.state();
+    for length in 0..state.len() {
+        assert_eq!(Ratchet::from_bytes(&state[..length]).err(), Some(DecodeError::Truncated));
+    }
+    assert_eq!(Ratchet::from_bytes(&[&state[..], &[0]].concat()).err(), Some(DecodeError::TrailingBytes));
+    assert!(matches!(Ratchet::from_bytes(&[&[9], &state[1..]].concat()), Err(DecodeError::UnsupportedVersion(9))));
+    // The tag of the sending chain.
+    let tag = 1 + 16 + 4 * 32 + 4 + 8;
+    let mut bad = state.clone();
+    bad[tag] = 3;
+    assert!(Ratchet::from_bytes(&bad).is_err());
+    // A missing message with a number that the chain has not reached.
+    let number = state.windows(6).position(|six| six == [0, 0, 0, 2, 0, 1]).unwrap() + 6;
+    let mut bad = state;
+    bad[number] = 0xFF;
+    assert_eq!(Ratchet::from_bytes(&bad).err(), Some(DecodeError::Field("missing keys")));
+}
+
+#[test]
+fn keys_of_missing_messages_and_old_chains_are_forgotten_in_time() {
+    let mut two = Two::new(24);
+    two.b.expire(100);
+    let older = two.a_says(b"missing since 100");
+    two.round_trip();
+    two.b.expire(200);
+    let younger = two.a_says(b"missing since 200");
+    let current = two.a_says(b"current");
+    two.b_hears(&current).unwrap();
+    assert_eq!((two.b.missing(), two.b.older.len()), (2, 1));
+    two.b.expire(100 + Ratchet::MISSING_FOR);
+    assert_eq!((two.b.missing(), two.b.older.len()), (2, 1));
+    let mut in_time = copy(&two.b);
+    assert_eq!(hear(&mut in_time, &older).unwrap(), b"missing since 100");
+    // The clock of a caller that goes back moves nothing.
+    two.b.expire(0);
+    two.b.expire(101 + Ratchet::MISSING_FOR);
+    assert_eq!((two.b.missing(), two.b.older.len()), (1, 1));
+    assert_eq!(two.b_hears(&older), Err(OpenError::Repeated));
+    assert_eq!(two.b_hears(&younger).unwrap(), b"missing since 200");
+    two.b.expire(301 + Ratchet::MISSING_FOR);
+    assert_eq!((two.b.missing(), two.b.older.len()), (0, 0));
+    two.round_trip();
+}
+
+/// Receiving takes no randomness, so two copies that receive the same stay the same.
+#[test]
+fn receiving_is_deterministic() {
+    let mut two = Two::new(25);
+    two.round_trip();
+    let mut other = copy(&two.b);
+    let message = two.a_says(b"turns the ratchet");
+    two.b_hears(&message).unwrap();
+    hear(&mut other, &message).unwrap();
+    assert_eq!(other.state(), two.b.state());
 }
 
 /// What the network may do in the property test. Indices choose among what is on the way.
@@ -513,7 +577,7 @@ proptest! {
                         continue;
                     }
                     let (number, message) = direction.on_the_way.remove(index.index(direction.on_the_way.len()));
-                    match hear(to, &mut two.rng, &message) {
+                    match hear(to, &message) {
                         Ok(opened) => {
                             prop_assert_eq!(opened, number.to_be_bytes());
                             direction.opened.push((number, message));
@@ -532,7 +596,7 @@ proptest! {
                     }
                     let (_, message) = &direction.opened[index.index(direction.opened.len())];
                     let before = to.state();
-                    prop_assert!(hear(to, &mut two.rng, message).is_err());
+                    prop_assert!(hear(to, message).is_err());
                     prop_assert!(to.state() == before);
                 }
                 Step::Damage { to_a: at_a, index, byte, mask } => {
@@ -544,7 +608,7 @@ proptest! {
                     let byte = byte.index(damaged.len());
                     damaged[byte] ^= mask;
                     let before = to.state();
-                    prop_assert_eq!(hear(to, &mut two.rng, &damaged), Err(OpenError::CannotBeOpened));
+                    prop_assert_eq!(hear(to, &damaged), Err(OpenError::CannotBeOpened));
                     prop_assert!(to.state() == before);
                 }
                 Step::Lose { to_a: at_a, index } => {

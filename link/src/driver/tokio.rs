@@ -19,7 +19,7 @@ use std::time::Duration;
 use ::tokio::sync::{Notify, mpsc, oneshot};
 use ::tokio::time::{Instant, Sleep, sleep_until, timeout};
 use futures_util::{Sink, Stream};
-use happy_crypto::{DeviceId, Identity, SignedPrekey};
+use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
 use happy_wire::Code;
 use happy_wire::frame::Class;
 use tokio_tungstenite::WebSocketStream;
@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use crate::driver::{RelayUrl, Rng, rng};
 use crate::{
     Answer, CallError, CallId, ChannelName, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError,
-    Peer, PeerError, RequestId, SendError,
+    PairSecrets, Peer, PeerError, RequestId, SendError,
 };
 
 pub use dial::{DialError, Trust, TrustError};
@@ -217,6 +217,26 @@ impl Handle {
     /// See [`Endpoint::set_prekeys`].
     pub fn set_prekeys(&self, prekeys: Vec<SignedPrekey>) {
         self.with(|state, _| state.endpoint.set_prekeys(prekeys));
+    }
+
+    /// See [`Endpoint::bundle`].
+    pub fn bundle(&self, peer: &DeviceId) -> Option<Bundle> {
+        self.with(|state, _| state.endpoint.bundle(peer).cloned())
+    }
+
+    /// See [`Endpoint::pair_secrets`].
+    pub fn pair_secrets(&self, peer: &DeviceId, session: &[u8; 16]) -> Option<PairSecrets> {
+        self.with(|state, _| state.endpoint.pair_secrets(peer, session).cloned())
+    }
+
+    /// See [`Endpoint::pair_secrets_stored`].
+    pub fn pair_secrets_stored(&self, peer: &DeviceId, session: &[u8; 16]) {
+        self.with(|state, now| state.endpoint.pair_secrets_stored(now, peer, session));
+    }
+
+    /// See [`Endpoint::renew_keys`].
+    pub fn renew_keys(&self, peer: &DeviceId) {
+        self.with(|state, now| state.endpoint.renew_keys(now, peer));
     }
 
     /// See [`Endpoint::is_up`].

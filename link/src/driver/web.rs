@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use happy_crypto::{DeviceId, Identity, SignedPrekey};
+use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
 use happy_wire::Code;
 use happy_wire::frame::Class;
 use happy_wire::relay::SUBPROTOCOL;
@@ -19,8 +19,8 @@ use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
 
 use crate::driver::{RelayUrl, Rng, rng};
 use crate::{
-    CallError, CallId, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError, Peer, PeerError,
-    RequestId, SendError,
+    CallError, CallId, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError, PairSecrets, Peer,
+    PeerError, RequestId, SendError,
 };
 
 /// What may wait in the browser's socket before frames are made no more: what is urgent cannot overtake what is there.
@@ -330,6 +330,26 @@ impl Handle {
     /// See [`Endpoint::counters`].
     pub fn counters(&self) -> Counters {
         self.driver.endpoint.borrow().counters()
+    }
+
+    /// See [`Endpoint::bundle`].
+    pub fn bundle(&self, peer: &DeviceId) -> Option<Bundle> {
+        self.with(|endpoint, _| endpoint.bundle(peer).cloned())
+    }
+
+    /// See [`Endpoint::pair_secrets`].
+    pub fn pair_secrets(&self, peer: &DeviceId, session: &[u8; 16]) -> Option<PairSecrets> {
+        self.with(|endpoint, _| endpoint.pair_secrets(peer, session).cloned())
+    }
+
+    /// See [`Endpoint::pair_secrets_stored`].
+    pub fn pair_secrets_stored(&self, peer: &DeviceId, session: &[u8; 16]) {
+        self.with(|endpoint, now| endpoint.pair_secrets_stored(now, peer, session));
+    }
+
+    /// See [`Endpoint::renew_keys`].
+    pub fn renew_keys(&self, peer: &DeviceId) {
+        self.with(|endpoint, now| endpoint.renew_keys(now, peer));
     }
 
     /// See [`Endpoint::is_up`].

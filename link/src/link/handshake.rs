@@ -10,7 +10,7 @@ use super::{AFTER_REFUSAL, Context, HINTS, Hello, Link, MAX_PENDING, PENDING_FOR
 use crate::channels::Numbering;
 use crate::event::Event;
 use crate::session::call_event;
-use crate::suite::{NoWelcome, RefusalReason, Suite};
+use crate::suite::{HelloPlan, NoWelcome, PairSecrets, RefusalReason, Suite, Welcomed};
 
 impl<S: Suite> Link<S> {
     /// A Hello shall be sent, but not too soon after the last one.
@@ -25,17 +25,22 @@ impl<S: Suite> Link<S> {
         if *at > cx.now || !self.here {
             return;
         }
-        let Some((initiator, hello)) = cx.suite.start(cx.rng, bundle, cx.life) else {
+        let resumes = self.session.as_ref().map(|session| session.origin);
+        let plan = HelloPlan { life: cx.life, resumes };
+        let previous = self.secrets.previous.as_ref().filter(|_| self.use_previous);
+        let secret = previous.unwrap_or(&self.secrets.current).clone();
+        let Some((initiator, hello)) = cx.suite.start(cx.rng, bundle, &secret, plan) else {
             return self.on_refused(cx, RefusalReason::UnknownPrekey);
         };
         let packet = self.wrap(&Packet::Hello(&hello));
         self.post(packet.clone());
         self.last_hello = Some(cx.now);
-        self.hello = Hello::Sent { initiator, packet, again: cx.now + REPEAT_FIRST, wait: REPEAT_FIRST };
+        self.hello =
+            Hello::Sent { initiator, secret, resumes, packet, again: cx.now + REPEAT_FIRST, wait: REPEAT_FIRST };
     }
 
     pub(super) fn handle_welcome<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, welcome: &[u8]) {
-        let Hello::Sent { initiator, .. } = &self.hello else { return };
+        let Hello::Sent { initiator, secret, resumes, .. } = &self.hello else { return };
         let Some((established, confirm)) = cx.suite.welcome(cx.rng, initiator, welcome) else {
             *cx.dropped += 1;
             return;
@@ -44,6 +49,15 @@ impl<S: Suite> Link<S> {
             *cx.dropped += 1;
             return;
         }
+        // What is to go on must be what was meant, and still there.
+        let session = self.session.as_ref().map(|session| session.origin);
+        if established.resumes && (session.is_none() || session != *resumes) {
+            self.hello = Hello::Idle;
+            return self.want_hello(cx.now);
+        }
+        let next = PairSecrets { current: established.next_secret.clone(), previous: Some(secret.clone()) };
+        self.next_secret = Some((established.session, next));
+        self.use_previous = false;
         self.hello = Hello::Idle;
         self.confirm = Some(self.wrap(&Packet::Confirm(&confirm)));
         self.begin(cx, established, Numbering::Initiator);
@@ -59,22 +73,53 @@ impl<S: Suite> Link<S> {
             *cx.dropped += 1;
             return;
         }
-        match cx.suite.answer(cx.rng, &self.record, hello, cx.life) {
-            Ok((responder, welcome)) => {
+        let session = self.session.as_ref().map(|session| session.origin);
+        match cx.suite.answer(cx.rng, &self.record, &self.secrets, hello, cx.life, session) {
+            Ok(Welcomed { responder, welcome, resumes, secret }) => {
                 let welcome = self.wrap(&Packet::Welcome(&welcome));
                 self.post(welcome.clone());
                 if self.pending.len() >= MAX_PENDING {
                     self.pending.remove(0);
                 }
-                self.pending.push(Pending { responder, hello: hello.to_vec(), welcome, until: cx.now + PENDING_FOR });
+                self.pending.push(Pending {
+                    responder,
+                    secret,
+                    resumes,
+                    hello: hello.to_vec(),
+                    welcome,
+                    until: cx.now + PENDING_FOR,
+                });
             }
             Err(NoWelcome::Refuse(reason)) if self.refusals.take(cx.now) => {
+                if reason == RefusalReason::UnknownSecret {
+                    cx.events.push_back(Event::StaleDevice { peer: self.peer });
+                }
                 let refused = cx.suite.refuse(reason, hello);
                 let packet = self.wrap(&Packet::Refused(&refused));
                 self.post(packet);
             }
+            Err(NoWelcome::SendBundle(bundle)) if self.refusals.take(cx.now) => {
+                let packet = self.wrap(&Packet::Bundle(&bundle));
+                self.post(packet);
+            }
             Err(_) => *cx.dropped += 1,
         }
+    }
+
+    /// `PROTOCOL 3`: our copy of the bundle is too old, and this is the new one, if it is signed by its owner.
+    pub(super) fn handle_bundle<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, bytes: &[u8]) {
+        let (Hello::Sent { .. }, Side::Initiator(current)) = (&self.hello, &self.side) else {
+            *cx.dropped += 1;
+            return;
+        };
+        let Some(newer) = cx.suite.newer_bundle(current, bytes) else {
+            *cx.dropped += 1;
+            return;
+        };
+        self.side = Side::Initiator(newer);
+        cx.events.push_back(Event::NewBundle { peer: self.peer });
+        self.hello = Hello::Later(cx.now);
+        self.start_wanted_hello(cx);
     }
 
     pub(super) fn handle_confirm<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, confirm: &[u8]) {
@@ -84,15 +129,44 @@ impl<S: Suite> Link<S> {
             session.receive.owe_now();
             return;
         }
-        let established = self.pending.iter().rev().find_map(|pending| cx.suite.confirm(&pending.responder, confirm));
-        match established.filter(|established| established.peer == self.peer) {
-            Some(established) => {
+        let session = self.session.as_ref().map(|session| session.origin);
+        let established = self.pending.iter().rev().find_map(|pending| {
+            let established = cx.suite.confirm(&pending.responder, confirm)?;
+            // The session that was to go on may have ended since.
+            let stands = !established.resumes || pending.resumes == session;
+            stands.then(|| (established, pending.secret.clone()))
+        });
+        match established.filter(|(established, _)| established.peer == self.peer) {
+            Some((established, used)) => {
+                let secrets = PairSecrets { current: established.next_secret.clone(), previous: Some(used) };
+                self.store(cx, established.session, secrets);
                 self.pending.clear();
                 self.confirmed_by = confirm.to_vec();
                 self.begin(cx, established, Numbering::Responder);
             }
             None => *cx.dropped += 1,
         }
+    }
+
+    /// Hands secrets to the application, which stores them.
+    fn store<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, session: [u8; 16], secrets: PairSecrets<S::Secret>) {
+        self.to_store = Some((session, secrets));
+        cx.events.push_back(Event::PairSecrets { peer: self.peer, session });
+    }
+
+    /// The other side has stored the secret that the handshake of `session` left.
+    pub(super) fn on_peer_stored<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, session: &[u8; 16]) {
+        let secrets = match self.side {
+            Side::Initiator(_) => {
+                let Some((_, next)) = self.next_secret.take_if(|(of, _)| of == session) else { return };
+                next
+            }
+            Side::Responder if self.stored == Some(*session) && self.secrets.previous.is_some() => {
+                PairSecrets { current: self.secrets.current.clone(), previous: None }
+            }
+            Side::Responder => return,
+        };
+        self.store(cx, *session, secrets);
     }
 
     pub(super) fn handle_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, refused: &[u8]) {
@@ -104,6 +178,10 @@ impl<S: Suite> Link<S> {
     }
 
     pub(super) fn on_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, reason: RefusalReason) {
+        if reason == RefusalReason::UnknownSecret && self.try_other_secret() {
+            self.hello = Hello::Later(cx.now);
+            return self.start_wanted_hello(cx);
+        }
         cx.events.push_back(Event::Refused { peer: self.peer, reason });
         self.last_hello = Some(cx.now);
         if reason == RefusalReason::Revoked {
@@ -113,6 +191,18 @@ impl<S: Suite> Link<S> {
         } else {
             self.hello = Hello::Later(cx.now + AFTER_REFUSAL);
         }
+    }
+
+    /// The responder does not know the secret of our Hello. False when there is no other that it could know.
+    fn try_other_secret(&mut self) -> bool {
+        let Hello::Sent { secret, .. } = &self.hello else { return false };
+        if std::mem::take(&mut self.use_previous) {
+            return false;
+        }
+        // Either a newer one was stored since, or the responder was killed before it could store the current one.
+        let current = S::same_secret(secret, &self.secrets.current);
+        self.use_previous = current && self.secrets.previous.is_some();
+        !current || self.use_previous
     }
 
     pub(super) fn lose_calls<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {

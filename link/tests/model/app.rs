@@ -13,6 +13,8 @@ pub enum Act {
     Random { left: u32 },
     /// The answer to a request is ready.
     Respond { peer: DeviceId, id: RequestId, body: Vec<u8> },
+    /// The disk is done with new pair secrets.
+    Store { peer: DeviceId, session: [u8; 16] },
     /// A message has been dealt with.
     Consume { peer: DeviceId, channel: u32, bytes: usize },
 }
@@ -87,6 +89,19 @@ impl<S: Suite> World<S> {
                 }
             }
             Act::Respond { peer, id, body } => self.respond(device, peer, id, body),
+            Act::Store { peer, session } => {
+                let endpoint = &mut self.devices[device].endpoint;
+                if let Some(secrets) = endpoint.pair_secrets(&peer, &session).cloned() {
+                    self.disk.insert((device, peer), secrets);
+                    // A process may die between the disk and the memory.
+                    if chance(&mut self.rng, 50) {
+                        self.count("died after storing");
+                        return self.restart(device);
+                    }
+                    self.devices[device].endpoint.pair_secrets_stored(self.now, &peer, &session);
+                    self.count("stored");
+                }
+            }
             Act::Consume { peer, channel, bytes } => self.devices[device].endpoint.consumed(&peer, channel, bytes),
         }
     }
@@ -117,6 +132,10 @@ impl<S: Suite> World<S> {
                 let _refused = self.devices[device].endpoint.emit(&peer, body);
             }
             18 => self.close(device),
+            19 if chance(&mut self.rng, 500) => {
+                let now = self.now;
+                self.devices[device].endpoint.renew_keys(now, &peer);
+            }
             _ => {
                 let active = chance(&mut self.rng, 500);
                 let now = self.now;
@@ -224,6 +243,8 @@ impl<S: Suite> World<S> {
                 let boot = self.devices[device].boot;
                 self.at(self.now + ms(pause), Happens::App { device, boot, what: Act::Respond { peer, id, body } });
             }
+            Event::PairSecrets { peer, session } => self.on_pair_secrets(device, peer, session),
+            Event::Refused { reason, .. } => panic!("seed {seed}: refused: {reason:?}"),
             Event::Answer { peer, id, answer } => self.on_answer(device, peer, id, answer),
             Event::LinkUp { peer, resumed, same_life } => {
                 assert!(!resumed || same_life, "seed {seed}: a session outlived its process");
@@ -249,6 +270,16 @@ impl<S: Suite> World<S> {
             }
             _ => {}
         }
+    }
+
+    fn on_pair_secrets(&mut self, device: usize, peer: DeviceId, session: [u8; 16]) {
+        // A disk takes its time, and now and then it is full.
+        if chance(&mut self.rng, 50) {
+            return;
+        }
+        let pause = if chance(&mut self.rng, 500) { 0 } else { below(&mut self.rng, 3000) };
+        let boot = self.devices[device].boot;
+        self.at(self.now + ms(pause), Happens::App { device, boot, what: Act::Store { peer, session } });
     }
 
     fn on_message(&mut self, device: usize, peer: DeviceId, number: u32, bytes: Vec<u8>) {

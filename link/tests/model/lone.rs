@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use happy_crypto::DeviceId;
-use happy_link::{Cipher, Endpoint, Established, Event, Login, Peer, Side, Suite};
+use happy_link::{Cipher, Endpoint, Established, Event, HelloPlan, Login, PairSecrets, Peer, Side, Suite, Welcomed};
 use happy_wire::packet::{Packet, put_sealed_prefix};
 use happy_wire::relay::{FromRelay, ToRelay};
 use rand_chacha::ChaCha8Rng;
@@ -16,6 +16,13 @@ pub fn id(number: u8) -> DeviceId {
 }
 
 pub const ME: u8 = 1;
+/// What the endpoint and every puppet share.
+pub const SECRETS: PairSecrets<u64> = PairSecrets { current: 1, previous: None };
+
+/// A Hello that begins anew.
+pub fn plan(life: u8) -> HelloPlan {
+    HelloPlan { life: [life; 16], resumes: None }
+}
 
 pub struct Lone {
     pub endpoint: Endpoint<ChaCha8Rng, NullSuite>,
@@ -50,7 +57,7 @@ impl Lone {
     }
 
     pub fn add_peer(&mut self, peer: u8, side: Side<DeviceId>) {
-        self.endpoint.add_peer(Peer { record: id(peer), side }).unwrap();
+        self.endpoint.add_peer(Peer { record: id(peer), side, secrets: SECRETS }).unwrap();
     }
 
     pub fn relay(&mut self, frame: &FromRelay<'_>) {
@@ -126,7 +133,7 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    fn new(number: u8, established: Established<NullCipher>) -> Self {
+    fn new(number: u8, established: Established<NullCipher, u64>) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(2);
         Self { number, session: established.session, cipher: established.cipher, rng }
     }
@@ -135,7 +142,7 @@ impl Puppet {
     pub fn initiate(lone: &mut Lone, number: u8, life: u8) -> Self {
         let suite = NullSuite { device: id(number) };
         let mut rng = ChaCha8Rng::seed_from_u64(life.into());
-        let (initiator, hello) = suite.start(&mut rng, &id(ME), [life; 16]).unwrap();
+        let (initiator, hello) = suite.start(&mut rng, &id(ME), &1, plan(life)).unwrap();
         lone.frames();
         lone.deliver(number, &Packet::Hello(&hello).to_vec());
         let packets = lone.packets();
@@ -156,7 +163,8 @@ impl Puppet {
             Ok(Packet::Hello(hello)) => Some(hello),
             _ => None,
         });
-        let (responder, welcome) = suite.answer(&mut rng, &id(ME), hello.expect("a Hello"), [life; 16]).unwrap();
+        let answer = suite.answer(&mut rng, &id(ME), &SECRETS, hello.expect("a Hello"), [life; 16], None);
+        let Ok(Welcomed { responder, welcome, .. }) = answer else { panic!("a Hello that is refused") };
         lone.deliver(number, &Packet::Welcome(&welcome).to_vec());
         let packets = lone.packets();
         let Some(Ok(Packet::Confirm(confirm))) = packets.first().map(|packet| Packet::decode(packet)) else {
@@ -182,7 +190,7 @@ impl Puppet {
             return None;
         }
         let mut frame = Vec::new();
-        self.cipher.open(&mut self.rng, message, &mut frame).ok()?;
+        self.cipher.open(message, &mut frame).ok()?;
         Some(frame)
     }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use happy_crypto::DeviceId;
-use happy_link::{Dial, Endpoint, Login, Peer, Suite};
+use happy_link::{Dial, Endpoint, Login, PairSecrets, Peer, Suite};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -85,6 +85,9 @@ pub struct Device<S: Suite> {
     pub app: App,
 }
 
+/// A peer as a suite knows it.
+pub type PeerOf<S> = Peer<<S as Suite>::Record, <S as Suite>::Bundle, <S as Suite>::Secret>;
+
 pub struct World<S: Suite> {
     pub seed: u64,
     pub now: Duration,
@@ -101,7 +104,9 @@ pub struct World<S: Suite> {
     pub trace: u64,
     pub counts: BTreeMap<&'static str, u64>,
     make: fn(usize, u64) -> S,
-    peers: fn(usize, usize) -> Peer<S::Record, S::Bundle>,
+    peers: fn(usize, usize) -> PeerOf<S>,
+    /// What each device has stored about each other.
+    pub disk: BTreeMap<(usize, DeviceId), PairSecrets<S::Secret>>,
 }
 
 /// What fits into the socket before the driver has to wait.
@@ -114,7 +119,7 @@ impl<S: Suite> World<S> {
         phones: usize,
         weather: Weather,
         make: fn(usize, u64) -> S,
-        peers: fn(usize, usize) -> Peer<S::Record, S::Bundle>,
+        peers: fn(usize, usize) -> PeerOf<S>,
     ) -> Self {
         let mut world = Self {
             seed,
@@ -132,6 +137,7 @@ impl<S: Suite> World<S> {
             counts: BTreeMap::new(),
             make,
             peers,
+            disk: BTreeMap::new(),
         };
         for index in 0..=phones {
             let device = world.boot(index, phones, 0);
@@ -150,7 +156,11 @@ impl<S: Suite> World<S> {
         let mut endpoint = Endpoint::with_suite(suite, "relay.example".to_owned(), login, rng, self.now);
         for other in 0..=phones {
             if (index == 0) != (other == 0) {
-                endpoint.add_peer((self.peers)(index, other)).unwrap();
+                let mut peer = (self.peers)(index, other);
+                if let Some(stored) = self.disk.get(&(index, S::record_device(&peer.record))) {
+                    peer.secrets = stored.clone();
+                }
+                endpoint.add_peer(peer).unwrap();
             }
         }
         let app = App::new(index, boot);

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use happy_crypto::DeviceId;
-use happy_link::{CannotSeal, Cipher, Established, Life, NoWelcome, OpenError, RefusalReason, Suite};
+use happy_link::{
+    CannotSeal, Cipher, Established, HelloPlan, Life, NoWelcome, OpenError, PairSecrets, RefusalReason, Suite, Welcomed,
+};
 use rand_core::CryptoRng;
 
 /// What a receiver skips at most, as the ratchet does.
@@ -48,7 +50,7 @@ impl Cipher for NullCipher {
         Ok(())
     }
 
-    fn open(&mut self, _: &mut impl CryptoRng, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
+    fn open(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
         let Some((number, rest)) = message.split_first_chunk::<8>() else { return Err(OpenError::CannotBeOpened) };
         let Some((tag, plaintext)) = rest.split_first_chunk::<8>() else { return Err(OpenError::CannotBeOpened) };
         if *tag != hash(&[&self.key, &[1 - self.me], number, plaintext]) {
@@ -89,22 +91,27 @@ pub struct NullResponder {
     welcome: Vec<u8>,
 }
 
-const HELLO: usize = 32 + 32 + 8 + 16 + 8;
-const WELCOME: usize = 8 + 8 + 16 + 8;
+// Two devices, a nonce, a life, the number of the secret, the session to go on with, a checksum.
+const HELLO: usize = 32 + 32 + 8 + 16 + 8 + 16 + 8;
+// The hello, a nonce, a life, whether the session goes on, a checksum.
+const WELCOME: usize = 8 + 8 + 16 + 1 + 8;
 
-fn established(hello: &[u8], welcome: &[u8], peer: DeviceId, life: &[u8], me: u8) -> Established<NullCipher> {
+fn established(hello: &[u8], welcome: &[u8], peer: DeviceId, life: &[u8], me: u8) -> Established<NullCipher, u64> {
     let (left, right) = (hash(&[b"session", hello, welcome]), hash(&[welcome, hello]));
     let mut session = [0; 16];
     session[..8].copy_from_slice(&left);
     session[8..].copy_from_slice(&right);
     let cipher = NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0 };
-    Established { session, peer, peer_life: life.try_into().unwrap(), cipher }
+    let next_secret = u64::from_be_bytes(hash(&[b"secret", &session]));
+    let resumes = welcome[32] == 1;
+    Established { session, peer, peer_life: life.try_into().unwrap(), cipher, resumes, next_secret }
 }
 
 impl Suite for NullSuite {
     type Cipher = NullCipher;
     type Record = DeviceId;
     type Bundle = DeviceId;
+    type Secret = u64;
     type Initiator = NullInitiator;
     type Responder = NullResponder;
 
@@ -124,10 +131,18 @@ impl Suite for NullSuite {
         [0; 64]
     }
 
-    fn start(&self, rng: &mut impl CryptoRng, peer: &DeviceId, life: Life) -> Option<(NullInitiator, Vec<u8>)> {
+    fn start(
+        &self,
+        rng: &mut impl CryptoRng,
+        peer: &DeviceId,
+        secret: &u64,
+        plan: HelloPlan,
+    ) -> Option<(NullInitiator, Vec<u8>)> {
         let mut nonce = [0; 8];
         rng.fill_bytes(&mut nonce);
-        let mut hello = [self.device.as_bytes(), &peer.as_bytes()[..], &nonce, &life].concat();
+        let resumes = plan.resumes.unwrap_or_default();
+        let devices = [self.device.as_bytes(), &peer.as_bytes()[..]].concat();
+        let mut hello = [&devices[..], &nonce, &plan.life, &secret.to_be_bytes(), &resumes].concat();
         let tag = hash(&[&hello]);
         hello.extend_from_slice(&tag);
         Some((NullInitiator { hello: hello.clone(), peer: *peer }, hello))
@@ -138,11 +153,11 @@ impl Suite for NullSuite {
         _: &mut impl CryptoRng,
         initiator: &NullInitiator,
         welcome: &[u8],
-    ) -> Option<(Established<NullCipher>, Vec<u8>)> {
+    ) -> Option<(Established<NullCipher, u64>, Vec<u8>)> {
         if welcome.len() != WELCOME || welcome[..8] != hash(&[b"hello", &initiator.hello]) {
             return None;
         }
-        if welcome[32..] != hash(&[b"welcome", &welcome[..32]]) {
+        if welcome[33..] != hash(&[b"welcome", &welcome[..33]]) {
             return None;
         }
         let established = established(&initiator.hello, welcome, initiator.peer, &welcome[16..32], 0);
@@ -153,30 +168,46 @@ impl Suite for NullSuite {
         &self,
         rng: &mut impl CryptoRng,
         peer: &DeviceId,
+        secrets: &PairSecrets<u64>,
         hello: &[u8],
         life: Life,
-    ) -> Result<(NullResponder, Vec<u8>), NoWelcome> {
+        session: Option<[u8; 16]>,
+    ) -> Result<Welcomed<NullResponder, u64>, NoWelcome> {
         let mine = hello.len() == HELLO
             && hello[..32] == peer.as_bytes()[..]
             && hello[32..64] == self.device.as_bytes()[..]
-            && hello[88..] == hash(&[&hello[..88]]);
+            && hello[112..] == hash(&[&hello[..112]]);
         if !mine {
             return Err(NoWelcome::Ignore);
         }
+        let number = u64::from_be_bytes(hello[88..96].try_into().unwrap());
+        if number != secrets.current && Some(number) != secrets.previous {
+            return Err(NoWelcome::Refuse(RefusalReason::UnknownSecret));
+        }
+        let resumes = session.filter(|session| hello[96..112] == *session);
         let mut nonce = [0; 8];
         rng.fill_bytes(&mut nonce);
-        let mut welcome = [&hash(&[b"hello", hello])[..], &nonce, &life].concat();
+        let mut welcome = [&hash(&[b"hello", hello])[..], &nonce, &life, &[resumes.is_some().into()]].concat();
         let tag = hash(&[b"welcome", &welcome]);
         welcome.extend_from_slice(&tag);
-        Ok((NullResponder { hello: hello.to_vec(), welcome: welcome.clone() }, welcome))
+        let responder = NullResponder { hello: hello.to_vec(), welcome: welcome.clone() };
+        Ok(Welcomed { responder, welcome, resumes, secret: number })
     }
 
-    fn confirm(&self, responder: &NullResponder, confirm: &[u8]) -> Option<Established<NullCipher>> {
+    fn confirm(&self, responder: &NullResponder, confirm: &[u8]) -> Option<Established<NullCipher, u64>> {
         if confirm != hash(&[b"confirm", &responder.welcome]) {
             return None;
         }
         let peer = DeviceId::from_bytes(*responder.hello.first_chunk()?);
         Some(established(&responder.hello, &responder.welcome, peer, &responder.hello[72..88], 1))
+    }
+
+    fn same_secret(one: &u64, other: &u64) -> bool {
+        one == other
+    }
+
+    fn newer_bundle(&self, _: &DeviceId, _: &[u8]) -> Option<DeviceId> {
+        None
     }
 
     fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8> {

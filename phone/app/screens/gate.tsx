@@ -1,6 +1,8 @@
 /** Full pages that stand before the app. */
 
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { Confirm } from "../ui";
 
 function Gate(props: { title: string; children: ComponentChildren }) {
   return (
@@ -47,22 +49,34 @@ export function OtherTab(props: { onTakeOver: () => void; lost: boolean }) {
   );
 }
 
-export function Broken(props: { what: string; onForget: (() => void) | null }) {
+/** What is stored here cannot be used as it is. Nothing is deleted unless someone says so, twice. */
+export function Broken(props: { title: string; what: string; next?: string; onContinue?: () => void; onStartAnew: () => void }) {
+  const [anew, setAnew] = useState(false);
   return (
-    <Gate title="This did not start">
+    <Gate title={props.title}>
       <p class="problem" role="alert">
         {props.what}
       </p>
-      <button class="button primary wide" onClick={() => location.reload()}>
-        Try again
+      {props.next && <p>{props.next}</p>}
+      {props.onContinue ? (
+        <button class="button primary wide" onClick={props.onContinue}>
+          Go on with it
+        </button>
+      ) : (
+        <button class="button primary wide" onClick={() => location.reload()}>
+          Try again
+        </button>
+      )}
+      <button class="button quiet danger-text wide" onClick={() => setAnew(true)}>
+        Start anew
       </button>
-      {props.onForget && (
-        <>
-          <p>If it stays like this, this browser's stored state may be damaged. Forgetting it means pairing your machines again.</p>
-          <button class="button danger wide" onClick={props.onForget}>
-            Forget the stored state
-          </button>
-        </>
+      {anew && (
+        <Confirm title="Start anew?" yes="Start anew" onClose={() => setAnew(false)} onYes={props.onStartAnew}>
+          <p>
+            What this browser has stored is deleted, and this device gets a new key. It has to be paired with your machines again; remove the
+            old one there.
+          </p>
+        </Confirm>
       )}
     </Gate>
   );

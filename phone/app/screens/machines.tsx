@@ -1,6 +1,6 @@
 /** Home: the machines that this device is paired with, and honestly what is known of each. */
 
-import { machines, now, relays, type MachineView } from "../model";
+import { machines, now, refusedShort, relays, type MachineView } from "../model";
 import { go } from "../route";
 import { Dot, Empty, Icon, TopBar } from "../ui";
 import { ago } from "../words";
@@ -63,7 +63,7 @@ function running(m: MachineView): string {
 }
 
 export function presence(m: MachineView): { tone: "good" | "busy" | "bad" | "idle"; text: string } {
-  if (m.refused) return { tone: "bad", text: m.refused === "revoked" ? "this device was removed" : "refuses this device" };
+  if (m.refused) return { tone: "bad", text: refusedShort(m.refused) };
   if (m.linked) return { tone: "good", text: "online" };
   if (m.here) return { tone: "busy", text: "online, connecting" };
   const seen = m.lastSeen === null ? "" : `last seen ${ago(m.lastSeen, now.value)}`;

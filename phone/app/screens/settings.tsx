@@ -16,7 +16,9 @@ export function Settings() {
   const [forgetting, setForgetting] = useState(false);
   const [bundle, setBundle] = useState<string | null>(null);
   const [unreadable, setUnreadable] = useState(false);
+  const [kept, setKept] = useState<boolean | null>(null);
   useEffect(() => {
+    navigator.storage?.persisted?.().then(setKept, () => undefined);
     bundleHash().then(setBundle, () => setUnreadable(true));
   }, []);
 
@@ -74,6 +76,12 @@ export function Settings() {
             <dd class="mono">{deviceId.value.slice(0, 8)}</dd>
             <dt>Version</dt>
             <dd>{theCore().version}</dd>
+            {kept !== null && (
+              <>
+                <dt>Storage</dt>
+                <dd>{kept ? "kept until you clear it" : "the browser may clear it when space is short"}</dd>
+              </>
+            )}
           </dl>
           <button class="button quiet danger-text" onClick={() => setForgetting(true)}>
             Forget everything here

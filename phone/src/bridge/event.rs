@@ -4,7 +4,7 @@ use happy_crypto::DeviceId;
 use happy_pairing::{Invitation, Origin, Role};
 use serde::{Serialize, Serializer};
 
-use crate::state::Machine;
+use crate::state::{Keys, Machine};
 
 /// Something happened.
 #[derive(Serialize)]
@@ -68,6 +68,7 @@ pub struct Peer {
     role: Role,
     relays: Vec<String>,
     paired_at: u64,
+    outdated: bool,
 }
 
 impl From<&Machine> for Peer {
@@ -78,6 +79,7 @@ impl From<&Machine> for Peer {
             role: machine.my_role,
             relays: machine.relays.iter().map(ToString::to_string).collect(),
             paired_at: machine.paired_at,
+            outdated: matches!(machine.keys, Keys::Outdated(_)),
         }
     }
 }

@@ -15,12 +15,13 @@ use happy_rpc::{CallError, ErrorCode};
 use happy_wire::Code;
 use js_sys::{Function, JsString};
 use wasm_bindgen_futures::spawn_local;
+use zeroize::Zeroizing;
 
 use super::event::CoreEvent;
 use super::pairing::Pairing;
 use super::terminal::Live;
 use super::{call_js, json};
-use crate::state::State;
+use crate::state::{Keys, Machine, State, Trace};
 
 /// Who waits for the answer to a call.
 pub enum Reply {
@@ -34,9 +35,18 @@ pub enum Reply {
     Nobody,
 }
 
+/// Pair secrets that a link waits for to be stored.
+struct Unstored {
+    session: [u8; 16],
+    /// The first generation of the state that has them, once it was made.
+    generation: Option<u64>,
+}
+
 pub struct Hub {
     this: Weak<Hub>,
     state: RefCell<State>,
+    /// Only the newest of each machine matter, so there are at most as many as machines.
+    unstored: RefCell<BTreeMap<DeviceId, Unstored>>,
     /// By the origin of the relay.
     links: RefCell<BTreeMap<Origin, Handle>>,
     calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
@@ -53,6 +63,7 @@ impl Hub {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             state: RefCell::new(state),
+            unstored: RefCell::default(),
             links: RefCell::default(),
             calls: RefCell::default(),
             terminals: RefCell::default(),
@@ -66,6 +77,30 @@ impl Hub {
 
     pub fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
+    }
+
+    /// The state to store in the place of all before.
+    pub fn export_state(&self) -> Zeroizing<Vec<u8>> {
+        let mut state = self.state.borrow_mut();
+        let bytes = state.next_generation();
+        let generation = state.trace().generation;
+        for unstored in self.unstored.borrow_mut().values_mut() {
+            unstored.generation.get_or_insert(generation);
+        }
+        bytes
+    }
+
+    /// A state is stored, so the links may count on the secrets in it.
+    pub fn stored(&self, trace: &str) {
+        let Ok(Trace { generation, .. }) = trace.parse() else { return };
+        let is_stored = |unstored: &Unstored| unstored.generation.is_some_and(|since| since <= generation);
+        let now: Vec<(DeviceId, Unstored)> =
+            self.unstored.borrow_mut().extract_if(.., |_, unstored| is_stored(unstored)).collect();
+        for (device, Unstored { session, .. }) in now {
+            if let Some(handle) = self.handle(&device) {
+                handle.pair_secrets_stored(&device, &session);
+            }
+        }
     }
 
     /// Tells JavaScript, as soon as nothing else is going on.
@@ -97,8 +132,13 @@ impl Hub {
 
     pub fn start(&self) {
         self.running.set(true);
-        let origins: Vec<Origin> =
-            self.state().machines.iter().filter_map(|machine| machine.relays.first().cloned()).collect();
+        let origins: Vec<Origin> = self
+            .state()
+            .machines
+            .iter()
+            .filter(|machine| peer(machine).is_some())
+            .filter_map(|machine| machine.relays.first().cloned())
+            .collect();
         for origin in origins {
             self.connect(&origin);
         }
@@ -129,8 +169,13 @@ impl Hub {
         let handle = web::spawn(self.config(relay, |epoch| Login::Device { epoch }), on_event);
         handle.set_active(self.active.get());
         self.links.borrow_mut().insert(origin.clone(), handle.clone());
-        let peers: Vec<Peer> =
-            self.state().machines.iter().filter(|machine| machine.relays.first() == Some(origin)).map(peer).collect();
+        let peers: Vec<Peer> = self
+            .state()
+            .machines
+            .iter()
+            .filter(|machine| machine.relays.first() == Some(origin))
+            .filter_map(peer)
+            .collect();
         for peer in peers {
             // It fails when there are more than the protocol allows, which the state does not keep.
             handle.add_peer(peer).ok();
@@ -168,7 +213,11 @@ impl Hub {
     /// The connection through which a machine is reached.
     pub fn handle(&self, device: &DeviceId) -> Option<Handle> {
         let origin = self.state().machine(device)?.relays.first()?.clone();
-        self.links.borrow().get(&origin).cloned()
+        self.link(&origin)
+    }
+
+    fn link(&self, origin: &Origin) -> Option<Handle> {
+        self.links.borrow().get(origin).cloned()
     }
 
     fn handles(&self) -> Vec<Handle> {
@@ -188,6 +237,7 @@ impl Hub {
         let handle = self.handle(&device);
         let origin = self.state().machine(&device).and_then(|machine| machine.relays.first().cloned());
         self.state.borrow_mut().forget(&device);
+        self.unstored.borrow_mut().remove(&device);
         if let Some(handle) = handle {
             handle.remove_peer(&device);
         }
@@ -218,6 +268,13 @@ impl Hub {
             Event::Refused { peer, reason } => {
                 self.tell(CoreEvent::Refused { device: peer, reason: refusal(reason).to_owned() });
                 self.each_terminal(&peer, |live| live.on_link_down());
+            }
+            Event::PairSecrets { peer, session } => self.on_pair_secrets(origin, peer, session),
+            Event::NewBundle { peer } => {
+                let bundle = self.link(origin).and_then(|handle| handle.bundle(&peer));
+                if bundle.is_some_and(|bundle| self.state.borrow_mut().set_bundle(&peer, bundle)) {
+                    self.tell(CoreEvent::State);
+                }
             }
             Event::Answer { peer, id, answer } => {
                 let reply = self.calls.borrow_mut().remove(&(peer, id));
@@ -255,7 +312,18 @@ impl Hub {
             | Event::Packet { .. }
             | Event::Undelivered { .. }
             | Event::Rendezvous { .. }
-            | Event::Cancelled { .. } => {}
+            | Event::Cancelled { .. }
+            | Event::StaleDevice { .. } => {}
+        }
+    }
+
+    /// They are stored with the rest of the state; JavaScript says when ([`Self::stored`]). If it never does, the link goes on
+    /// without counting on them.
+    fn on_pair_secrets(&self, origin: &Origin, peer: DeviceId, session: [u8; 16]) {
+        let secrets = self.link(origin).and_then(|handle| handle.pair_secrets(&peer, &session));
+        if secrets.is_some_and(|secrets| self.state.borrow_mut().set_secrets(&peer, secrets)) {
+            self.unstored.borrow_mut().insert(peer, Unstored { session, generation: None });
+            self.tell(CoreEvent::State);
         }
     }
 
@@ -364,8 +432,11 @@ impl Hub {
     }
 }
 
-fn peer(machine: &crate::state::Machine) -> Peer {
-    Peer { record: machine.record.clone(), side: Side::Initiator(machine.bundle.clone()) }
+/// A machine for its link, unless it has to be paired again first.
+fn peer(machine: &Machine) -> Option<Peer> {
+    let Keys::Ready { bundle, secrets } = &machine.keys else { return None };
+    let (record, secrets) = (machine.record.clone(), secrets.clone());
+    Some(Peer { record, side: Side::Initiator(bundle.clone()), secrets })
 }
 
 fn refused(message: &str) -> Answer {
@@ -418,6 +489,7 @@ fn refusal(reason: RefusalReason) -> &'static str {
         RefusalReason::UnknownPrekey => "its keys have changed; pair again",
         RefusalReason::Busy => "it is busy",
         RefusalReason::UnsupportedVersion => "the versions do not fit; reload this page or update the machine",
+        RefusalReason::UnknownSecret => "unknown secret",
         RefusalReason::Unknown(_) => "it gives a reason that this version does not know",
     }
 }

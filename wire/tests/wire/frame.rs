@@ -169,7 +169,7 @@ fn what_the_table_does_not_list_is_refused() {
     let error = |header: &FrameHeader, tail: &[u8]| decode(&[&encode(header, &[])[..], tail].concat()).unwrap().2;
     assert_eq!(FrameHeader::decode(&[2, 0, 0, 0, 0, 0, 0, 0, 0]).err(), Some(WireError::Field("kind of frame")));
     assert_eq!(error(&NUMBERED, &[0, 0, 1]), Some(WireError::Field("padding")));
-    assert_eq!(error(&NUMBERED, &[9]), Some(WireError::UnknownType(9)));
+    assert_eq!(error(&NUMBERED, &[10]), Some(WireError::UnknownType(10)));
     assert_eq!(error(&NUMBERED, &[2, 0, 0, 0, 1, 2, 0, 0]), Some(WireError::Field("flags of data")));
     assert_eq!(
         error(&NUMBERED, &[1, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]),

@@ -1,0 +1,120 @@
+//! Where the search begins: genuine bytes of every kind, from which it is not far to nearly genuine ones.
+
+use happy_crypto::{DeviceId, seal};
+use happy_pairing::{Change, Membership, NextStatement, Role, Statement};
+use happy_wire::call::CallMessage;
+use happy_wire::frame::{Class, FrameHeader, Record};
+use happy_wire::packet::Packet;
+use happy_wire::relay::{FromRelay, ToRelay};
+
+use crate::session::{Pair, people};
+
+fn chosen(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[kind], bytes].concat()
+}
+
+fn piece(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
+/// The seeds of a target.
+#[must_use]
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    let people = people();
+    match target {
+        "records" => {
+            let change = Change::Add {
+                subject: people.phone.record().clone(),
+                role: Role::Owner,
+                name: "phone".into(),
+                session: [3; 16],
+            };
+            let statement = Statement::sign(&people.machine, &NextStatement::FIRST, 1, change);
+            let mut log = Vec::new();
+            Membership::encode_entry(&statement, &mut log);
+            vec![
+                chosen(0, people.phone.record().as_bytes()),
+                chosen(1, people.bundle.as_bytes()),
+                chosen(2, statement.as_bytes()),
+                chosen(3, &log),
+                chosen(4, &people.secret.to_bytes()[..]),
+                chosen(5, &people.prekey.to_bytes()[..]),
+            ]
+        }
+        "handshake" => vec![chosen(0, &people.hello), chosen(1, &[1, 2, 0]), chosen(2, &[0; 48]), chosen(3, &[1, 1])],
+        "ratchet" => vec![
+            vec![0x80, 0, 0, 0x83, 0, 0, 0, 0, 0, 3, 0, 0],
+            vec![0x80, 0, 0, 0x80, 0, 0, 0x83, 1, 0, 0, 0, 0, 3, 0, 0, 0x86, 3, 9, 0x83, 0, 0, 0x07, 0, 80],
+        ],
+        "storage" => {
+            let Pair { mut rng, mut phone, .. } = Pair::new();
+            let mut message = Vec::new();
+            let _ = phone.encrypt(&mut rng, b"text", &mut message);
+            let sealed = seal::seal(&mut crate::session::rng(), &[7; 32], "durable ratchet", &message);
+            vec![chosen(0, &message), chosen(1, &sealed)]
+        }
+        "invitation" => {
+            let text = "https://relay.example:8443/#0123456789";
+            vec![text.as_bytes().to_vec(), b"happy://127.0.0.1/#".to_vec()]
+        }
+        "pairing" => {
+            let hello = Packet::Hello(&people.hello).to_vec();
+            vec![chosen(3, &[piece(&[0x10]), piece(&hello), piece(&[0x12, 1])].concat())]
+        }
+        "wire" => wire(),
+        "link" => {
+            let mut frame = Vec::new();
+            FrameHeader { number: Some(0), acknowledgement: 0 }.encode(&mut frame);
+            Record::Open { channel: 1, class: Class::Bulk, limit: 9, label: "x" }.encode(&mut frame);
+            Record::Data { channel: 1, last: true, bytes: b"data" }.encode(&mut frame);
+            let mut resume = Vec::new();
+            FrameHeader { number: None, acknowledgement: 0 }.encode(&mut resume);
+            Record::Resume.encode(&mut resume);
+            let sealed = |frame: &[u8]| piece(&chosen(0, frame));
+            vec![chosen(0, &[sealed(&resume), sealed(&frame)].concat()), chosen(1, &piece(&chosen(2, &people.hello)))]
+        }
+        "screen" => {
+            let mut screen = happy_screen::Screen::new(20, 5, 10);
+            screen.feed(b"\x1b[31mred\x1b[m\r\n\x1b]0;title\x07\x1b[?1049h");
+            vec![
+                chosen(0, "plain \u{1F600} text\r\n\x1b[2J\x1b[3;4Hx\x1b[?2026h".as_bytes()),
+                chosen(1, &screen.snapshot(10)),
+            ]
+        }
+        "rpc" => vec![br#"{"method":"session.list","params":{}}"#.to_vec()],
+        _ => Vec::new(),
+    }
+}
+
+fn wire() -> Vec<Vec<u8>> {
+    let device = DeviceId::from_bytes([5; 32]);
+    let mut seeds = Vec::new();
+    for frame in [
+        ToRelay::Send { to: device, tag: 1, payload: b"payload" },
+        ToRelay::Peers(vec![device]),
+        ToRelay::OpenRendezvous { ticket_hash: [6; 32], seconds: 120 },
+    ] {
+        let mut bytes = vec![0];
+        frame.encode(&mut bytes);
+        seeds.push(bytes);
+    }
+    for frame in [
+        FromRelay::Challenge { nonce: [7; 32] },
+        FromRelay::Deliver { from: device, rendezvous: true, payload: b"payload" },
+        FromRelay::Presence { device, here: true },
+    ] {
+        let mut bytes = vec![1];
+        frame.encode(&mut bytes);
+        seeds.push(bytes);
+    }
+    seeds.push(chosen(2, &Packet::Hello(&people().hello).to_vec()));
+    let mut frame = vec![3];
+    FrameHeader { number: Some(3), acknowledgement: 4 }.encode(&mut frame);
+    Record::Data { channel: 1, last: true, bytes: b"data" }.encode(&mut frame);
+    Record::PairSecret([8; 16]).encode(&mut frame);
+    Record::Padding(9).encode(&mut frame);
+    seeds.push(frame);
+    seeds.push(chosen(4, &CallMessage::Request { id: 1, body: b"{}" }.to_vec()));
+    seeds.push(chosen(5, &[2, 0, 0, 0, 0, 0, 0, 0, 1, b'x']));
+    seeds
+}

@@ -4,6 +4,7 @@
 //! `cargo xtask fuzz` searches with libFuzzer; `cargo test -p happy-fuzz` replays what it kept in `fuzz/corpus`, and the
 //! [`seeds`] from which it starts.
 
+pub mod corpus;
 mod session;
 
 pub mod seeds;

@@ -1,18 +1,14 @@
 //! Every seed and everything that a search has kept, once more.
 
-use std::path::Path;
-
 #[test]
 fn nothing_that_was_found_comes_back() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, target) in happy_fuzz::TARGETS {
         let seeds = happy_fuzz::seeds::of(name);
         assert!(!seeds.is_empty(), "{name} has no seeds");
         seeds.iter().for_each(|seed| target(seed));
-        let Ok(folder) = std::fs::read_dir(corpus.join(name)) else { continue };
-        for file in folder {
-            target(&std::fs::read(file.expect("a readable folder").path()).expect("a readable file"));
-        }
+        let kept = happy_fuzz::corpus::read(name).expect("a corpus that can be read");
+        assert!(!kept.is_empty(), "nothing is kept of {name}");
+        kept.iter().for_each(|input| target(input));
     }
 }
 

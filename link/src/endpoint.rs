@@ -374,7 +374,10 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     /// `PROTOCOL 5`: a revoked device is told so, signed, so that nobody else can make it believe that.
     fn refuse(&mut self, from: DeviceId, hello: &[u8]) {
         let now = self.core.now;
-        if !self.tombstones.get_mut(&from).is_some_and(|tombstone| tombstone.refusals.take(now)) {
+        // The relay writes `from`: what is signed for a removed device must not be the Hello of another one.
+        if !self.core.suite.is_hello_of(&from, hello)
+            || !self.tombstones.get_mut(&from).is_some_and(|tombstone| tombstone.refusals.take(now))
+        {
             self.core.counters.dropped_packets += 1;
             return;
         }

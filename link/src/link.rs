@@ -20,7 +20,7 @@ use crate::calls::Calls;
 use crate::channels::Numbering;
 use crate::event::{Event, LinkDown};
 use crate::session::{Outcome, Session, call_event};
-use crate::suite::{Established, Life, OpenError, PairSecrets, RefusalReason, Suite};
+use crate::suite::{Cipher, Established, Life, OpenError, PairSecrets, RefusalReason, Suite};
 
 /// `PROTOCOL 8`: a Hello is repeated after 1 s, doubling to 10 s. A Resume that nobody answers is repeated likewise.
 const REPEAT_FIRST: Duration = Duration::from_secs(1);
@@ -243,8 +243,16 @@ impl<S: Suite> Link<S> {
         self.record = peer.record;
         self.side = peer.side;
         if !S::same_secret(&peer.secrets.current, &self.secrets.current) {
+            // Paired again. A handshake with the old secret that is under way must not put the old one back.
             (self.secrets, self.next_secret, self.to_store) = (peer.secrets, None, None);
-            self.use_previous = false;
+            (self.use_previous, self.stored, self.confirm, self.show_next) = (false, None, None, None);
+            self.pending.clear();
+            if let Some(session) = &mut self.session {
+                session.drop_next();
+            }
+            if matches!(self.hello, Hello::Sent { .. }) {
+                self.hello = Hello::Later(Duration::ZERO);
+            }
         }
         if matches!(self.hello, Hello::Never | Hello::Later(_)) {
             // What was refused may be accepted now.
@@ -270,8 +278,8 @@ impl<S: Suite> Link<S> {
     /// `PROTOCOL 5`: only now may the other side rely on it.
     pub(crate) fn on_secrets_stored(&mut self, session: &[u8; 16]) {
         let Some((of, secrets)) = self.to_store.take_if(|(of, _)| of == session) else { return };
-        // A responder that has just forgotten the one before has nothing to say.
-        let news = secrets.previous.is_some() || matches!(self.side, Side::Initiator(_));
+        // Who has just forgotten the one before has nothing to say.
+        let news = secrets.previous.is_some();
         self.secrets = secrets;
         self.stored = Some(of);
         if let Some(session) = self.session.as_mut().filter(|_| news) {
@@ -437,7 +445,7 @@ impl<S: Suite> Link<S> {
             Packet::Sealed { session, message } => self.handle_sealed(cx, session, message),
             Packet::Bundle(bundle) if initiator => self.handle_bundle(cx, bundle),
             Packet::UnknownSession(id) if initiator => {
-                if self.session.as_ref().is_some_and(|session| session.knows(id)) {
+                if self.session.as_ref().is_some_and(|session| session.uses(id)) {
                     self.want_hello(cx.now);
                     self.start_wanted_hello(cx);
                 }
@@ -532,9 +540,12 @@ impl<S: Suite> Link<S> {
     fn begin<R: CryptoRng>(
         &mut self,
         cx: &mut Context<'_, S, R>,
-        established: Established<S::Cipher, S::Secret>,
+        mut established: Established<S::Cipher, S::Secret>,
         numbering: Numbering,
     ) {
+        // A new ratchet counts from the time that this link has been up, or it would soon take what it misses for old.
+        let up_for = self.up_for + self.up_since.map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
+        established.cipher.expire(up_for.as_secs());
         if let Some(session) = self.session.as_mut().filter(|_| established.resumes) {
             session.rekey(established);
             if numbering == Numbering::Initiator {
@@ -771,7 +782,7 @@ impl<S: Suite> Link<S> {
     }
 }
 
-fn session_shows_next<C: crate::suite::Cipher>(session: Option<&mut Session<C>>) {
+fn session_shows_next<C: Cipher>(session: Option<&mut Session<C>>) {
     if let Some(session) = session.filter(|session| session.has_next()) {
         session.show_next = true;
     }

@@ -132,6 +132,16 @@ impl<C: Cipher> Session<C> {
             || self.retiring.as_ref().is_some_and(|(keyed, _)| has(keyed))
     }
 
+    /// Whether a packet with this name is sealed with keys that are not old.
+    pub(crate) fn uses(&self, id: [u8; 16]) -> bool {
+        self.id == id || self.next.as_ref().is_some_and(|next| next.id == id)
+    }
+
+    /// The new keys are no longer wanted.
+    pub(crate) fn drop_next(&mut self) {
+        (self.next, self.show_next) = (None, false);
+    }
+
     fn promote(&mut self, now: Duration) {
         let Some(next) = self.next.take() else { return };
         let old = Keyed {

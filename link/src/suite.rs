@@ -204,6 +204,8 @@ pub trait Suite {
     fn same_secret(one: &Self::Secret, other: &Self::Secret) -> bool;
     /// The bundle in `bytes`, if its owner made it later than `current`.
     fn newer_bundle(&self, current: &Self::Bundle, bytes: &[u8]) -> Option<Self::Bundle>;
+    /// Whether the bytes are a Hello for a link that this device initiated to us, as far as can be told without its secrets.
+    fn is_hello_of(&self, device: &DeviceId, hello: &[u8]) -> bool;
     /// A signed refusal of that Hello.
     fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8>;
     /// The reason, when `refused` is a refusal of this Hello signed by `peer`.
@@ -322,6 +324,14 @@ impl Suite for Keys {
 
     fn newer_bundle(&self, current: &Bundle, bytes: &[u8]) -> Option<Bundle> {
         Bundle::decode(bytes).ok().filter(|bundle| bundle.supersedes(current))
+    }
+
+    fn is_hello_of(&self, device: &DeviceId, hello: &[u8]) -> bool {
+        HelloView::parse(hello).is_ok_and(|view| {
+            view.initiator().device_id() == *device
+                && view.responder() == self.device()
+                && view.purpose() == Purpose::Link
+        })
     }
 
     fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8> {

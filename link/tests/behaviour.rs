@@ -759,6 +759,20 @@ fn a_tombstone_asks_for_the_hello_that_it_will_refuse() {
     assert!(lone.packets().is_empty());
 }
 
+/// The relay writes who a packet comes from. With the Hello of another device in the name of a removed one it would get a refusal, signed
+/// and about that Hello, with which it could make the other device believe that it was removed.
+#[test]
+fn a_tombstone_signs_nothing_about_the_hello_of_another_device() {
+    let (mut lone, _) = linked();
+    lone.endpoint.tombstone(lone.now, id(2));
+    lone.frames();
+    let others = NullSuite { device: id(3) };
+    let (_, hello) = others.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), &1, plan(7)).unwrap();
+    lone.deliver(2, &Packet::Hello(&hello).to_vec());
+    lone.deliver(2, &Packet::Hello(b"any bytes").to_vec());
+    assert!(lone.packets().is_empty());
+}
+
 #[test]
 fn a_removed_peer_answers_its_calls_and_is_no_longer_named() {
     let (mut lone, _) = linked();

@@ -138,7 +138,12 @@ impl State {
         // Their word is kept as a record. A machine that lost its log counts from one again, which is no reason not to pair.
         log.append(peer.theirs).ok();
         self.log = log;
-        let keys = Keys::Ready { bundle, secrets: PairSecrets { current: peer.secret, previous: None } };
+        // The machine may not have stored it; until it shows that it has, what was shared before may still count.
+        let previous = match at.and_then(|at| self.machines.get(at)).map(|known| &known.keys) {
+            Some(Keys::Ready { secrets, .. }) => Some(secrets.current.clone()),
+            _ => None,
+        };
+        let keys = Keys::Ready { bundle, secrets: PairSecrets { current: peer.secret, previous } };
         let machine =
             Machine { record: peer.identity, keys, name: peer.name, my_role: peer.my_role, relays, paired_at };
         match at.and_then(|at| self.machines.get_mut(at)) {

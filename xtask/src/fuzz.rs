@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: searches for bytes that the targets of `fuzz/` do not bear.
 //!
 //! The targets are built with a nightly compiler, libFuzzer's counters and the address sanitizer. What a search finds new ways with is kept in
-//! `fuzz/corpus`, as few files as do, and `cargo test -p happy-fuzz` replays it.
+//! `fuzz/corpus`, as few inputs as do, and `cargo test -p happy-fuzz` replays it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -98,18 +98,17 @@ fn host() -> Result<String> {
 }
 
 fn search(programs: &Path, name: &str, arguments: &Arguments) -> Result<String> {
-    let kept = root().join("fuzz/corpus").join(name);
     let working = root().join("target/fuzz/corpus").join(name);
     let findings = root().join("target/fuzz/found").join(name);
-    for folder in [&kept, &working, &findings] {
+    for folder in [&working, &findings] {
         std::fs::create_dir_all(folder)?;
     }
-    seed(name, &working)?;
+    corpus("unpack", name, &working)?;
     let output = Command::new(programs.join(name))
         .arg(format!("-max_total_time={}", arguments.time))
         .args([&format!("-max_len={MAX_LEN}"), "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
         .arg(format!("-artifact_prefix={}/", findings.display()))
-        .args([&working, &kept])
+        .arg(&working)
         .stdout(Stdio::null())
         .output()
         .context("starting the target")?;
@@ -119,43 +118,37 @@ fn search(programs: &Path, name: &str, arguments: &Arguments) -> Result<String> 
         bail!("{reason}; the input is in {}", findings.display());
     }
     if !arguments.keep_corpus {
-        keep(programs, name, &working, &kept)?;
+        keep(programs, name, &working)?;
     }
     let runs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     Ok(runs.unwrap_or("?").trim().to_owned())
 }
 
-/// Genuine bytes to begin with.
-fn seed(name: &str, folder: &Path) -> Result<()> {
+/// Fills the folder with what is kept, or keeps what is in it.
+fn corpus(what: &str, name: &str, folder: &Path) -> Result<()> {
     let status = Command::new("cargo")
-        .args(["run", "--quiet", "--package", "happy-fuzz", "--example", "seeds", "--", name])
+        .args(["run", "--quiet", "--package", "happy-fuzz", "--example", "corpus", "--", what, name])
         .arg(folder)
         .current_dir(root())
         .status()
         .context("starting cargo")?;
-    ensure!(status.success(), "the seeds were not written");
+    ensure!(status.success(), "`corpus {what} {name}` failed");
     Ok(())
 }
 
-/// Makes the kept corpus the smallest one that reaches what both reach.
-fn keep(programs: &Path, name: &str, working: &Path, kept: &Path) -> Result<()> {
+/// Keeps the smallest set of inputs that reaches what all of them reach.
+fn keep(programs: &Path, name: &str, working: &Path) -> Result<()> {
     let smallest = working.with_extension("smallest");
     let _ = std::fs::remove_dir_all(&smallest);
     std::fs::create_dir_all(&smallest)?;
     let status = Command::new(programs.join(name))
         .args(["-merge=1", "-rss_limit_mb=2048", &format!("-max_len={MAX_LEN}")])
-        .args([&smallest, kept, working])
+        .args([&smallest, working])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()?;
     ensure!(status.success(), "the corpus could not be made smaller");
-    std::fs::remove_dir_all(kept)?;
-    std::fs::create_dir_all(kept)?;
-    for file in std::fs::read_dir(&smallest)? {
-        let file = file?;
-        std::fs::copy(file.path(), kept.join(file.file_name()))?;
-    }
-    Ok(())
+    corpus("pack", name, &smallest)
 }
 
 #[cfg(test)]

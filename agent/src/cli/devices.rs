@@ -75,8 +75,9 @@ fn explain_device(entry: &DeviceEntry) {
     // A machine that was joined is explained as one.
     if let Some(at) = entry.stranger_at {
         let text = format!(
-            "Somebody came as {name} with keys that it does not have any more, last {}. Either it was restored from an old copy, and has to be \
-             paired again; or a copy of it is in strange hands. If you do not know which, remove it: `happy devices revoke '{name}'`.",
+            "Somebody came as {name} with keys that it does not have any more, last {}. If {name} connects as usual, that may have been an old \
+             packet, repeated by the relay. If it does not, it was restored from an old copy and has to be paired again, or a copy of it is in \
+             strange hands: then remove it with `happy devices revoke '{name}'`.",
             ago(at)
         );
         say_sentences(WARN, &text);

@@ -110,12 +110,16 @@ impl Daemon {
     pub fn paired(&self, paired: &PairedPeer) -> Result<Peer, Trouble> {
         let device = paired.identity.device_id();
         let mut file = self.pair_secrets();
-        let before = file.paired(device, paired.secret.clone())?;
+        // Who joins cannot know for sure that the other side has stored it too; until then what was shared before may still count.
+        let joined = file.get(&device).filter(|_| paired.bundle.is_some());
+        let secrets =
+            PairSecrets { current: paired.secret.clone(), previous: joined.map(|before| before.current.clone()) };
+        let before = file.paired(device, secrets.clone())?;
         let added = self.roster().add(paired);
         match added {
             Ok(peer) => {
                 self.doubts().settled(&device);
-                self.network().add_peer(&peer, PairSecrets { current: paired.secret.clone(), previous: None });
+                self.network().add_peer(&peer, secrets);
                 Ok(peer)
             }
             Err(trouble) => {

@@ -82,9 +82,9 @@ impl PairSecretsFile {
     ///
     /// # Errors
     /// When it cannot be written; nothing has changed then.
-    pub fn paired(&mut self, device: DeviceId, secret: PairSecret) -> Result<Option<PairSecrets>, Trouble> {
+    pub fn paired(&mut self, device: DeviceId, secrets: PairSecrets) -> Result<Option<PairSecrets>, Trouble> {
         let before = self.kept.get(&device).cloned();
-        self.change(|kept| drop(kept.insert(device, PairSecrets { current: secret, previous: None })))?;
+        self.change(|kept| drop(kept.insert(device, secrets)))?;
         Ok(before)
     }
 
@@ -151,6 +151,11 @@ mod tests {
     const PHONE: DeviceId = DeviceId::from_bytes([1; 32]);
     const LAPTOP: DeviceId = DeviceId::from_bytes([2; 32]);
 
+    /// What a pairing leaves.
+    fn only(number: u8) -> PairSecrets {
+        PairSecrets { current: secret(number), previous: None }
+    }
+
     fn secret(byte: u8) -> PairSecret {
         PairSecret::from_bytes(&[byte; 40]).unwrap()
     }
@@ -174,16 +179,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pair.secrets");
         let mut file = open(&path);
-        assert!(file.paired(PHONE, secret(1)).unwrap().is_none());
+        assert!(file.paired(PHONE, only(1)).unwrap().is_none());
         file.shook_hands(vec![(PHONE, secrets(2, Some(1))), (LAPTOP, secrets(7, None))]).unwrap();
-        file.paired(LAPTOP, secret(5)).unwrap();
+        file.paired(LAPTOP, only(5)).unwrap();
         for file in [&file, &open(&path)] {
             assert_eq!(told(file, &PHONE), Some(vec![2, 1]));
             assert_eq!(told(file, &LAPTOP), Some(vec![5]));
         }
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         // Paired again, and not stored in the end.
-        let before = file.paired(PHONE, secret(8)).unwrap();
+        let before = file.paired(PHONE, only(8)).unwrap();
         file.not_paired(PHONE, before).unwrap();
         file.remove(&[LAPTOP]).unwrap();
         for file in [&file, &open(&path)] {
@@ -196,8 +201,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pair.secrets");
         let mut file = open(&path);
-        file.paired(PHONE, secret(1)).unwrap();
-        file.paired(LAPTOP, secret(2)).unwrap();
+        file.paired(PHONE, only(1)).unwrap();
+        file.paired(LAPTOP, only(2)).unwrap();
         PairSecretsFile::open(&path, ME, |device| *device == PHONE).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(&PHONE.to_string()) && !text.contains(&LAPTOP.to_string()), "{text}");
@@ -210,7 +215,7 @@ mod tests {
     fn a_file_that_is_damaged_or_open_to_others_is_told_and_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pair.secrets");
-        open(&path).paired(PHONE, secret(1)).unwrap();
+        open(&path).paired(PHONE, only(1)).unwrap();
         let whole = std::fs::read(&path).unwrap();
         let changed = |at: usize| {
             let mut bytes = whole.clone();
@@ -235,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pair.secrets");
         let mut file = open(&path);
-        file.paired(PHONE, secret(1)).unwrap();
+        file.paired(PHONE, only(1)).unwrap();
         // A folder in the way of the file that is written aside.
         std::fs::create_dir(folder.path().join("pair.secrets.new")).unwrap();
         assert!(file.shook_hands(vec![(PHONE, secrets(2, Some(1)))]).is_err());

@@ -210,6 +210,10 @@ impl Suite for NullSuite {
         None
     }
 
+    fn is_hello_of(&self, device: &DeviceId, hello: &[u8]) -> bool {
+        hello.len() == HELLO && hello[..32] == device.as_bytes()[..] && hello[32..64] == self.device.as_bytes()[..]
+    }
+
     fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8> {
         [&hash(&[b"refused", hello])[..], &[reason.into()]].concat()
     }

@@ -155,8 +155,8 @@ pub(crate) struct Link<S: Suite> {
     secrets: PairSecrets<S::Secret>,
     /// At an initiator: what the last handshake left, until the responder has stored it.
     next_secret: Option<([u8; 16], PairSecrets<S::Secret>)>,
-    /// At an initiator: the responder did not know the current secret.
-    use_previous: bool,
+    /// At an initiator: the secret that was the current one when the responder did not know it. While it still is, the one before is used.
+    unknown_there: Option<S::Secret>,
     /// What the application is to store, with the session that tells which it is.
     to_store: Option<([u8; 16], PairSecrets<S::Secret>)>,
     /// The session whose secret is the one that is stored.
@@ -207,7 +207,7 @@ impl<S: Suite> Link<S> {
             side: peer.side,
             secrets: peer.secrets,
             next_secret: None,
-            use_previous: false,
+            unknown_there: None,
             to_store: None,
             stored: None,
             show_next: None,
@@ -245,7 +245,7 @@ impl<S: Suite> Link<S> {
         if !S::same_secret(&peer.secrets.current, &self.secrets.current) {
             // Paired again. A handshake with the old secret that is under way must not put the old one back.
             (self.secrets, self.next_secret, self.to_store) = (peer.secrets, None, None);
-            (self.use_previous, self.stored, self.confirm, self.show_next) = (false, None, None, None);
+            (self.unknown_there, self.stored, self.confirm, self.show_next) = (None, None, None, None);
             self.pending.clear();
             if let Some(session) = &mut self.session {
                 session.drop_next();

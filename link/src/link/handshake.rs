@@ -27,7 +27,8 @@ impl<S: Suite> Link<S> {
         }
         let resumes = self.session.as_ref().map(|session| session.origin);
         let plan = HelloPlan { life: cx.life, resumes };
-        let previous = self.secrets.previous.as_ref().filter(|_| self.use_previous);
+        let unknown = self.unknown_there.as_ref().is_some_and(|it| S::same_secret(it, &self.secrets.current));
+        let previous = self.secrets.previous.as_ref().filter(|_| unknown);
         let secret = previous.unwrap_or(&self.secrets.current).clone();
         let Some((initiator, hello)) = cx.suite.start(cx.rng, bundle, &secret, plan) else {
             return self.on_refused(cx, RefusalReason::UnknownPrekey);
@@ -57,7 +58,7 @@ impl<S: Suite> Link<S> {
         }
         let next = PairSecrets { current: established.next_secret.clone(), previous: Some(secret.clone()) };
         self.next_secret = Some((established.session, next));
-        self.use_previous = false;
+        self.unknown_there = None;
         self.hello = Hello::Idle;
         self.confirm = Some(self.wrap(&Packet::Confirm(&confirm)));
         self.begin(cx, established, Numbering::Initiator);
@@ -196,13 +197,14 @@ impl<S: Suite> Link<S> {
     /// The responder does not know the secret of our Hello. False when there is no other that it could know.
     fn try_other_secret(&mut self) -> bool {
         let Hello::Sent { secret, .. } = &self.hello else { return false };
-        if std::mem::take(&mut self.use_previous) {
-            return false;
+        let current = &self.secrets.current;
+        if S::same_secret(secret, current) {
+            // The responder was killed before it could store it.
+            self.unknown_there = self.secrets.previous.is_some().then(|| current.clone());
+            return self.unknown_there.is_some();
         }
-        // Either a newer one was stored since, or the responder was killed before it could store the current one.
-        let current = S::same_secret(secret, &self.secrets.current);
-        self.use_previous = current && self.secrets.previous.is_some();
-        !current || self.use_previous
+        // An older one was refused. If a newer one was stored since, it has not been tried yet.
+        !self.unknown_there.take().is_some_and(|it| S::same_secret(&it, current))
     }
 
     pub(super) fn lose_calls<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {

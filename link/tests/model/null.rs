@@ -215,11 +215,13 @@ impl Suite for NullSuite {
     }
 
     fn refuse(&self, reason: RefusalReason, hello: &[u8]) -> Vec<u8> {
-        [&hash(&[b"refused", hello])[..], &[reason.into()]].concat()
+        let reason = [reason.into()];
+        [&hash(&[b"refused", hello, &reason])[..], &reason].concat()
     }
 
     fn refusal(&self, _: &DeviceId, initiator: &NullInitiator, refused: &[u8]) -> Option<RefusalReason> {
-        let reason = refused.strip_prefix(&hash(&[b"refused", &initiator.hello])[..])?;
-        Some(reason.first().copied()?.into())
+        let (tag, reason) = refused.split_first_chunk::<8>()?;
+        let known = *tag == hash(&[b"refused", &initiator.hello, reason]);
+        Some(reason.first().copied().filter(|_| known)?.into())
     }
 }

@@ -60,6 +60,19 @@ const storage = (page, task) => page.evaluate(inStorage, [task]);
 const trace = (page) => page.evaluate(() => localStorage.getItem('happy-state'));
 /** A page of the same origin on which the app does not run. */
 const beside = (page, relay) => page.goto(`${relay.origin}/beside`);
+/**
+ * Reloads, even right after the last reload: for a moment Chromium has committed the new document and not yet made it the page
+ * that may be reloaded, and says so.
+ */
+async function reload(page, waitUntil) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await page.reload({ waitUntil });
+    } catch (error) {
+      if (tries === 20 || !error.message.includes('Not attached to an active page')) throw error;
+    }
+  }
+}
 const gate = (page, title) => page.getByRole('heading', { name: title }).waitFor();
 
 test('two tabs, reloads, and storage that is lost, damaged, full or old', { timeout: 240_000 }, async (t) => {
@@ -134,7 +147,7 @@ test('two tabs, reloads, and storage that is lost, damaged, full or old', { time
     await page.getByRole('button', { name: /New shell/ }).click();
     await compose(page).waitFor();
     for (let i = 0; i < 10; i += 1) {
-      await page.reload({ waitUntil: i % 2 ? 'load' : 'commit' });
+      await reload(page, i % 2 ? 'load' : 'commit');
       // Each time a little later in its start: before the state is loaded, while it is stored, while keys are agreed on.
       if (i > 3) await page.locator('.gate[aria-busy], .topbar').first().waitFor();
       if (i > 6) await page.locator('.topbar').waitFor();

@@ -157,9 +157,7 @@ impl Client {
     pub async fn connect(path: &Path, target: Option<&str>) -> Result<Option<Client>, Trouble> {
         let stream = match UnixStream::connect(path).await {
             Ok(stream) => stream,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                return Ok(None);
-            }
+            Err(error) if is_nobody_there(error.kind()) => return Ok(None),
             Err(error) => return Err(Trouble::file("connect to the daemon at", path, &error)),
         };
         let (reader, mut writer) = stream.into_split();
@@ -177,9 +175,8 @@ impl Client {
                 Ok(Greeting::Error(error)) => return Err(not_greeted(path, error)),
                 Err(_) => return Err(strange_daemon()),
             },
-            // The daemon ended in this very moment: the same as none.
             Ok(Ok(None)) => return Ok(None),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Ok(Err(error)) if is_nobody_there(error.kind()) => return Ok(None),
             Ok(_) => return Err(strange_daemon()),
             Err(_) => {
                 return Err(Trouble::new(
@@ -328,6 +325,13 @@ impl Client {
             ready.await;
         }
     }
+}
+
+/// Whether it means that no daemon runs, or that the one that did ended in this very moment: a death resets connections that
+/// wait for their `accept`, cuts those that were accepted, and breaks the pipe of a greeting under way.
+fn is_nobody_there(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected, NotFound, UnexpectedEof};
+    matches!(kind, NotFound | ConnectionRefused | ConnectionReset | NotConnected | BrokenPipe | UnexpectedEof)
 }
 
 /// The daemon knows no such machine, or may not speak to it.

@@ -196,10 +196,14 @@ impl Running {
         Running { stdin: child.stdin.take(), child, lines, seen: Vec::new(), err: Some(err) }
     }
 
+    #[track_caller]
     pub fn type_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{line}").unwrap();
-        stdin.flush().unwrap();
+        if let Err(error) = writeln!(stdin, "{line}").and_then(|()| stdin.flush()) {
+            let _ = self.child.kill();
+            let err = self.err.take().map(|err| err.join().unwrap()).unwrap_or_default();
+            panic!("it takes no input: {error}; seen: {:#?}\nerr: {err}", self.seen);
+        }
     }
 
     /// The next line of standard output that fits.

@@ -245,7 +245,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
     pub fn pair_secrets_stored(&mut self, now: Duration, peer: &DeviceId, session: &[u8; 16]) {
         self.advance(now);
         if let Some(link) = self.links.get_mut(peer) {
-            link.on_secrets_stored(session);
+            link.on_secrets_stored(&mut self.core.context(), session);
         }
     }
 

@@ -276,7 +276,7 @@ impl<S: Suite> Link<S> {
     }
 
     /// `PROTOCOL 5`: only now may the other side rely on it.
-    pub(crate) fn on_secrets_stored(&mut self, session: &[u8; 16]) {
+    pub(crate) fn on_secrets_stored<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, session: &[u8; 16]) {
         let Some((of, secrets)) = self.to_store.take_if(|(of, _)| of == session) else { return };
         // Who has just forgotten the one before has nothing to say.
         let news = secrets.previous.is_some();
@@ -284,6 +284,9 @@ impl<S: Suite> Link<S> {
         self.stored = Some(of);
         if let Some(session) = self.session.as_mut().filter(|_| news) {
             session.secret_stored = Some(of);
+        }
+        if news && matches!(self.side, Side::Initiator(_)) {
+            self.forget_older_secret(cx, of);
         }
     }
 

@@ -661,6 +661,92 @@ fn an_answer_for_a_former_life_does_not_reach_the_next_one() {
     assert_eq!(lone.packets().len(), 1);
 }
 
+/// A phone whose machine has stored the secret that their handshake left, and the session id of that handshake.
+fn told_that_it_is_stored() -> (Lone, Puppet, [u8; 16]) {
+    let mut phone = Lone::phone();
+    let mut machine = Puppet::answer(&mut phone, 2, 9);
+    let session = machine.session;
+    machine.say(&mut phone, &frame(Some(0), 0, &[Record::PairSecret(session)]));
+    assert!(phone.events().contains(&Event::PairSecrets { peer: id(2), session }));
+    (phone, machine, session)
+}
+
+/// The newest Hello among these packets.
+fn hello_in(packets: &[Vec<u8>]) -> &[u8] {
+    let hello = |packet| match Packet::decode(packet) {
+        Ok(Packet::Hello(hello)) => Some(hello),
+        _ => None,
+    };
+    packets.iter().rev().find_map(|packet| hello(packet)).expect("a Hello")
+}
+
+/// The secret that a Hello names.
+fn secret_of(hello: &[u8]) -> u64 {
+    u64::from_be_bytes(*hello[88..].first_chunk().unwrap())
+}
+
+#[test]
+fn when_both_have_stored_the_next_secret_the_one_before_is_forgotten() {
+    let (mut phone, _, session) = told_that_it_is_stored();
+    let both = phone.endpoint.pair_secrets(&id(2), &session).unwrap().clone();
+    assert_eq!(both.previous, Some(SECRETS.current), "until this is stored, the old one opens the door");
+    phone.endpoint.pair_secrets_stored(phone.now, &id(2), &session);
+    assert!(phone.events().contains(&Event::PairSecrets { peer: id(2), session }));
+    let one = phone.endpoint.pair_secrets(&id(2), &session).unwrap();
+    assert_eq!((one.current, one.previous), (both.current, None));
+    // It is not tried any more, whoever says that the new one is unknown: that is how a copy of the machine would ask for it.
+    phone.presence(2, false);
+    phone.wait(SECOND * 3);
+    phone.presence(2, true);
+    phone.deliver(2, &Packet::UnknownSession(session).to_vec());
+    let sent = phone.wait(SECOND * 3);
+    let packets: Vec<_> = sent.iter().filter_map(|frame| payload(frame)).collect();
+    let hello = hello_in(&packets);
+    assert_eq!(secret_of(hello), both.current);
+    let machine = NullSuite { device: id(2) };
+    phone.deliver(2, &Packet::Refused(&machine.refuse(RefusalReason::UnknownSecret, hello)).to_vec());
+    assert!(phone.events().contains(&Event::Refused { peer: id(2), reason: RefusalReason::UnknownSecret }));
+    assert!(phone.packets().is_empty());
+}
+
+#[test]
+fn a_secret_is_not_forgotten_while_a_handshake_was_confirmed_with_it() {
+    let (mut phone, machine, session) = told_that_it_is_stored();
+    let both = phone.endpoint.pair_secrets(&id(2), &session).unwrap().clone();
+    phone.wait(SECOND * 3);
+    phone.endpoint.renew_keys(phone.now, &id(2));
+    let next = Puppet::answer(&mut phone, 2, 9);
+    assert_ne!(next.session, machine.session);
+    // That handshake may take the place of the stored one at the machine, which would then know the old secret only.
+    phone.endpoint.pair_secrets_stored(phone.now, &id(2), &session);
+    assert!(!phone.events().iter().any(|event| matches!(event, Event::PairSecrets { .. })));
+    assert!(phone.endpoint.pair_secrets(&id(2), &session).is_none());
+    assert_eq!(both.previous, Some(SECRETS.current));
+}
+
+#[test]
+fn a_hello_with_a_secret_that_was_replaced_meanwhile_is_made_again() {
+    let (mut phone, _, session) = told_that_it_is_stored();
+    let new = phone.endpoint.pair_secrets(&id(2), &session).unwrap().current;
+    phone.wait(SECOND * 3);
+    phone.endpoint.renew_keys(phone.now, &id(2));
+    assert_eq!(secret_of(hello_in(&phone.packets())), SECRETS.current);
+    phone.endpoint.pair_secrets_stored(phone.now, &id(2), &session);
+    let sent: Vec<_> = phone.wait(SECOND * 3).iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(secret_of(hello_in(&sent)), new);
+}
+
+#[test]
+fn a_device_whose_secret_nobody_knows_is_refused_and_reported() {
+    let (mut machine, _) = linked();
+    let phone = NullSuite { device: id(2) };
+    let (_, hello) = phone.start(&mut ChaCha8Rng::seed_from_u64(5), &id(1), &99, plan(7)).unwrap();
+    machine.deliver(2, &Packet::Hello(&hello).to_vec());
+    assert!(machine.events().contains(&Event::StaleDevice { peer: id(2) }));
+    let packets = machine.packets();
+    assert!(matches!(Packet::decode(&packets[0]), Ok(Packet::Refused(_))), "{packets:?}");
+}
+
 #[test]
 fn a_revoked_device_is_told_so_and_gives_up() {
     let mut phone = Lone::phone();

@@ -56,6 +56,18 @@ pub struct Machine {
     pub relays: Vec<Origin>,
     /// Unix seconds.
     pub paired_at: u64,
+    unstored: Option<Unstored>,
+}
+
+/// Pair secrets that a handshake left and that are not known to be stored: every state that is written has them, and no link
+/// begins with them, since they may be gone with this page.
+#[derive(Clone)]
+struct Unstored {
+    /// The session id of that handshake.
+    session: [u8; 16],
+    /// The first generation of the state that has them, once it was made.
+    generation: Option<u64>,
+    secrets: PairSecrets,
 }
 
 /// What a link to a machine begins with.
@@ -66,7 +78,7 @@ pub enum Keys {
     Ready {
         /// The newest bundle of the machine.
         bundle: Bundle,
-        /// What the last handshakes with it left.
+        /// What is stored of what handshakes with it left.
         secrets: PairSecrets,
     },
     /// Another version of the app left these bytes. They are kept, and the machine has to be paired again.
@@ -145,7 +157,7 @@ impl State {
         };
         let keys = Keys::Ready { bundle, secrets: PairSecrets { current: peer.secret, previous } };
         let machine =
-            Machine { record: peer.identity, keys, name: peer.name, my_role: peer.my_role, relays, paired_at };
+            Machine { record: peer.identity, keys, name: peer.name, my_role: peer.my_role, relays, paired_at, unstored: None };
         match at.and_then(|at| self.machines.get_mut(at)) {
             Some(known) => *known = machine,
             None => self.machines.push(machine),
@@ -163,22 +175,39 @@ impl State {
         self.machines.iter().find(|machine| machine.record.device_id() == *device)
     }
 
-    /// A handshake left new pair secrets. False when there is nothing that they could take the place of.
-    pub fn set_secrets(&mut self, device: &DeviceId, new: PairSecrets) -> bool {
-        let Some(Keys::Ready { secrets, .. }) = self.keys_mut(device) else { return false };
-        *secrets = new;
-        true
+    /// The handshake of `session` left new pair secrets: the next generation has them, and they count once it is stored
+    /// ([`Self::stored`]). False when there is nothing that they could take the place of.
+    pub fn set_secrets(&mut self, device: &DeviceId, session: [u8; 16], secrets: PairSecrets) -> bool {
+        let Some(machine) = self.machine_mut(device) else { return false };
+        let can = matches!(machine.keys, Keys::Ready { .. });
+        if can {
+            machine.unstored = Some(Unstored { session, generation: None, secrets });
+        }
+        can
+    }
+
+    /// The state of this generation is stored. Gives the machines and sessions whose pair secrets count from now on.
+    pub fn stored(&mut self, generation: u64) -> Vec<(DeviceId, [u8; 16])> {
+        let is_stored = |new: &mut Unstored| new.generation.is_some_and(|since| since <= generation);
+        let now_stored = |machine: &mut Machine| {
+            let new = machine.unstored.take_if(is_stored)?;
+            if let Keys::Ready { secrets, .. } = &mut machine.keys {
+                *secrets = new.secrets;
+            }
+            Some((machine.record.device_id(), new.session))
+        };
+        self.machines.iter_mut().filter_map(now_stored).collect()
     }
 
     /// A machine has a new bundle. False when there is nothing that it could take the place of.
     pub fn set_bundle(&mut self, device: &DeviceId, new: Bundle) -> bool {
-        let Some(Keys::Ready { bundle, .. }) = self.keys_mut(device) else { return false };
+        let Some(Keys::Ready { bundle, .. }) = self.machine_mut(device).map(|it| &mut it.keys) else { return false };
         *bundle = new;
         true
     }
 
-    fn keys_mut(&mut self, device: &DeviceId) -> Option<&mut Keys> {
-        self.machines.iter_mut().find(|machine| machine.record.device_id() == *device).map(|machine| &mut machine.keys)
+    fn machine_mut(&mut self, device: &DeviceId) -> Option<&mut Machine> {
+        self.machines.iter_mut().find(|machine| machine.record.device_id() == *device)
     }
 
     /// A page begins: its epochs lie above all that were used, even if the clock went back (PROTOCOL 7). Store the state
@@ -196,6 +225,9 @@ impl State {
     /// The bytes to seal and store in the place of all that were made before.
     pub fn next_generation(&mut self) -> Zeroizing<Vec<u8>> {
         self.generation = self.generation.saturating_add(1);
+        for unstored in self.machines.iter_mut().filter_map(|machine| machine.unstored.as_mut()) {
+            unstored.generation.get_or_insert(self.generation);
+        }
         self.encode()
     }
 
@@ -224,7 +256,7 @@ impl State {
             out.extend_from_slice(machine.record.as_bytes());
             out.push(machine.my_role.into());
             put_str8(&mut out, &machine.name);
-            put_bytes16(&mut out, &machine.keys.encode());
+            put_bytes16(&mut out, &machine.keys.encode(machine.unstored.as_ref().map(|it| &it.secrets)));
             out.extend_from_slice(&machine.paired_at.to_be_bytes());
             out.push(u8::try_from(machine.relays.len()).unwrap_or(u8::MAX));
             machine.relays.iter().for_each(|relay| put_str8(&mut out, relay.as_str()));
@@ -263,9 +295,9 @@ impl State {
 }
 
 impl Keys {
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    fn encode(&self, unstored: Option<&PairSecrets>) -> Zeroizing<Vec<u8>> {
         let (bundle, secrets) = match self {
-            Self::Ready { bundle, secrets } => (bundle, secrets),
+            Self::Ready { bundle, secrets } => (bundle, unstored.unwrap_or(secrets)),
             Self::Outdated(bytes) => return bytes.clone(),
         };
         let mut out = Zeroizing::new(Vec::with_capacity(2 + Bundle::LEN + 2 * PairSecret::STORED_LEN));
@@ -346,7 +378,7 @@ impl<'a> Reader<'a> {
         let paired_at = self.u64()?;
         let count = self.u8()?;
         let relays = (0..count).map(|_| Origin::parse(self.str8()?).ok()).collect::<Option<Vec<_>>>()?;
-        Some(Machine { record, keys, name, my_role, relays, paired_at })
+        Some(Machine { record, keys, name, my_role, relays, paired_at, unstored: None })
     }
 }
 
@@ -422,7 +454,7 @@ mod tests {
         let found = again.machine(&device).unwrap();
         assert_eq!((found.name.as_str(), found.my_role, found.paired_at), ("workshop", Role::Owner, 5));
         assert_eq!(found.relays, [relay(), Origin::parse("https://other.example").unwrap()]);
-        assert_eq!(*found.keys.encode(), *state.machines[0].keys.encode());
+        assert_eq!(*found.keys.encode(None), *state.machines[0].keys.encode(None));
         assert_eq!(numbers(&again, &device), (1, None));
         again.begin_page(0);
         assert!(again.next_epoch() > epoch, "the clock went back, the epoch must not");
@@ -434,7 +466,7 @@ mod tests {
         let peer = paired(&mut rng, &state, &machine, 5);
         let device = state.keep(peer, &relay()).unwrap();
         let newer = bundle(&mut rng, &machine, 2);
-        assert!(state.set_secrets(&device, PairSecrets { current: secret(3), previous: Some(secret(2)) }));
+        assert!(state.set_secrets(&device, [1; 16], PairSecrets { current: secret(3), previous: Some(secret(2)) }));
         assert!(state.set_bundle(&device, newer.clone()));
         let state = State::decode(&state.encode()).unwrap();
         assert_eq!(numbers(&state, &device), (3, Some(2)));
@@ -443,10 +475,34 @@ mod tests {
     }
 
     #[test]
+    fn secrets_that_are_not_stored_are_written_and_not_used() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let handshake = |number| PairSecrets { current: secret(number), previous: Some(secret(number - 1)) };
+        let before = state.trace().generation;
+        assert!(state.set_secrets(&device, [2; 16], handshake(2)));
+        let written = State::decode(&state.next_generation()).unwrap();
+        assert_eq!(numbers(&written, &device), (2, Some(1)));
+        assert_eq!(numbers(&state, &device), (1, None), "the write may fail");
+        assert_eq!(state.stored(before), [], "an older state was stored, which does not have them");
+        assert_eq!(numbers(&state, &device), (1, None));
+        // A later one comes before the first is stored.
+        let first = state.trace().generation;
+        assert!(state.set_secrets(&device, [3; 16], handshake(3)));
+        assert_eq!(state.stored(first), []);
+        let written = State::decode(&state.next_generation()).unwrap();
+        assert_eq!(numbers(&written, &device), (3, Some(2)));
+        assert_eq!(state.stored(state.trace().generation), [(device, [3; 16])]);
+        assert_eq!(numbers(&state, &device), (3, Some(2)));
+        assert_eq!(state.stored(state.trace().generation), [], "it is told once");
+    }
+
+    #[test]
     fn a_machine_that_is_not_known_gets_no_keys() {
         let (mut rng, mut state, machine) = world();
         let stranger = bundle(&mut rng, &machine, 2);
-        assert!(!state.set_secrets(&machine.device_id(), PairSecrets { current: secret(3), previous: None }));
+        assert!(!state.set_secrets(&machine.device_id(), [1; 16], PairSecrets { current: secret(3), previous: None }));
         assert!(!state.set_bundle(&machine.device_id(), stranger));
         assert!(state.machines.is_empty());
     }
@@ -476,7 +532,7 @@ mod tests {
             assert!(matches!(&found.keys, Keys::Outdated(bytes) if **bytes == old_bundle), "nothing is deleted");
             opened = State::decode(&opened.next_generation()).unwrap();
         }
-        assert!(!opened.set_secrets(&device, PairSecrets { current: secret(3), previous: None }));
+        assert!(!opened.set_secrets(&device, [1; 16], PairSecrets { current: secret(3), previous: None }));
         let peer = paired(&mut rng, &opened, &machine, 6);
         opened.keep(peer, &relay()).unwrap();
         assert_eq!(numbers(&opened, &device), (1, None), "pairing again is the way back");

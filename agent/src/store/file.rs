@@ -1,9 +1,11 @@
 //! Files that are whole or absent: written aside, synced, renamed into place.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use zeroize::Zeroizing;
 
 use crate::trouble::Trouble;
 
@@ -63,26 +65,14 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 
 /// The content of a file; `None` when there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Trouble> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Trouble::file("read", path, &error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Trouble::file("read", path, &error))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Trouble::new(
-            format!("The file {} is far larger than anything written there.", path.display()),
-            "Move it aside and try again.",
-        ));
-    }
-    Ok(Some(bytes))
+    let Some((mut file, facts)) = open(path)? else { return Ok(None) };
+    let mut bytes = read_all(&mut file, &facts, path)?;
+    Ok(Some(std::mem::take(&mut *bytes)))
 }
 
 /// The content of a file that holds secrets: refused when others could have read it.
-pub fn read_private(path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Trouble> {
-    let Some(bytes) = read(path)?.map(zeroize::Zeroizing::new) else { return Ok(None) };
-    let facts = fs::metadata(path).map_err(|error| Trouble::file("look at", path, &error))?;
+pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
+    let Some((mut file, facts)) = open(path)? else { return Ok(None) };
     let mode = facts.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Trouble::new(
@@ -99,7 +89,51 @@ pub fn read_private(path: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, 
             "Set HAPPY_HOME_DIR to a folder of your own.",
         ));
     }
-    Ok(Some(bytes))
+    read_all(&mut file, &facts, path).map(Some)
+}
+
+/// The file and what is true of that very file, not of whatever has its name a moment later.
+fn open(path: &Path) -> Result<Option<(File, Metadata)>, Trouble> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|facts| (file, facts)));
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Trouble::file("read", path, &error)),
+    }
+}
+
+/// Everything in a file that may hold secrets, read into one buffer that never moves: one that grows leaves copies behind.
+fn read_all(file: &mut File, facts: &Metadata, path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let failed = |error| Trouble::file("read", path, &error);
+    let too_large = || {
+        Trouble::new(
+            format!("The file {} is far larger than anything written there.", path.display()),
+            "Move it aside and try again.",
+        )
+    };
+    if facts.len() > MAX_FILE {
+        return Err(too_large());
+    }
+    let length = usize::try_from(facts.len()).map_err(|_| too_large())?;
+    let mut bytes = Zeroizing::new(vec![0; length]);
+    let mut filled = 0;
+    while filled < length {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    bytes.truncate(filled);
+    match file.read(&mut [0]) {
+        Ok(0) => Ok(bytes),
+        Ok(_) => Err(Trouble::new(
+            format!("The file {} grew while it was read.", path.display()),
+            "Try again; if that does not help, see who else writes there.",
+        )),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 #[cfg(test)]

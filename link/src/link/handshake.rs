@@ -170,6 +170,22 @@ impl<S: Suite> Link<S> {
         self.store(cx, *session, secrets);
     }
 
+    /// The responder has stored the secret of the handshake of `session`, and now this side has too: nothing leads back to the one
+    /// before, unless a later handshake was confirmed with it meanwhile. That one may yet take the place of this at the responder.
+    pub(super) fn forget_older_secret<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, session: [u8; 16]) {
+        let current = self.secrets.current.clone();
+        if matches!(&self.hello, Hello::Sent { secret, .. } if !S::same_secret(secret, &current)) {
+            self.hello = Hello::Idle;
+            self.want_hello(cx.now);
+        }
+        if self.next_secret.is_none() {
+            // From here on nothing is begun with it, so it does not matter when the disk has forgotten it.
+            self.secrets.previous = None;
+            self.unknown_there = None;
+            self.store(cx, session, PairSecrets { current, previous: None });
+        }
+    }
+
     pub(super) fn handle_refused<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, refused: &[u8]) {
         let Hello::Sent { initiator, .. } = &self.hello else { return };
         match cx.suite.refusal(&self.peer, initiator, refused) {

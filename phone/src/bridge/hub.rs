@@ -35,18 +35,9 @@ pub enum Reply {
     Nobody,
 }
 
-/// Pair secrets that a link waits for to be stored.
-struct Unstored {
-    session: [u8; 16],
-    /// The first generation of the state that has them, once it was made.
-    generation: Option<u64>,
-}
-
 pub struct Hub {
     this: Weak<Hub>,
     state: RefCell<State>,
-    /// Only the newest of each machine matter, so there are at most as many as machines.
-    unstored: RefCell<BTreeMap<DeviceId, Unstored>>,
     /// By the origin of the relay.
     links: RefCell<BTreeMap<Origin, Handle>>,
     calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
@@ -63,7 +54,6 @@ impl Hub {
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             state: RefCell::new(state),
-            unstored: RefCell::default(),
             links: RefCell::default(),
             calls: RefCell::default(),
             terminals: RefCell::default(),
@@ -81,22 +71,14 @@ impl Hub {
 
     /// The state to store in the place of all before.
     pub fn export_state(&self) -> Zeroizing<Vec<u8>> {
-        let mut state = self.state.borrow_mut();
-        let bytes = state.next_generation();
-        let generation = state.trace().generation;
-        for unstored in self.unstored.borrow_mut().values_mut() {
-            unstored.generation.get_or_insert(generation);
-        }
-        bytes
+        self.state.borrow_mut().next_generation()
     }
 
     /// A state is stored, so the links may count on the secrets in it.
     pub fn stored(&self, trace: &str) {
         let Ok(Trace { generation, .. }) = trace.parse() else { return };
-        let is_stored = |unstored: &Unstored| unstored.generation.is_some_and(|since| since <= generation);
-        let now: Vec<(DeviceId, Unstored)> =
-            self.unstored.borrow_mut().extract_if(.., |_, unstored| is_stored(unstored)).collect();
-        for (device, Unstored { session, .. }) in now {
+        let now = self.state.borrow_mut().stored(generation);
+        for (device, session) in now {
             if let Some(handle) = self.handle(&device) {
                 handle.pair_secrets_stored(&device, &session);
             }
@@ -237,7 +219,6 @@ impl Hub {
         let handle = self.handle(&device);
         let origin = self.state().machine(&device).and_then(|machine| machine.relays.first().cloned());
         self.state.borrow_mut().forget(&device);
-        self.unstored.borrow_mut().remove(&device);
         if let Some(handle) = handle {
             handle.remove_peer(&device);
         }
@@ -321,8 +302,7 @@ impl Hub {
     /// without counting on them.
     fn on_pair_secrets(&self, origin: &Origin, peer: DeviceId, session: [u8; 16]) {
         let secrets = self.link(origin).and_then(|handle| handle.pair_secrets(&peer, &session));
-        if secrets.is_some_and(|secrets| self.state.borrow_mut().set_secrets(&peer, secrets)) {
-            self.unstored.borrow_mut().insert(peer, Unstored { session, generation: None });
+        if secrets.is_some_and(|secrets| self.state.borrow_mut().set_secrets(&peer, session, secrets)) {
             self.tell(CoreEvent::State);
         }
     }

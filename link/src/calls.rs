@@ -12,6 +12,7 @@ use happy_wire::frame::MAX_MESSAGE;
 
 use crate::batch::Batch;
 use crate::channels::{SendError, Violation};
+use crate::planted::{self, Bug};
 use crate::suite::Life;
 
 /// How long a caller waits unless it says otherwise.
@@ -159,7 +160,7 @@ impl Calls {
     pub(crate) fn on_session(&mut self, life: Life, events: &mut Vec<CallEvent>) {
         self.on_session_end();
         self.session = Some(life);
-        if self.their_life != Some(life) {
+        if self.their_life != Some(life) || planted::is(Bug::ForgetsWhatRan) {
             self.their_life = Some(life);
             self.generation += 1;
             self.highest = 0;
@@ -167,12 +168,15 @@ impl Calls {
             self.answered.clear();
             self.answer_bytes = 0;
         }
-        let is_lost = |call: &Call| call.sent_to.is_some_and(|sent_to| sent_to != life);
+        let asks_anyone = planted::is(Bug::AsksTheNextLife);
+        let is_lost = |call: &Call| !asks_anyone && call.sent_to.is_some_and(|sent_to| sent_to != life);
         let lost: Vec<u64> = self.calls.iter().filter(|(_, call)| is_lost(call)).map(|(id, _)| *id).collect();
         for id in lost {
             self.finish(id, Answer::Indeterminate, events);
         }
-        self.queue.extend(self.calls.keys().map(|id| Outgoing::Request(*id)));
+        if !planted::is(Bug::ForgetsCalls) {
+            self.queue.extend(self.calls.keys().map(|id| Outgoing::Request(*id)));
+        }
     }
 
     /// The session is over; calls wait for the next one.
@@ -240,7 +244,8 @@ impl Calls {
 
     /// Whether the answer to that request is still wanted and not given.
     pub(crate) fn is_running(&self, id: RequestId) -> bool {
-        id.generation == self.generation && matches!(self.asked.get(&id.id), Some(Asked::Running { .. }))
+        (id.generation == self.generation || planted::is(Bug::AnswersTheNextLife))
+            && matches!(self.asked.get(&id.id), Some(Asked::Running { .. }))
     }
 
     /// Answers a request. An answer that nobody waits for any more (the caller has restarted, or was answered) is dropped.

@@ -7,6 +7,8 @@ use happy_wire::frame::{
     CALLS, Class, DATA_OVERHEAD, INITIAL_LIMIT, MAX_BULK_RECORD, MAX_CHANNELS, MAX_MESSAGE, Record,
 };
 
+use crate::planted::{self, Bug};
+
 /// What may wait on one channel to be sent, bytes: one message of the largest size. Whoever wants to send more waits for Writable.
 pub const SEND_BUFFER: usize = MAX_MESSAGE;
 /// What an empty message counts in that buffer, so that a flood of them is bounded as well.
@@ -155,7 +157,7 @@ impl Channel {
     /// Whether a record of this channel could be written now.
     fn is_ready(&self) -> bool {
         match self.out.front() {
-            Some(message) => self.sent < self.their_limit || message.is_empty(),
+            Some(message) => self.sent < self.their_limit || message.is_empty() || planted::is(Bug::IgnoresTheLimit),
             None => self.closing.is_some(),
         }
     }
@@ -191,7 +193,7 @@ impl Channels {
     pub(crate) fn new(numbering: Numbering, last_own: u32) -> Self {
         let calls = Channel::new(Class::Control, String::new(), INITIAL_LIMIT);
         let first = if numbering == Numbering::Initiator { 1 } else { 2 };
-        let next = last_own.saturating_add(1);
+        let next = if planted::is(Bug::ReusesChannelNumbers) { 1 } else { last_own.saturating_add(1) };
         Self {
             map: BTreeMap::from([(CALLS, calls)]),
             next_own: next.saturating_add((next ^ first) & 1),
@@ -257,7 +259,7 @@ impl Channels {
     pub(crate) fn consumed(&mut self, id: u32, bytes: usize) {
         let Some(channel) = self.map.get_mut(&id) else { return };
         channel.consumed = channel.consumed.saturating_add(bytes as u64).min(channel.delivered);
-        if channel.consumed + INITIAL_LIMIT - channel.our_limit >= GRANT_STEP {
+        if channel.consumed + INITIAL_LIMIT - channel.our_limit >= GRANT_STEP && !planted::is(Bug::RaisesNoLimit) {
             self.to_grant.insert(id);
         }
     }
@@ -270,7 +272,7 @@ impl Channels {
         channel.closing = Some((code, reason.to_owned()));
         channel.wanted = None;
         self.unfinished -= std::mem::take(&mut channel.partial).len();
-        if code != Code::GOODBYE {
+        if code != Code::GOODBYE || planted::is(Bug::ClosesBeforeData) {
             // A message that was begun is left unfinished: the receiver drops it with the channel.
             channel.out.clear();
             channel.queued = 0;
@@ -312,7 +314,8 @@ impl Channels {
 
     /// Appends records of one class until the frame holds `size` bytes; channels take turns record by record.
     pub(crate) fn fill(&mut self, class: Class, frame: &mut Vec<u8>, size: usize) {
-        if class == Class::Control && !self.announce(frame, size) {
+        let late = planted::is(Bug::OpensLate);
+        if class == Class::Control && !late && !self.announce(frame, size) {
             return;
         }
         while let Some(id) = self.turns[class as usize].pop_front() {
@@ -331,6 +334,9 @@ impl Channels {
                 self.put_data(id, frame, room - DATA_OVERHEAD);
                 self.queue_up(id);
             }
+        }
+        if late && class == Class::Control {
+            self.announce(frame, size);
         }
     }
 
@@ -368,11 +374,14 @@ impl Channels {
     fn put_data(&mut self, id: u32, frame: &mut Vec<u8>, room: usize) {
         let Some(channel) = self.map.get_mut(&id) else { return };
         let Some(message) = channel.out.front() else { return };
-        let credit = usize::try_from(channel.their_limit - channel.sent).unwrap_or(usize::MAX);
+        let credit = match planted::is(Bug::IgnoresTheLimit) {
+            true => usize::MAX,
+            false => usize::try_from(channel.their_limit - channel.sent).unwrap_or(usize::MAX),
+        };
         let rest = &message[channel.cut..];
         let bytes = &rest[..rest.len().min(room).min(credit).min(MAX_BULK_RECORD)];
         let last = bytes.len() == rest.len();
-        Record::Data { channel: id, last, bytes }.encode(frame);
+        Record::Data { channel: id, last: last || planted::is(Bug::CutsMessages), bytes }.encode(frame);
         channel.sent += bytes.len() as u64;
         channel.cut += bytes.len();
         if last {
@@ -455,6 +464,10 @@ impl Channels {
         }
         self.unfinished -= if id == CALLS { 0 } else { before };
         channel.delivered = channel.received;
+        if planted::is(Bug::GrantsUnconsumed) {
+            channel.consumed = channel.delivered;
+            self.to_grant.insert(id);
+        }
         Ok(Some(Happened::Message { channel: id, bytes: std::mem::take(&mut channel.partial) }))
     }
 

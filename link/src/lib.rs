@@ -106,6 +106,10 @@ pub mod driver;
 mod endpoint;
 mod event;
 mod link;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod reconnect;
 mod relay_client;
 mod session;

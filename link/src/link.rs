@@ -19,6 +19,7 @@ use crate::allowance::Allowance;
 use crate::calls::Calls;
 use crate::channels::Numbering;
 use crate::event::{Event, LinkDown};
+use crate::planted::{self, Bug};
 use crate::session::{Outcome, Session, call_event};
 use crate::suite::{Cipher, Established, Life, OpenError, PairSecrets, RefusalReason, Suite};
 
@@ -370,6 +371,10 @@ impl<S: Suite> Link<S> {
         let (Some(session), Path::Probing { again, wait, probed }) = (&mut self.session, &mut self.path) else {
             return;
         };
+        if planted::is(Bug::ProbesOnce) && *wait > REPEAT_FIRST {
+            *again = cx.now + REPEAT_LONGEST;
+            return;
+        }
         session.resume = true;
         *probed = cx.now;
         *again = cx.now + *wait;
@@ -579,7 +584,9 @@ impl<S: Suite> Link<S> {
         self.last_own_channel = session.channels.last_own();
         let peer = self.peer;
         let closed = |channel| Event::Closed { peer, channel, code, reason: reason.to_owned() };
-        cx.events.extend(session.channels.open_ids().map(closed));
+        if !planted::is(Bug::LeavesChannelsOpen) {
+            cx.events.extend(session.channels.open_ids().map(closed));
+        }
         self.calls.on_session_end();
         self.path = Path::Down;
         self.pinged = None;
@@ -691,9 +698,11 @@ impl<S: Suite> Link<S> {
             *wait = (*wait * 2).min(REPEAT_LONGEST);
             *again = cx.now + *wait;
             let packet = packet.clone();
-            self.post(packet);
+            if !planted::is(Bug::SaysHelloOnce) {
+                self.post(packet);
+            }
         }
-        self.hold = self.hold.filter(|until| *until > cx.now);
+        self.hold = self.hold.filter(|until| *until > cx.now || planted::is(Bug::HoldsForever));
         if self.show_next.is_some_and(|(again, _)| again <= cx.now) {
             self.show_next(cx);
         }

@@ -8,6 +8,7 @@ use happy_wire::relay::{LOGIN_SECONDS, PING_AFTER_SECONDS, PONG_GRACE_SECONDS, T
 use rand_core::CryptoRng;
 
 use crate::event::{Dial, RelayDown};
+use crate::planted::{self, Bug};
 use crate::reconnect::{Reconnect, Told};
 use crate::suite::Suite;
 
@@ -162,7 +163,7 @@ impl RelayClient {
         let mut client_nonce = [0; 16];
         rng.fill_bytes(&mut client_nonce);
         let (device, epoch, ticket) = (suite.device(), self.epoch, self.ticket);
-        self.epoch += 1;
+        self.epoch += u64::from(!planted::is(Bug::KeepsItsEpoch));
         let message = login_message(&self.name, nonce, &device, epoch, &client_nonce, ticket.as_ref());
         let signature = suite.sign_login(&message);
         self.push(&ToRelay::Login { device, epoch, client_nonce, ticket, signature });
@@ -242,7 +243,9 @@ impl RelayClient {
                 let is_dead = self.pinged.is_some_and(|pinged| now >= pinged + PONG_GRACE)
                     || urgent.is_some_and(|(_, dead)| now >= dead && self.pinged.is_some());
                 let must_ping = now >= self.heard + PING_AFTER || urgent.is_some_and(|(ping, _)| now >= ping);
-                if is_dead {
+                if planted::is(Bug::TrustsTheRelay) {
+                    self.heard = now;
+                } else if is_dead {
                     self.close(Code::SILENT);
                 } else if must_ping && self.pinged.is_none() {
                     self.pinged = Some(now);

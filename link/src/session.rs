@@ -15,6 +15,7 @@ use rand_core::CryptoRng;
 use crate::calls::{CallEvent, Calls};
 use crate::channels::{Channels, Happened, Numbering, SessionId, Violation};
 use crate::event::Event;
+use crate::planted::{self, Bug};
 use crate::suite::{CannotSeal, Cipher, Established, Life, OpenError};
 use crate::window::{OutsideWindow, Place, ReceiveWindow, SendWindow};
 
@@ -150,6 +151,9 @@ impl<C: Cipher> Session<C> {
         };
         self.retiring = Some((old, now + RETIRING_FOR));
         (self.keyed_at, self.messages, self.failures, self.show_next) = (now, 0, 0, false);
+        if planted::is(Bug::CountsAnewWithNewKeys) {
+            self.receive = ReceiveWindow::new();
+        }
         // What the other side has not acknowledged may never have come, and will not open any more when the old keys are gone.
         self.send.seal_anew();
     }
@@ -255,7 +259,10 @@ impl<C: Cipher> Session<C> {
             self.channels.fill(class, &mut frame, size);
         }
         let peer = self.peer;
-        events.extend(self.channels.take_writable().into_iter().map(|channel| Event::Writable { peer, channel }));
+        let writable = self.channels.take_writable();
+        if !planted::is(Bug::ForgetsWritable) {
+            events.extend(writable.into_iter().map(|channel| Event::Writable { peer, channel }));
+        }
         if calls.take_unblocked() {
             events.push_back(Event::Writable { peer, channel: CALLS });
         }

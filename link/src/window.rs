@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use happy_wire::frame::{Class, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_FRAMES};
 
+use crate::planted::{self, Bug};
+
 /// The shortest wait for an acknowledgement: more than the 10 ms that a receiver may hold one back, and than a busy machine's hiccup.
 const MIN_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait, doubling included; after it a person would notice.
@@ -194,7 +196,9 @@ impl SendWindow {
     /// The keys have changed: everything is to be sealed and sent again.
     pub(crate) fn seal_anew(&mut self) {
         for frame in &mut self.frames {
-            frame.bytes = Vec::new();
+            if !planted::is(Bug::KeepsOldSeals) {
+                frame.bytes = Vec::new();
+            }
             frame.due = true;
             // What the old keys could not bring across counts no more.
             frame.resends = frame.resends.min(1);
@@ -238,7 +242,7 @@ impl SendWindow {
 
     /// When the wait for an acknowledgement is over.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        if self.frames.is_empty() || self.due > 0 {
+        if self.frames.is_empty() || self.due > 0 || planted::is(Bug::NeverSendsAgain) {
             return None;
         }
         let wait = self.round_trip.wait().saturating_mul(1 << self.doublings.min(8)).min(MAX_WAIT);
@@ -326,7 +330,10 @@ impl ReceiveWindow {
     /// Where the frame `number` of `size` bytes belongs. An honest sender keeps to the bounds, so that everything else is
     /// [`OutsideWindow`].
     pub(crate) fn place(&self, number: u64, size: usize) -> Result<Place, OutsideWindow> {
-        if number == self.expected {
+        if number == self.expected
+            || planted::is(Bug::DeliversEarly) && number > self.expected
+            || planted::is(Bug::DeliversTwice) && number < self.expected
+        {
             return Ok(Place::Next);
         }
         if number < self.expected || self.early.contains_key(&number) {
@@ -378,6 +385,9 @@ impl ReceiveWindow {
         self.unacknowledged = 0;
         self.acknowledge_at = None;
         self.acknowledge_now = false;
+        if planted::is(Bug::AcknowledgesTheGap) {
+            return self.expected + self.early.len() as u64;
+        }
         self.expected
     }
 

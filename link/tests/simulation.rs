@@ -1,7 +1,7 @@
 //! Random worlds: whatever the network does, every message arrives once and in order while its session lives, every call runs
 //! at most once and is answered exactly once, and when the network is well again so is everything else.
 //!
-//! `SEEDS=from..to cargo test -p happy-link --test simulation` runs others; a failure names its seed.
+//! `cargo xtask sim` runs as many as are wanted; a failure names its seed, and the smallest plan that fails as well.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,169 +13,156 @@
 mod model;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
-use happy_crypto::handshake::PairSecret;
-use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
-use happy_link::{Keys, PairSecrets, Peer, Side, Suite};
-use model::app::Act;
-use model::null::NullSuite;
-use model::{CALM, Happens, Weather, World, ms};
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng;
+use model::cast::{null_peer, null_suite, real_peer, real_suite};
+use model::plan::{Plan, add};
 
-/// How long things go wrong, and how long afterwards everything must be in order.
-const STORM: u64 = 30_000;
-const RECOVERY: u64 = 75_000;
+type Counts = BTreeMap<&'static str, u64>;
 
-fn weather(seed: u64) -> Weather {
-    match seed % 6 {
-        0 => CALM,
-        1 => Weather { loss: 20, delay: 60, ..CALM },
-        2 => Weather { loss: 200, repeat: 50, reorder: 200, delay: 150, ..CALM },
-        3 => Weather { repeat: 300, reorder: 300, delay: 400, ..CALM },
-        4 => Weather { loss: 30, garble: 50, delay: 40, ..CALM },
-        _ => Weather { loss: 30, repeat: 30, reorder: 50, garble: 10, lies: 60, delay: 80 },
-    }
-}
+/// What a run must have met, so that its being well proves something.
+const MET: [&str; 31] = [
+    "answered",
+    "closed by the device",
+    "closed in order",
+    "deadline passed",
+    "fault: a frame of a later version",
+    "fault: a write failed, and was done",
+    "fault: cut",
+    "fault: died after storing",
+    "fault: died while storing",
+    "fault: displaced",
+    "fault: half open",
+    "fault: process restart",
+    "fault: quick restart",
+    "fault: relay restart",
+    "fault: slept",
+    "fault: stalled from the relay",
+    "fault: stalled to the relay",
+    "fault: the disk was full",
+    "indeterminate",
+    "message",
+    "packet garbled",
+    "packet lost",
+    "packet overtaken",
+    "packet repeated",
+    "packet withheld",
+    "queue full",
+    "resumed",
+    "session",
+    "stored",
+    "the relay lies",
+    "writable",
+];
 
-fn null_device(index: usize) -> DeviceId {
-    DeviceId::from_bytes([index as u8 + 1; 32])
-}
-
-fn null_suite(index: usize, _: u64) -> NullSuite {
-    NullSuite { device: null_device(index) }
-}
-
-fn null_peer(me: usize, other: usize) -> Peer<DeviceId, DeviceId, u64> {
-    let record = null_device(other);
-    let side = if me == 0 { Side::Responder } else { Side::Initiator(record) };
-    Peer { record, side, secrets: PairSecrets { current: 1, previous: None } }
-}
-
-fn identity(index: usize) -> Identity {
-    Identity::generate(&mut ChaCha8Rng::seed_from_u64(index as u64))
-}
-
-fn prekey() -> SignedPrekey {
-    SignedPrekey::generate(&mut ChaCha8Rng::seed_from_u64(99), &identity(0), 1, 1_700_000_000)
-}
-
-fn real_suite(index: usize, _: u64) -> Keys {
-    let mut keys = Keys::new(identity(index));
-    if index == 0 {
-        keys.set_prekeys(vec![prekey()]);
-    }
-    keys
-}
-
-fn real_peer(me: usize, other: usize) -> Peer {
-    let record = identity(other).record().clone();
-    let bundle = || Bundle::new(&identity(0), &prekey(), None);
-    let side = if me == 0 { Side::Responder } else { Side::Initiator(bundle()) };
-    let secret = PairSecret::from_bytes(&[me.max(other) as u8; 40]).unwrap();
-    Peer { record, side, secrets: PairSecrets { current: secret, previous: None } }
-}
-
-fn run<S: Suite>(mut world: World<S>, faults: u64) -> World<S> {
-    world.faults = faults;
-    world.start();
-    for number in 0..faults {
-        let at = model::below(&mut world.rng, STORM - 1000);
-        world.at(ms(at + number), Happens::Fault);
-    }
-    for device in 0..world.devices.len() {
-        // A device that is restarted goes on with a new life of its own.
-        for _ in 0..3 {
-            let at = ms(model::below(&mut world.rng, STORM / 2));
-            world.at(at, Happens::App { device, boot: 0, what: Act::Random { left: 40 } });
+/// Runs plans on all cores until one fails or `done` says that it is enough; adds up what they counted.
+fn run_all(first: u64, done: impl Fn(u64, &Counts) -> bool + Sync, one: fn(u64) -> Result<Counts, String>) -> Counts {
+    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (sum, failed) = (Mutex::new(Counts::new()), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if done(seed, &sum.lock().unwrap()) {
+                        break;
+                    }
+                    match one(seed) {
+                        Ok(counts) => {
+                            let mut sum = sum.lock().unwrap();
+                            add(&mut sum, &counts);
+                            *sum.entry("seeds").or_default() += 1;
+                        }
+                        Err(why) => {
+                            stop.store(true, Ordering::Relaxed);
+                            failed.lock().unwrap().get_or_insert((seed, why));
+                        }
+                    }
+                }
+            });
         }
-        for boot in 1..4 {
-            let at = ms(STORM / 2 + model::below(&mut world.rng, STORM / 3));
-            world.at(at, Happens::App { device, boot, what: Act::Random { left: 20 } });
-        }
-    }
-    world.at(ms(STORM), Happens::Calm);
-    world.run_until(ms(STORM + RECOVERY));
-    world.check_at_the_end();
-    world
-}
-
-fn null_world(seed: u64) -> World<NullSuite> {
-    run(World::new(seed, 2, weather(seed), null_suite, null_peer), 2 + seed % 7)
-}
-
-fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let named = std::env::var("SEEDS").ok();
-    let named = named.as_deref().and_then(|range| range.split_once(".."));
-    named.map_or(usual, |(from, to)| from.parse().unwrap()..to.parse().unwrap())
-}
-
-/// Runs seeds on two threads and adds up what they counted.
-fn run_all(seeds: std::ops::Range<u64>, one: fn(u64) -> BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
-    let halves = [0, 1].map(|half| {
-        let seeds = seeds.clone();
-        std::thread::spawn(move || {
-            let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-            for seed in seeds.filter(|seed| seed % 2 == half) {
-                let run = std::panic::catch_unwind(|| one(seed));
-                let run = run.unwrap_or_else(|_| panic!("SEEDS={seed}..{} fails", seed + 1));
-                run.into_iter().for_each(|(what, count)| *counts.entry(what).or_default() += count);
-            }
-            counts
-        })
     });
-    let mut sum = BTreeMap::new();
-    for half in halves {
-        half.join().unwrap().into_iter().for_each(|(what, count)| *sum.entry(what).or_default() += count);
+    if let Some((seed, why)) = failed.into_inner().unwrap() {
+        let plan = Plan::of(seed).shrink(|plan| plan.try_run(null_suite, null_peer).is_err());
+        panic!("seed {seed} fails: {why}\nthe smallest plan that fails as well: {plan:#?}");
     }
-    sum
+    sum.into_inner().unwrap()
+}
+
+fn null_world(seed: u64) -> Result<Counts, String> {
+    Plan::of(seed).try_run(null_suite, null_peer).map(|world| world.counts)
+}
+
+fn link_faults(counts: &Counts) -> u64 {
+    counts.iter().filter(|(what, _)| what.starts_with("fault: ")).map(|(_, count)| count).sum()
+}
+
+fn check_met(counts: &Counts, least: u64) {
+    for what in MET {
+        assert!(counts.get(what).is_some_and(|count| *count >= least), "too few of “{what}”: {counts:#?}");
+    }
 }
 
 #[test]
 fn nothing_is_lost_doubled_or_stuck() {
-    let counts = run_all(seeds(0..2000), |seed| null_world(seed).counts);
-    println!("{counts:?}");
-    if std::env::var("SEEDS").is_err() {
-        // A simulation that never got into these situations would prove little.
-        for what in [
-            "answered",
-            "closed by the device",
-            "closed in order",
-            "died after storing",
-            "cut",
-            "deadline passed",
-            "displaced",
-            "garbled",
-            "half open",
-            "indeterminate",
-            "lie",
-            "lost",
-            "message",
-            "process restart",
-            "queue full",
-            "quick restart",
-            "relay restart",
-            "resumed",
-            "session",
-            "stored",
-            "writable",
-        ] {
-            assert!(counts.get(what).is_some_and(|count| *count > 20), "{what}: {counts:?}");
-        }
-    }
+    let counts = run_all(0, |seed, _| seed >= 600, null_world);
+    check_met(&counts, 20);
 }
 
 #[test]
 fn the_same_holds_with_real_keys() {
-    let counts = run_all(seeds(0..12), |seed| {
-        run(World::new(seed, 1, weather(seed), real_suite, real_peer), 2 + seed % 5).counts
-    });
-    println!("{counts:?}");
+    let real = |seed| Plan::small(seed).try_run(real_suite, real_peer).map(|world| world.counts);
+    run_all(0, |seed, _| seed >= 12, real);
 }
 
 #[test]
 fn a_seed_tells_the_whole_story() {
     for seed in 0..24 {
-        assert_eq!(null_world(seed).trace, null_world(seed).trace, "seed {seed} ran differently the second time");
+        let trace = || Plan::of(seed).run(null_suite, null_peer).trace;
+        assert_eq!(trace(), trace(), "seed {seed} ran differently the second time");
     }
+}
+
+/// `cargo xtask sim` runs this with the numbers that it was given.
+#[test]
+#[ignore = "takes as long as it is asked to"]
+fn as_many_as_asked_for() {
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = asked("HAPPY_SIM_FIRST").unwrap_or(0);
+    let (seeds, faults) = (asked("HAPPY_SIM_SEEDS"), asked("HAPPY_SIM_FAULTS"));
+    let began = Instant::now();
+    let told = AtomicU64::new(0);
+    let done = |seed: u64, counts: &Counts| {
+        let ran = seed - first;
+        let so_far = link_faults(counts);
+        let step = began.elapsed().as_secs() / 15;
+        if told.fetch_max(step, Ordering::Relaxed) < step {
+            println!("progress {ran} seeds, {so_far} faults, {} s", began.elapsed().as_secs());
+        }
+        seeds.is_some_and(|seeds| ran >= seeds) || faults.is_some_and(|faults| so_far >= faults)
+    };
+    let counts = run_all(first, done, null_world);
+    let ran = counts["seeds"];
+    if ran >= 1000 {
+        check_met(&counts, 20);
+    }
+    for (what, count) in &counts {
+        println!("count {count:>12}  {what}");
+    }
+    let real = |seed| Plan::small(seed).try_run(real_suite, real_peer).map(|world| world.counts);
+    let with_real_keys = run_all(first, |seed, _| seed - first >= (ran / 500).max(2), real);
+    // Of seeds spread over the range.
+    let twice = (ran / 250).clamp(2, 5000);
+    for number in 0..twice {
+        let seed = first + number * ran / twice;
+        let trace = || Plan::of(seed).run(null_suite, null_peer).trace;
+        assert_eq!(trace(), trace(), "seed {seed} ran differently the second time");
+    }
+    println!("sum {ran} seeds");
+    println!("sum {} link faults and crashes", link_faults(&counts));
+    println!("sum {} seeds with real keys, {} faults", with_real_keys["seeds"], link_faults(&with_real_keys));
+    println!("sum {twice} seeds run twice with equal traces");
+    println!("sum 0 violations");
 }

@@ -9,6 +9,7 @@ use rand_core::CryptoRng;
 use super::{AFTER_REFUSAL, Context, HINTS, Hello, Link, MAX_PENDING, PENDING_FOR, Pending, REPEAT_FIRST, Side};
 use crate::channels::Numbering;
 use crate::event::Event;
+use crate::planted::{self, Bug};
 use crate::session::call_event;
 use crate::suite::{HelloPlan, NoWelcome, PairSecrets, RefusalReason, Suite, Welcomed};
 
@@ -151,6 +152,11 @@ impl<S: Suite> Link<S> {
 
     /// Hands secrets to the application, which stores them.
     fn store<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, session: [u8; 16], secrets: PairSecrets<S::Secret>) {
+        if planted::is(Bug::TellsBeforeStoring)
+            && let Some(running) = &mut self.session
+        {
+            running.secret_stored = Some(session);
+        }
         self.to_store = Some((session, secrets));
         cx.events.push_back(Event::PairSecrets { peer: self.peer, session });
     }
@@ -178,7 +184,7 @@ impl<S: Suite> Link<S> {
             self.hello = Hello::Idle;
             self.want_hello(cx.now);
         }
-        if self.next_secret.is_none() {
+        if self.next_secret.is_none() || planted::is(Bug::ForgetsSecretsEarly) {
             // From here on nothing is begun with it, so it does not matter when the disk has forgotten it.
             self.secrets.previous = None;
             self.unknown_there = None;
@@ -214,6 +220,9 @@ impl<S: Suite> Link<S> {
     fn try_other_secret(&mut self) -> bool {
         let Hello::Sent { secret, .. } = &self.hello else { return false };
         let current = &self.secrets.current;
+        if planted::is(Bug::TriesOneSecret) {
+            return false;
+        }
         if S::same_secret(secret, current) {
             // The responder was killed before it could store it.
             self.unknown_there = self.secrets.previous.is_some().then(|| current.clone());

@@ -1,9 +1,10 @@
 //! What the applications on the devices do, and what they insist on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use happy_crypto::DeviceId;
 use happy_link::{Answer, CallId, Class, Code, Event, LinkDown, RequestId, SendError, Suite};
+use happy_wire::frame::INITIAL_LIMIT;
 
 use super::{Happens, World, below, chance, ms};
 
@@ -16,7 +17,7 @@ pub enum Act {
     /// The disk is done with new pair secrets.
     Store { peer: DeviceId, session: [u8; 16] },
     /// A message has been dealt with.
-    Consume { peer: DeviceId, channel: u32, bytes: usize },
+    Consume { peer: DeviceId, channel: u32, label: String, bytes: usize },
 }
 
 #[derive(Debug)]
@@ -24,13 +25,15 @@ pub struct Channel {
     pub label: String,
     pub sent: u64,
     pub received: u64,
+    /// Bytes that came and were not consumed yet.
+    pub unconsumed: usize,
     /// Messages that were refused with WouldBlock and wait for Writable.
     pub waiting: VecDeque<Vec<u8>>,
 }
 
 impl Channel {
     fn new(label: String) -> Self {
-        Self { label, sent: 0, received: 0, waiting: VecDeque::new() }
+        Self { label, sent: 0, received: 0, unconsumed: 0, waiting: VecDeque::new() }
     }
 }
 
@@ -43,6 +46,8 @@ pub struct App {
     boot: u64,
     counter: u64,
     pub channels: BTreeMap<(DeviceId, u32), Channel>,
+    /// Every number that this life has opened a channel with.
+    numbers: BTreeSet<(DeviceId, u32)>,
     pub calls: BTreeMap<(DeviceId, CallId), Call>,
     pub blocked_answers: Vec<(DeviceId, RequestId, Vec<u8>)>,
     pub up: BTreeMap<DeviceId, bool>,
@@ -56,6 +61,7 @@ impl App {
             boot,
             counter: 0,
             channels: BTreeMap::new(),
+            numbers: BTreeSet::new(),
             calls: BTreeMap::new(),
             blocked_answers: Vec::new(),
             up: BTreeMap::new(),
@@ -92,17 +98,33 @@ impl<S: Suite> World<S> {
             Act::Store { peer, session } => {
                 let endpoint = &mut self.devices[device].endpoint;
                 if let Some(secrets) = endpoint.pair_secrets(&peer, &session).cloned() {
-                    self.disk.insert((device, peer), secrets);
-                    // A process may die between the disk and the memory.
-                    if chance(&mut self.rng, 50) {
-                        self.count("died after storing");
+                    // The files are replaced in one step: a write that is torn leaves the old one.
+                    if self.stormy && chance(&mut self.rng, 30) {
+                        self.count("fault: died while storing");
                         return self.restart(device);
                     }
-                    self.devices[device].endpoint.pair_secrets_stored(self.now, &peer, &session);
+                    self.disk.insert((device, peer), secrets);
+                    match below(&mut self.rng, 1000) {
+                        // A process may die between the disk and the memory.
+                        0..=49 if self.stormy => {
+                            self.count("fault: died after storing");
+                            return self.restart(device);
+                        }
+                        50..=79 => return self.count("fault: a write failed, and was done"),
+                        _ => {}
+                    }
+                    let now = self.local(device);
+                    self.devices[device].endpoint.pair_secrets_stored(now, &peer, &session);
                     self.count("stored");
                 }
             }
-            Act::Consume { peer, channel, bytes } => self.devices[device].endpoint.consumed(&peer, channel, bytes),
+            Act::Consume { peer, channel, label, bytes } => {
+                let it = &mut self.devices[device];
+                if let Some(known) = it.app.channels.get_mut(&(peer, channel)).filter(|known| known.label == label) {
+                    known.unconsumed -= bytes;
+                    it.endpoint.consumed(&peer, channel, bytes);
+                }
+            }
         }
     }
 
@@ -133,12 +155,12 @@ impl<S: Suite> World<S> {
             }
             18 => self.close(device),
             19 if chance(&mut self.rng, 500) => {
-                let now = self.now;
+                let now = self.local(device);
                 self.devices[device].endpoint.renew_keys(now, &peer);
             }
             _ => {
                 let active = chance(&mut self.rng, 500);
-                let now = self.now;
+                let now = self.local(device);
                 self.devices[device].endpoint.set_active(now, active);
             }
         }
@@ -153,15 +175,16 @@ impl<S: Suite> World<S> {
         let label = it.app.unique();
         if let Ok(channel) = it.endpoint.open_channel(&peer, class, &label) {
             let before = it.app.channels.insert((peer, channel), Channel::new(label));
-            assert!(before.is_none(), "seed {}: a channel number was used twice", self.seed);
+            assert!(before.is_none(), "seed {}: a channel number is in use twice", self.seed);
+            let is_new = it.app.numbers.insert((peer, channel));
+            assert!(is_new, "seed {}: a channel number was used again", self.seed);
         }
     }
 
     fn send(&mut self, device: usize) {
         let count = self.devices[device].app.channels.len() as u64;
         let pick = below(&mut self.rng, count) as usize;
-        // In some worlds files are sent all the time, so that channels and windows are full.
-        let heavy = if self.seed % 8 == 7 { 20 } else { 0 };
+        let heavy = if self.heavy { 20 } else { 0 };
         let length = match heavy + below(&mut self.rng, 40) {
             0..=30 => below(&mut self.rng, 200),
             31..=37 => below(&mut self.rng, 20_000),
@@ -185,7 +208,7 @@ impl<S: Suite> World<S> {
         // Either soon, or so late that only an answer ends the wait.
         let deadline = if chance(&mut self.rng, 300) { below(&mut self.rng, 5000) } else { 3_600_000 };
         let long = if chance(&mut self.rng, 50) { 50_000 } else { 0 };
-        let now = self.now;
+        let now = self.local(device);
         let it = &mut self.devices[device];
         let body = message(&it.app.unique(), device, 0, long);
         if let Ok(id) = it.endpoint.call(now, &peer, body.clone(), Some(ms(deadline))) {
@@ -275,7 +298,7 @@ impl<S: Suite> World<S> {
     fn on_pair_secrets(&mut self, device: usize, peer: DeviceId, session: [u8; 16]) {
         // A disk takes its time, and now and then it is full.
         if chance(&mut self.rng, 50) {
-            return;
+            return self.count("fault: the disk was full");
         }
         let pause = if chance(&mut self.rng, 500) { 0 } else { below(&mut self.rng, 3000) };
         let boot = self.devices[device].boot;
@@ -297,10 +320,14 @@ impl<S: Suite> World<S> {
             channel.label
         );
         channel.received += 1;
+        channel.unconsumed += bytes.len();
+        let most = INITIAL_LIMIT as usize;
+        assert!(channel.unconsumed <= most, "seed {seed}: {} bytes came unasked for", channel.unconsumed);
+        let label = channel.label.clone();
         self.count("message");
         let pause = if chance(&mut self.rng, 900) { 0 } else { below(&mut self.rng, 2000) };
         let boot = self.devices[device].boot;
-        let what = Act::Consume { peer, channel: number, bytes: bytes.len() };
+        let what = Act::Consume { peer, channel: number, label, bytes: bytes.len() };
         self.at(self.now + ms(pause), Happens::App { device, boot, what });
     }
 

@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "each test file uses its own part of the model")]
 
 pub mod app;
+pub mod cast;
 pub mod lone;
 pub mod null;
+pub mod plan;
 pub mod relay;
 
 use std::cmp::Reverse;
@@ -18,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use app::App;
+use plan::Fault;
 use relay::Relay;
 
 pub const fn ms(ms: u64) -> Duration {
@@ -67,7 +70,7 @@ pub enum Happens {
     /// The application does something.
     App { device: usize, boot: u64, what: app::Act },
     /// Something bad.
-    Fault,
+    Fault(Fault),
     /// From now on all is well.
     Calm,
 }
@@ -77,6 +80,8 @@ pub struct Device<S: Suite> {
     pub endpoint: Endpoint<ChaCha8Rng, S>,
     /// Counts its lives.
     pub boot: u64,
+    /// How far its clock is ahead of the world's: it was asleep for so long.
+    pub slept: Duration,
     pub connection: Option<u64>,
     pub dialling: bool,
     pub timer: Option<Duration>,
@@ -93,7 +98,10 @@ pub struct World<S: Suite> {
     pub now: Duration,
     pub rng: ChaCha8Rng,
     pub weather: Weather,
-    pub faults: u64,
+    /// In a quarter of all worlds files are sent all the time, so that channels and windows are full.
+    pub heavy: bool,
+    /// Faults happen until the weather is calm for good.
+    pub stormy: bool,
     pub devices: Vec<Device<S>>,
     pub relay: Relay,
     pub queue: BinaryHeap<Reverse<(Duration, u64)>>,
@@ -126,7 +134,8 @@ impl<S: Suite> World<S> {
             now: Duration::ZERO,
             rng: ChaCha8Rng::seed_from_u64(seed),
             weather,
-            faults: 0,
+            heavy: false,
+            stormy: true,
             devices: Vec::new(),
             relay: Relay::default(),
             queue: BinaryHeap::new(),
@@ -140,20 +149,20 @@ impl<S: Suite> World<S> {
             disk: BTreeMap::new(),
         };
         for index in 0..=phones {
-            let device = world.boot(index, phones, 0);
+            let device = world.boot(index, phones, 0, Duration::ZERO);
             world.devices.push(device);
         }
         world
     }
 
-    fn boot(&mut self, index: usize, phones: usize, boot: u64) -> Device<S> {
+    fn boot(&mut self, index: usize, phones: usize, boot: u64, slept: Duration) -> Device<S> {
         let suite = (self.make)(index, boot);
         let id = suite.device();
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let login = Login::Device { epoch: (boot + 1) << 32 };
         let rng = ChaCha8Rng::from_seed(seed);
-        let mut endpoint = Endpoint::with_suite(suite, "relay.example".to_owned(), login, rng, self.now);
+        let mut endpoint = Endpoint::with_suite(suite, "relay.example".to_owned(), login, rng, self.now + slept);
         for other in 0..=phones {
             if (index == 0) != (other == 0) {
                 let mut peer = (self.peers)(index, other);
@@ -164,7 +173,7 @@ impl<S: Suite> World<S> {
             }
         }
         let app = App::new(index, boot);
-        Device { id, endpoint, boot, connection: None, dialling: false, timer: None, outgoing: 0, app }
+        Device { id, endpoint, boot, slept, connection: None, dialling: false, timer: None, outgoing: 0, app }
     }
 
     pub fn count(&mut self, what: &'static str) {
@@ -175,6 +184,11 @@ impl<S: Suite> World<S> {
         self.sequence += 1;
         self.queue.push(Reverse((time, self.sequence)));
         self.what.insert(self.sequence, what);
+    }
+
+    /// What time a device thinks it is.
+    pub fn local(&self, device: usize) -> Duration {
+        self.now + self.devices[device].slept
     }
 
     pub fn delay(&mut self) -> Duration {
@@ -215,7 +229,7 @@ impl<S: Suite> World<S> {
             Happens::Cut { device, .. } => (4, *device),
             Happens::Timer { device, .. } => (5, *device),
             Happens::App { device, .. } => (6, *device),
-            Happens::Fault => (7, 0),
+            Happens::Fault(fault) => (7, fault.device()),
             Happens::Calm => (8, 0),
         };
         for word in [kind, size as u64, self.now.as_nanos() as u64] {
@@ -239,7 +253,8 @@ impl<S: Suite> World<S> {
             Happens::AtDevice { connection, frame, size } => {
                 self.relay.arrived(connection, size);
                 if let Some(index) = self.devices.iter().position(|device| device.connection == Some(connection)) {
-                    self.devices[index].endpoint.handle_frame(self.now, &frame);
+                    let now = self.local(index);
+                    self.devices[index].endpoint.handle_frame(now, &frame);
                     self.drain(index);
                 }
             }
@@ -250,10 +265,11 @@ impl<S: Suite> World<S> {
                 }
             }
             Happens::Timer { device, boot, at } => {
+                let now = self.local(device);
                 let it = &mut self.devices[device];
                 if it.boot == boot && it.timer == Some(at) {
                     it.timer = None;
-                    it.endpoint.handle_timeout(self.now);
+                    it.endpoint.handle_timeout(now);
                     self.drain(device);
                 }
             }
@@ -263,10 +279,10 @@ impl<S: Suite> World<S> {
                     self.drain(device);
                 }
             }
-            Happens::Fault => self.fault(),
+            Happens::Fault(fault) => self.fault(fault),
             Happens::Calm => {
                 self.weather = CALM;
-                self.faults = 0;
+                self.stormy = false;
             }
         }
     }
@@ -276,13 +292,14 @@ impl<S: Suite> World<S> {
             return;
         }
         self.devices[device].dialling = false;
+        let now = self.local(device);
         if self.relay.down_until > self.now {
-            self.devices[device].endpoint.handle_disconnected(self.now);
+            self.devices[device].endpoint.handle_disconnected(now);
         } else {
             let connection = self.relay.accept(self.devices[device].id);
             self.devices[device].connection = Some(connection);
             self.devices[device].outgoing = 0;
-            self.devices[device].endpoint.handle_connected(self.now);
+            self.devices[device].endpoint.handle_connected(now);
             self.relay_challenge(connection);
         }
         self.drain(device);
@@ -291,7 +308,8 @@ impl<S: Suite> World<S> {
     pub fn disconnect(&mut self, device: usize) {
         if let Some(connection) = self.devices[device].connection.take() {
             self.relay_lose(connection);
-            self.devices[device].endpoint.handle_disconnected(self.now);
+            let now = self.local(device);
+            self.devices[device].endpoint.handle_disconnected(now);
         }
     }
 
@@ -313,12 +331,12 @@ impl<S: Suite> World<S> {
     }
 
     fn transmit(&mut self, device: usize) {
-        let now = self.now;
+        let (now, local) = (self.now, self.local(device));
         while let Some(connection) = self.devices[device].connection {
             if self.devices[device].outgoing >= SOCKET {
                 return;
             }
-            let Some(frame) = self.devices[device].endpoint.poll_transmit(now) else { return };
+            let Some(frame) = self.devices[device].endpoint.poll_transmit(local) else { return };
             assert!(frame.len() <= happy_wire::relay::MAX_FRAME);
             self.devices[device].outgoing += frame.len();
             let delay = self.delay();
@@ -328,15 +346,15 @@ impl<S: Suite> World<S> {
     }
 
     fn dial_and_wait(&mut self, device: usize) {
-        let now = self.now;
+        let (now, local) = (self.now, self.local(device));
         let it = &mut self.devices[device];
-        let boot = it.boot;
+        let (boot, slept) = (it.boot, it.slept);
         if it.connection.is_none() && !it.dialling {
-            match it.endpoint.wants_connection(now) {
+            match it.endpoint.wants_connection(local) {
                 Dial::At(at) => {
                     it.dialling = true;
                     let delay = self.delay();
-                    self.at(at.max(now) + delay, Happens::Connects { device, boot });
+                    self.at(at.saturating_sub(slept).max(now) + delay, Happens::Connects { device, boot });
                 }
                 other => panic!("seed {}: {other:?}", self.seed),
             }
@@ -346,7 +364,7 @@ impl<S: Suite> World<S> {
         if timeout != it.timer {
             it.timer = timeout;
             if let Some(at) = timeout {
-                self.at(at.max(now), Happens::Timer { device, boot, at });
+                self.at(at.saturating_sub(slept).max(now), Happens::Timer { device, boot, at });
             }
         }
     }
@@ -357,63 +375,81 @@ impl<S: Suite> World<S> {
             self.relay_lose(connection);
         }
         let (phones, boot) = (self.devices.len() - 1, self.devices[device].boot + 1);
-        self.devices[device] = self.boot(device, phones, boot);
+        let slept = self.devices[device].slept;
+        self.devices[device] = self.boot(device, phones, boot, slept);
         self.drain(device);
+        if self.stormy {
+            // Whoever starts it again goes on where they were.
+            let soon = self.now + ms(below(&mut self.rng, 1500));
+            self.at(soon, Happens::App { device, boot, what: app::Act::Random { left: 6 } });
+        }
     }
 
-    fn fault(&mut self) {
-        if self.faults == 0 {
+    fn fault(&mut self, fault: Fault) {
+        let device = fault.device();
+        if device >= self.devices.len() {
             return;
         }
-        self.faults -= 1;
-        let device = below(&mut self.rng, self.devices.len() as u64) as usize;
-        match below(&mut self.rng, 10) {
-            // The device sees it at once.
-            0..=3 => {
-                self.count("cut");
+        let connection = self.devices[device].connection;
+        match fault {
+            Fault::Cut { .. } => {
+                self.count("fault: cut");
                 self.disconnect(device);
                 self.drain(device);
             }
-            // Only the relay sees it; the device has to find out.
-            4 | 5 => {
-                if let Some(connection) = self.devices[device].connection {
-                    self.count("half open");
-                    self.relay_lose(connection);
-                    if chance(&mut self.rng, 500) {
-                        let late = ms(below(&mut self.rng, 8000));
-                        self.at(self.now + late, Happens::Cut { device, connection });
-                    }
+            Fault::HalfOpen { noticed, .. } => {
+                let Some(connection) = connection else { return };
+                self.count("fault: half open");
+                self.relay_lose(connection);
+                if let Some(late) = noticed {
+                    self.at(self.now + late, Happens::Cut { device, connection });
                 }
             }
-            // The relay does not notice yet: the new connection displaces the old one.
-            6 => {
-                if let Some(connection) = self.devices[device].connection.take() {
-                    self.count("displaced");
-                    self.relay.mute(connection);
-                    self.devices[device].endpoint.handle_disconnected(self.now);
-                    self.drain(device);
-                }
+            Fault::Displaced { .. } => {
+                let Some(connection) = self.devices[device].connection.take() else { return };
+                self.count("fault: displaced");
+                self.relay.mute(connection);
+                let now = self.local(device);
+                self.devices[device].endpoint.handle_disconnected(now);
+                self.drain(device);
             }
-            7 => {
-                self.count("relay restart");
-                let down = below(&mut self.rng, 3000);
-                self.relay.down_until = self.now + ms(down);
+            Fault::RelayRestart { down } => {
+                self.count("fault: relay restart");
+                self.relay.down_until = self.now + down;
                 for device in 0..self.devices.len() {
                     self.disconnect(device);
                     self.drain(device);
                 }
             }
-            // The process is back before the relay has noticed that it was gone.
-            8 => {
+            Fault::QuickRestart { .. } => {
+                self.count("fault: quick restart");
                 if let Some(connection) = self.devices[device].connection.take() {
-                    self.count("quick restart");
                     self.relay.mute(connection);
                 }
                 self.restart(device);
             }
-            _ => {
-                self.count("process restart");
+            Fault::Restart { .. } => {
+                self.count("fault: process restart");
                 self.restart(device);
+            }
+            Fault::Stall { up, length, .. } => {
+                let Some(connection) = connection else { return };
+                self.count(if up { "fault: stalled to the relay" } else { "fault: stalled from the relay" });
+                let until = self.now + length;
+                self.relay.stall(connection, up, until);
+            }
+            Fault::Sleep { length, .. } => {
+                self.count("fault: slept");
+                self.devices[device].slept += length;
+                self.devices[device].timer = None;
+                let now = self.local(device);
+                self.devices[device].endpoint.handle_timeout(now);
+                self.drain(device);
+            }
+            Fault::Skew { .. } => {
+                let Some(connection) = connection else { return };
+                self.count("fault: a frame of a later version");
+                self.relay_speaks_later_version(connection);
             }
         }
     }

@@ -27,6 +27,7 @@ struct Connection {
     /// Nothing passes, and nobody knows.
     muted: bool,
     queued: usize,
+    /// TCP does not reorder: nothing arrives before what was sent before it.
     last_up: Duration,
     last_down: Duration,
 }
@@ -53,7 +54,14 @@ impl Relay {
         }
     }
 
-    /// TCP does not reorder.
+    /// Nothing passes in one direction for a while, and then everything at once.
+    pub fn stall(&mut self, connection: u64, up: bool, until: Duration) {
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            let last = if up { &mut connection.last_up } else { &mut connection.last_down };
+            *last = (*last).max(until);
+        }
+    }
+
     pub fn arrival_at_relay(&mut self, connection: u64, at: Duration) -> Duration {
         let Some(connection) = self.connections.get_mut(&connection) else { return at };
         connection.last_up = connection.last_up.max(at);
@@ -83,6 +91,14 @@ impl<S: Suite> World<S> {
         self.tell(connection, &FromRelay::Challenge { nonce });
     }
 
+    /// `PROTOCOL 7`: types of frames that a device does not know are ignored.
+    pub fn relay_speaks_later_version(&mut self, to: u64) {
+        let mut frame = vec![0x7e; 1 + below(&mut self.rng, 60) as usize];
+        self.rng.fill_bytes(&mut frame[1..]);
+        let at = self.now + self.delay();
+        self.send_down(to, frame, at, true);
+    }
+
     fn tell(&mut self, to: u64, frame: &FromRelay<'_>) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
@@ -97,7 +113,9 @@ impl<S: Suite> World<S> {
         let size = frame.len();
         connection.queued += size;
         let at = if ordered { at.max(connection.last_down) } else { at };
-        connection.last_down = connection.last_down.max(at);
+        if ordered {
+            connection.last_down = at;
+        }
         self.at(at, Happens::AtDevice { connection: to, frame, size });
     }
 
@@ -138,7 +156,7 @@ impl<S: Suite> World<S> {
     fn login(&mut self, number: u64, device: DeviceId, epoch: u64) {
         if let Some(older) = self.relay.live(&device) {
             let lived = self.relay.connections[&older].login;
-            assert!(lived <= Some(epoch), "seed {}: epochs go backwards", self.seed);
+            assert!(lived < Some(epoch), "seed {}: a login did not count its epoch up", self.seed);
             self.tell(older, &FromRelay::Goaway { code: Code::DISPLACED, retry_after_ms: 0, text: "" });
             // Its peers are not told: the device is here.
             self.relay.connections.remove(&older);
@@ -185,9 +203,20 @@ impl<S: Suite> World<S> {
             self.lie();
         }
         if chance(&mut self.rng, weather.loss) {
-            return self.count("lost");
+            return self.count("packet lost");
+        }
+        if chance(&mut self.rng, weather.lies / 2) {
+            // Whether the connection is still there by then is another matter.
+            self.count("packet withheld");
+            let late = Duration::from_millis(below(&mut self.rng, 20_000));
+            let mut bytes = Vec::new();
+            FromRelay::Deliver { from: me, rendezvous: false, payload }.encode(&mut bytes);
+            return self.send_down(target, bytes, self.now + late, false);
         }
         let copies = if chance(&mut self.rng, weather.repeat) { 2 } else { 1 };
+        if copies > 1 {
+            self.count("packet repeated");
+        }
         for _ in 0..copies {
             self.deliver(target, me, payload);
         }
@@ -197,18 +226,21 @@ impl<S: Suite> World<S> {
         let mut bytes = Vec::new();
         FromRelay::Deliver { from, rendezvous: false, payload }.encode(&mut bytes);
         if chance(&mut self.rng, self.weather.garble) && bytes.len() > 40 {
-            self.count("garbled");
+            self.count("packet garbled");
             let bit = below(&mut self.rng, (bytes.len() as u64 - 34) * 8) as usize;
             bytes[34 + bit / 8] ^= 1 << (bit % 8);
         }
         let unordered = chance(&mut self.rng, self.weather.reorder);
+        if unordered {
+            self.count("packet overtaken");
+        }
         let delay = self.delay() * if unordered { 3 } else { 1 };
         self.send_down(target, bytes, self.now + delay, !unordered);
     }
 
     /// What a hostile relay does: replays, invents, forges hints, and lies about presence.
     fn lie(&mut self) {
-        self.count("lie");
+        self.count("the relay lies");
         let pick = below(&mut self.rng, self.relay.heard.len() as u64) as usize;
         let (from, to, packet) = self.relay.heard[pick].clone();
         let Some(target) = self.relay.live(&to) else { return };

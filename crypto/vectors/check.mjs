@@ -61,8 +61,13 @@ const { exports: alone } = (await WebAssembly.instantiate(core)).instance;
 const [at, length] = [alone.happy_core_input(), alone.happy_core_input_length()];
 getRandomValues(new Uint8Array(alone.memory.buffer, at, length));
 if (alone.happy_core_run() !== 1) problem("the core does not work in wasm");
+const printed = Buffer.from("\x14\x1b[31mred\x1b[m\r\n\x1b]0;title\x07\u{1F600}");
+new Uint8Array(alone.memory.buffer, at, length).set(printed);
+if (alone.happy_core_screen(printed.length) !== 1) problem("the terminal engine does not work in wasm");
 const core_only = withoutNames(core);
 const compressed = brotliCompressSync(core_only, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }).length;
-console.log(`the core with ML-KEM-768 as wasm: ${core_only.length} bytes, ${compressed} as brotli`);
+console.log(`the core (cryptography with ML-KEM-768, terminal engine) as wasm: ${core_only.length} bytes, ${compressed} as brotli`);
+// Kilobytes of 1,000 bytes, as browsers show them.
+console.log(`goal wasm-core ${(compressed / 1_000).toFixed(1)} KB 75 ${compressed <= 75_000 ? "met" : "missed"}`);
 
 process.exit(failed ? 1 : 0);

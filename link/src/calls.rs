@@ -82,6 +82,7 @@ pub enum CallError {
 pub(crate) enum CallEvent {
     Request { id: RequestId, body: Vec<u8> },
     Cancelled(RequestId),
+    Delivered(CallId),
     Answer { id: CallId, answer: Answer },
     Notice(Vec<u8>),
 }
@@ -89,6 +90,8 @@ pub(crate) enum CallEvent {
 struct Call {
     body: Vec<u8>,
     deadline: Duration,
+    /// The callee knows across its lives what it has run (`PROTOCOL 10.2`), so it may be asked again in the next.
+    remembered: bool,
     /// The life of the callee in which the call was first sent.
     sent_to: Option<Life>,
 }
@@ -118,6 +121,11 @@ pub(crate) struct Calls {
     /// Somebody was told WouldBlock.
     blocked: bool,
 
+    /// Commands that were handed to the channel of calls and may not be in a frame yet.
+    taken: Vec<u64>,
+    /// Commands and the frames that they end in, in order. At most as many as frames hold that are in flight.
+    delivering: VecDeque<(u64, u64)>,
+
     next_id: u64,
     calls: BTreeMap<u64, Call>,
     call_bytes: usize,
@@ -141,6 +149,8 @@ impl Calls {
             batch: Batch::default(),
             refusals: 0,
             blocked: false,
+            taken: Vec::new(),
+            delivering: VecDeque::new(),
             next_id: 1,
             calls: BTreeMap::new(),
             call_bytes: 0,
@@ -169,7 +179,8 @@ impl Calls {
             self.answer_bytes = 0;
         }
         let asks_anyone = planted::is(Bug::AsksTheNextLife);
-        let is_lost = |call: &Call| !asks_anyone && call.sent_to.is_some_and(|sent_to| sent_to != life);
+        let asks_anyone = |call: &Call| asks_anyone || call.remembered;
+        let is_lost = |call: &Call| !asks_anyone(call) && call.sent_to.is_some_and(|sent_to| sent_to != life);
         let lost: Vec<u64> = self.calls.iter().filter(|(_, call)| is_lost(call)).map(|(id, _)| *id).collect();
         for id in lost {
             self.finish(id, Answer::Indeterminate, events);
@@ -183,6 +194,8 @@ impl Calls {
     pub(crate) fn on_session_end(&mut self) {
         self.session = None;
         self.queue.clear();
+        self.taken.clear();
+        self.delivering.clear();
         self.batch = Batch::default();
         self.event_bytes = 0;
         self.refusals = 0;
@@ -210,6 +223,7 @@ impl Calls {
         now: Duration,
         body: Vec<u8>,
         deadline: Option<Duration>,
+        remembered: bool,
     ) -> Result<CallId, CallError> {
         if body.len() > MAX_BODY {
             return Err(CallError::TooLarge);
@@ -222,7 +236,7 @@ impl Calls {
         let deadline = now.saturating_add(deadline.unwrap_or(DEFAULT_DEADLINE));
         self.call_bytes += body.len();
         self.deadlines.insert((deadline, id));
-        self.calls.insert(id, Call { body, deadline, sent_to: None });
+        self.calls.insert(id, Call { body, deadline, remembered, sent_to: None });
         if self.session.is_some() {
             self.queue.push_back(Outgoing::Request(id));
         }
@@ -367,6 +381,7 @@ impl Calls {
                     // A call that was cancelled while it stood here is never sent.
                     let Some(call) = self.calls.get_mut(&id) else { continue };
                     call.sent_to = self.session;
+                    self.taken.extend(call.remembered.then_some(id));
                     return Some(CallMessage::Request { id, body: &call.body }.to_vec());
                 }
                 Outgoing::Cancel(id) => return Some(CallMessage::Cancel { id }.to_vec()),
@@ -383,6 +398,21 @@ impl Calls {
                     self.event_bytes -= body.len() + EVENT_COST;
                     return Some(CallMessage::Event(&body).to_vec());
                 }
+            }
+        }
+    }
+
+    /// A frame was filled. What was taken is in it or in one before, except that the last may go on in the next.
+    pub(crate) fn framed(&mut self, frame: u64, is_whole: bool) {
+        let whole = self.taken.len() - usize::from(!is_whole && !self.taken.is_empty());
+        self.delivering.extend(self.taken.drain(..whole).map(|id| (frame, id)));
+    }
+
+    /// The other side has every frame before `next`.
+    pub(crate) fn acknowledged(&mut self, next: u64, events: &mut Vec<CallEvent>) {
+        while let Some((_, id)) = self.delivering.pop_front_if(|(frame, _)| *frame < next) {
+            if self.calls.contains_key(&id) {
+                events.push(CallEvent::Delivered(CallId(id)));
             }
         }
     }

@@ -583,7 +583,23 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         deadline: Option<Duration>,
     ) -> Result<CallId, CallError> {
         self.advance(now);
-        self.links.get_mut(peer).ok_or(CallError::UnknownPeer)?.calls.call(now, body, deadline)
+        self.links.get_mut(peer).ok_or(CallError::UnknownPeer)?.calls.call(now, body, deadline, false)
+    }
+
+    /// Like [`Self::call`], for a body that names itself as a command (`PROTOCOL 10.2`): the callee knows what it has run whenever it is
+    /// asked, so it is asked again in its next life, and [`Answer::Indeterminate`](crate::Answer::Indeterminate) never follows.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn command(
+        &mut self,
+        now: Duration,
+        peer: &DeviceId,
+        body: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<CallId, CallError> {
+        self.advance(now);
+        self.links.get_mut(peer).ok_or(CallError::UnknownPeer)?.calls.call(now, body, deadline, true)
     }
 
     /// The answer is no longer wanted; none will come. The peer is told, if it was asked already.

@@ -122,6 +122,13 @@ pub enum Event {
         /// Which request.
         id: RequestId,
     },
+    /// A command ([`Endpoint::command`](crate::Endpoint::command)) has arrived. Its answer follows, or it is sent again in another session.
+    Delivered {
+        /// Who has it.
+        peer: DeviceId,
+        /// Which call.
+        id: CallId,
+    },
     /// The one answer to a call.
     Answer {
         /// Who was asked.

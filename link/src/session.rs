@@ -294,6 +294,7 @@ impl<C: Cipher> Session<C> {
                 more = self.channels.send(CALLS, &message).is_ok();
             }
             self.channels.fill(Class::Control, frame, size);
+            calls.framed(self.send.next(), self.channels.is_idle(CALLS));
             if !more || !self.channels.is_idle(CALLS) {
                 return;
             }
@@ -351,6 +352,11 @@ impl<C: Cipher> Session<C> {
         let (header, records) = FrameHeader::decode(&frame).map_err(|_| MALFORMED)?;
         let progress = self.send.acknowledge(now, header.acknowledgement).map_err(outside)?;
         let mut outcome = Outcome { progress, ..Outcome::default() };
+        if progress {
+            let mut heard = Vec::new();
+            calls.acknowledged(self.send.acknowledged(), &mut heard);
+            events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
+        }
         let Some(number) = header.number else {
             self.handle_signal(records, &mut outcome)?;
             return Ok(outcome);
@@ -460,6 +466,7 @@ pub(crate) fn call_event(peer: DeviceId, event: CallEvent) -> Event {
     match event {
         CallEvent::Request { id, body } => Event::Request { peer, id, body },
         CallEvent::Cancelled(id) => Event::Cancelled { peer, id },
+        CallEvent::Delivered(id) => Event::Delivered { peer, id },
         CallEvent::Answer { id, answer } => Event::Answer { peer, id, answer },
         CallEvent::Notice(body) => Event::Notice { peer, body },
     }

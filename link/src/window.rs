@@ -105,6 +105,11 @@ impl SendWindow {
         self.first + self.frames.len() as u64
     }
 
+    /// The other side has every frame before this.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.first
+    }
+
     /// How large the packet of a frame with records of this class may be now. The last quarter of the window is closed to bulk, and
     /// the last eighth to interactive data, so that an approval never waits for a round trip of somebody's file.
     pub(crate) fn room(&self, class: Class) -> usize {

@@ -2,7 +2,7 @@
 
 export type Role = "owner" | "operator" | "viewer" | "machine";
 
-export type ErrorCode = "malformed" | "unknown_method" | "not_permitted" | "not_found" | "conflict" | "too_many" | "failed" | "busy" | "indeterminate";
+export type ErrorCode = "malformed" | "unknown_method" | "not_permitted" | "not_found" | "conflict" | "too_many" | "failed" | "busy" | "expired" | "indeterminate";
 
 export type CallError = { 
 /**

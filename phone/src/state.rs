@@ -156,8 +156,15 @@ impl State {
             _ => None,
         };
         let keys = Keys::Ready { bundle, secrets: PairSecrets { current: peer.secret, previous } };
-        let machine =
-            Machine { record: peer.identity, keys, name: peer.name, my_role: peer.my_role, relays, paired_at, unstored: None };
+        let machine = Machine {
+            record: peer.identity,
+            keys,
+            name: peer.name,
+            my_role: peer.my_role,
+            relays,
+            paired_at,
+            unstored: None,
+        };
         match at.and_then(|at| self.machines.get_mut(at)) {
             Some(known) => *known = machine,
             None => self.machines.push(machine),

@@ -25,6 +25,8 @@ pub enum ErrorCode {
     Failed,
     /// The callee has too much to do; ask again later.
     Busy,
+    /// It came later than its sender wanted it done, and was not done.
+    Expired,
     /// Whether it was done is not known: the callee ended between starting and answering.
     Indeterminate,
 }

@@ -14,10 +14,12 @@
 //! assert!(request.needs().granted_to(Role::Viewer));
 //! ```
 
+mod command;
 mod device;
 mod error;
 mod event;
 mod machine;
+mod outbox;
 mod role;
 mod session;
 #[cfg(feature = "typescript")]
@@ -25,10 +27,12 @@ mod typescript;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use command::{Command, MAX_AHEAD_MS, MAX_COMMANDS};
 pub use device::*;
 pub use error::{CallError, ErrorCode};
 pub use event::Event;
 pub use machine::*;
+pub use outbox::{Entry, EntryState, MAX_BYTES, MAX_ENTRIES, NotAnOutbox, Outbox, OutboxError, SHOWN_MS};
 pub use role::{Capability, Role};
 pub use session::*;
 #[cfg(feature = "typescript")]

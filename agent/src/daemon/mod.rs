@@ -40,11 +40,11 @@ use crate::daemon::local::{DaemonStatus, DeviceEntry, LocalEvent, MachineEntry, 
 use crate::daemon::network::{LinkNews, Network};
 use crate::daemon::pairing::Pairing;
 use crate::daemon::relay::EmbeddedRelay;
-use crate::service::{self, Caller};
+use crate::service::{self, Caller, Once};
 use crate::session::{Config, Sessions};
 use crate::store::{
-    API_PORT, AccessKey, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT, Roster,
-    fit_name, host_name, unix_ms,
+    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT,
+    Roster, fit_name, host_name, unix_ms,
 };
 use crate::trouble::Trouble;
 
@@ -106,6 +106,7 @@ pub struct Daemon {
     pair_secrets: Mutex<PairSecretsFile>,
     prekeys: Mutex<Prekeys>,
     doubts: Mutex<Doubts>,
+    once: Arc<Once>,
     network: Network,
     pairing: Pairing,
     relay: Option<EmbeddedRelay>,
@@ -170,6 +171,7 @@ impl Daemon {
             (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
         };
         let sessions = open_sessions(&home).await?;
+        let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
         let (network, events) = Network::start(&home, identity.clone(), prekeys.all(), home_relay)?;
         let listener = server::bind(&home.socket())?;
 
@@ -182,6 +184,7 @@ impl Daemon {
             pair_secrets: Mutex::new(pair_secrets),
             prekeys: Mutex::new(prekeys),
             doubts: Mutex::default(),
+            once,
             network,
             pairing: Pairing::new(),
             relay,
@@ -321,6 +324,11 @@ impl Daemon {
     /// Signs that somebody has a copy of a device. Not to be held across a wait.
     pub fn doubts(&self) -> MutexGuard<'_, Doubts> {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The commands that were begun here.
+    pub fn once(&self) -> &Arc<Once> {
+        &self.once
     }
 
     /// The linked devices that have said something. Not to be held across a wait.

@@ -389,10 +389,15 @@ impl Network {
         self.state().relays.get(origin).map(|relay| status(origin, relay))
     }
 
-    /// Calls a peer. Dropping the future cancels the call.
+    /// Calls a peer. Dropping the future cancels the call. One that names itself as a command goes on when the peer is restarted.
     pub async fn call(&self, peer: &DeviceId, body: Vec<u8>, deadline: Duration) -> Answer {
         let Some(handle) = self.handle_of(peer) else { return Answer::LinkGone };
-        match handle.call(peer, body, Some(deadline)).await {
+        let is_command = happy_rpc::Command::of(&body).is_ok_and(|command| command.is_some());
+        let answer = match is_command {
+            true => handle.command(peer, body, Some(deadline)).await,
+            false => handle.call(peer, body, Some(deadline)).await,
+        };
+        match answer {
             Ok(answer) => answer,
             Err(error) => Answer::Body(not_called(error)),
         }

@@ -54,7 +54,7 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         // What runs is finished; the caller just does not wait for it.
         Event::Cancelled { .. } => {}
         // Answers reach their callers by themselves; the rest is taken by the network.
-        Event::Answer { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
+        Event::Answer { .. } | Event::Delivered { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
         Event::PairSecrets { .. } | Event::NewBundle { .. } => {}
         Event::Opened { peer, session, channel, label, .. } => {
             let channel = ChannelName::of(session, channel);

@@ -227,7 +227,7 @@ impl Caller {
         let session = self.channels().session;
         tokio::spawn(async move {
             let (answer, _share) = match admitted {
-                Ok((request, share)) => (super::answer(&caller, session, request).await, Some(share)),
+                Ok((request, command, share)) => (super::answer(&caller, session, request, command).await, Some(share)),
                 Err(error) => (happy_rpc::refusal(&error), None),
             };
             caller.line.respond(id, answer).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use happy_rpc::{CallError, ErrorCode, Request};
+use happy_rpc::{CallError, Command, ErrorCode, Request};
 use happy_wire::call::MAX_OUTSTANDING;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,14 +38,15 @@ impl Load {
     ///
     /// # Errors
     /// What the caller is told.
-    pub fn admit(&self, body: &[u8]) -> Result<(Request, Share), CallError> {
+    pub fn admit(&self, body: &[u8]) -> Result<(Request, Option<Command>, Share), CallError> {
         let busy = |_| CallError::new(ErrorCode::TooMany, "too many calls are running; wait for one to end");
         let call = self.calls.clone().try_acquire_owned().map_err(busy)?;
         let request = Request::parse(body)?;
+        let command = Command::of(body)?;
         // One call alone always may.
         let held = u32::try_from(held_by(&request).min(HELD_BYTES)).unwrap_or(u32::MAX);
         let bytes = self.bytes.clone().try_acquire_many_owned(held).map_err(busy)?;
-        Ok((request, Share { _call: call, _bytes: bytes }))
+        Ok((request, command, Share { _call: call, _bytes: bytes }))
     }
 }
 
@@ -82,7 +83,7 @@ mod tests {
     /// The largest body that a link carries.
     const BODY: usize = happy_link::MAX_BODY;
 
-    fn code(outcome: Result<(Request, Share), CallError>) -> Result<(), ErrorCode> {
+    fn code(outcome: Result<(Request, Option<Command>, Share), CallError>) -> Result<(), ErrorCode> {
         outcome.map(drop).map_err(|error| error.code)
     }
 

@@ -6,19 +6,21 @@
 mod caller;
 mod line;
 mod load;
+mod once;
 mod terminal;
 
 use std::sync::Arc;
 
 use happy_crypto::DeviceId;
 use happy_rpc::{
-    Call, CallError, Capability, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Machine, MachineInfo, Presence,
-    Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionTakeControl,
+    Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Machine, MachineInfo,
+    Presence, Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionTakeControl,
     TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
 pub use line::{CallName, Gone, Line};
+pub use once::Once;
 
 use crate::daemon::Daemon;
 
@@ -52,11 +54,21 @@ pub fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// Runs a request that came in a link session of the caller, and gives the body of its response.
-pub async fn answer(caller: &Arc<Caller>, session: LinkSession, request: Request) -> Vec<u8> {
-    match permit(caller, &request) {
-        Ok(role) => run(caller, role, session, request).await,
-        Err(error) => happy_rpc::refusal(&error),
+/// Runs a request that came in a link session of the caller, and gives the body of its response. One that is named as a command runs
+/// once, however often it comes.
+pub async fn answer(caller: &Arc<Caller>, session: LinkSession, request: Request, command: Option<Command>) -> Vec<u8> {
+    match (permit(caller, &request), command) {
+        (Ok(role), None) => run(caller, role, session, request).await,
+        // An attachment belongs to one connection, and looking changes nothing: there is no outcome to be kept.
+        (Ok(_), Some(_)) if request.needs() == Capability::View => happy_rpc::refusal(&CallError::new(
+            ErrorCode::Malformed,
+            "a call that changes nothing is no command; send it without a name",
+        )),
+        (Ok(role), Some(command)) => {
+            let run = run(caller, role, session, request);
+            caller.daemon().once().run(caller.device(), command, run).await
+        }
+        (Err(error), _) => happy_rpc::refusal(&error),
     }
 }
 

@@ -63,6 +63,19 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes an empty file that only its owner reads, for a program that goes on to write it; one that is there is left as it is, and
+/// refused when others could have read it.
+pub fn make_private(path: &Path) -> Result<(), Trouble> {
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match open(path)? {
+            Some((_, facts)) => check_private(&facts, path),
+            None => Ok(()),
+        },
+        Err(error) => Err(Trouble::file("make", path, &error)),
+    }
+}
+
 /// The content of a file; `None` when there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Trouble> {
     let Some((mut file, facts)) = open(path)? else { return Ok(None) };
@@ -73,6 +86,11 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, Trouble> {
 /// The content of a file that holds secrets: refused when others could have read it.
 pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> {
     let Some((mut file, facts)) = open(path)? else { return Ok(None) };
+    check_private(&facts, path)?;
+    read_all(&mut file, &facts, path).map(Some)
+}
+
+fn check_private(facts: &Metadata, path: &Path) -> Result<(), Trouble> {
     let mode = facts.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Trouble::new(
@@ -89,7 +107,7 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Trouble> 
             "Set HAPPY_HOME_DIR to a folder of your own.",
         ));
     }
-    read_all(&mut file, &facts, path).map(Some)
+    Ok(())
 }
 
 /// The file and what is true of that very file, not of whatever has its name a moment later.
@@ -171,5 +189,67 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         private_dir(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_file_for_another_program_is_made_private_and_one_that_is_there_stays_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        make_private(&path).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, PRIVATE);
+        fs::write(&path, "k").unwrap();
+        make_private(&path).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), b"k");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(make_private(&path).unwrap_err().todo.contains("chmod 600"));
+        assert_eq!(read(&path).unwrap().unwrap(), b"k");
+        assert!(make_private(&home.path().join("nowhere/x")).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_only_its_owner_can_enter_keeps_its_mode() {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o500)).unwrap();
+        private_dir(home.path()).unwrap();
+        assert_eq!(fs::metadata(home.path()).unwrap().mode() & 0o777, 0o500);
+    }
+
+    #[test]
+    fn a_file_of_16_mib_is_read_and_a_larger_one_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        let file = File::create(&path).unwrap();
+        file.set_len(16 * 1024 * 1024).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().len(), 16 * 1024 * 1024);
+        file.set_len(16 * 1024 * 1024 + 1).unwrap();
+        assert!(read(&path).unwrap_err().what.contains("larger"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_is_not_the_same_as_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(read(&home.path().join("x")).unwrap().is_none());
+        // A folder can be opened, but not read.
+        let trouble = read(home.path()).unwrap_err();
+        assert!(trouble.what.contains(&home.path().display().to_string()), "{trouble}");
+        // A file can hold no other.
+        fs::write(home.path().join("x"), "").unwrap();
+        assert!(read(&home.path().join("x/y")).is_err());
+    }
+
+    /// As the files of the kernel do, which say that they are empty.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_is_longer_than_it_said_is_not_taken_for_whole() {
+        let trouble = read(Path::new("/proc/self/stat")).unwrap_err();
+        assert!(trouble.what.contains("grew"), "{trouble}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(sync_folder_of(&home.path().join("x")).is_ok());
+        assert!(sync_folder_of(&home.path().join("nowhere/x")).is_err());
     }
 }

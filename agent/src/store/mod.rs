@@ -8,12 +8,14 @@
 //! | `settings.json` | what a person chose ([`Settings`]) | no |
 //! | `membership.log` | the signed statements ([`Roster`]) | no |
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
+//! | `commands.db` | which commands were begun, and how they ended ([`CommandsFile`]) | 0600: answers of calls |
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
 //! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
 //! | `logs/`, `sessions/` | what their names say | |
 
+mod commands;
 pub mod file;
 mod key;
 mod lines;
@@ -33,6 +35,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
+pub use commands::{CommandsFile, Found};
 pub use key::AccessKey;
 pub use lock::DaemonLock;
 pub use log::{LogFile, MAX_LOG};
@@ -130,6 +133,11 @@ impl Home {
     /// What is shared with each device.
     pub fn pair_secrets(&self) -> PathBuf {
         self.root.join("pair.secrets")
+    }
+
+    /// Which commands were begun.
+    pub fn commands(&self) -> PathBuf {
+        self.root.join("commands.db")
     }
 
     /// The daemon's socket.

@@ -1,5 +1,5 @@
-//! `happy_crypto` alone as a wasm module, to see what it costs a phone to load: one function that uses all of it and takes its
-//! input from outside, so that nothing can be computed while compiling.
+//! `happy_crypto` and the terminal engine, `happy_screen`, as one wasm module, to see what they cost a phone to load: functions that use all
+//! that a phone uses of them and take their input from outside, so that nothing can be computed while compiling.
 
 #![expect(unsafe_code, reason = "the names of the exports must be kept as they are")]
 
@@ -12,9 +12,10 @@ use happy_crypto::{
     handshake::{HelloView, Initiator, InvitationKey, PairSecret, Refused, Responder, Shared},
     labelled_key, safety_number, seal,
 };
+use happy_screen::{DEFAULT_SCROLLBACK, Screen, keys};
 use rand_core::{TryCryptoRng, TryRng};
 
-/// More than is drawn.
+/// More than is drawn by the one, and enough for a screen of text.
 const RANDOMNESS: usize = 4_096;
 
 static INPUT: Mutex<[u8; RANDOMNESS]> = Mutex::new([0; RANDOMNESS]);
@@ -35,6 +36,32 @@ extern "C" fn happy_core_input_length() -> usize {
 #[unsafe(no_mangle)]
 extern "C" fn happy_core_run() -> u32 {
     INPUT.lock().is_ok_and(|input| matches!(run(&mut Given(&input[..])), Ok(true))).into()
+}
+
+/// What a program prints, and a snapshot, in place of the random bytes: 1 when the terminal shows something.
+#[unsafe(no_mangle)]
+extern "C" fn happy_core_screen(length: usize) -> u32 {
+    INPUT.lock().is_ok_and(|input| input.get(..length).is_some_and(shows)).into()
+}
+
+/// As a phone sees a session: a snapshot, what came since, and what is drawn and typed.
+fn shows(bytes: &[u8]) -> bool {
+    let (key, printed) = bytes.split_first().map_or((0, bytes), |(key, printed)| (*key, printed));
+    let mut screen = Screen::new(80, 24, DEFAULT_SCROLLBACK);
+    screen.feed(printed);
+    // A snapshot comes from elsewhere; a phone only reads them.
+    if let Ok(restored) = Screen::restore(printed, DEFAULT_SCROLLBACK) {
+        screen = restored;
+    }
+    screen.resize(40 + u16::from(key), 30);
+    let changes = screen.take_changes();
+    let rows = changes.rows.iter().map(|row| screen.row(*row));
+    let history = (0..screen.scrollback_len()).filter_map(|index| screen.scrollback_row(index));
+    let drawn = rows.chain(history).map(|row| row.text().len() + row.runs.len()).sum::<usize>();
+    let typed = keys::encode(screen.modes(), keys::Key::from(char::from(key)).ctrl());
+    let pasted = keys::paste(screen.modes(), screen.title());
+    let cursor = screen.cursor();
+    drawn + typed.len() + pasted.len() + usize::from(cursor.col) + usize::from(cursor.row) > 0
 }
 
 struct Given<'a>(&'a [u8]);

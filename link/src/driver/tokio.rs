@@ -282,9 +282,30 @@ impl Handle {
     /// # Errors
     /// [`CallError`] when the call is not accepted.
     pub async fn call(&self, peer: &DeviceId, body: Vec<u8>, deadline: Option<Duration>) -> Result<Answer, CallError> {
+        self.ask(peer, |endpoint, now| endpoint.call(now, peer, body, deadline)).await
+    }
+
+    /// See [`Endpoint::command`]; otherwise like [`Self::call`].
+    ///
+    /// # Errors
+    /// [`CallError`] when the call is not accepted.
+    pub async fn command(
+        &self,
+        peer: &DeviceId,
+        body: Vec<u8>,
+        deadline: Option<Duration>,
+    ) -> Result<Answer, CallError> {
+        self.ask(peer, |endpoint, now| endpoint.command(now, peer, body, deadline)).await
+    }
+
+    async fn ask(
+        &self,
+        peer: &DeviceId,
+        ask: impl FnOnce(&mut Endpoint<Rng>, Duration) -> Result<CallId, CallError>,
+    ) -> Result<Answer, CallError> {
         let (sender, receiver) = oneshot::channel();
         let id = self.with(|state, now| {
-            let id = state.endpoint.call(now, peer, body, deadline)?;
+            let id = ask(&mut state.endpoint, now)?;
             if !state.ended {
                 state.waiters.insert((*peer, id), sender);
             }

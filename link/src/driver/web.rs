@@ -426,6 +426,14 @@ impl Handle {
         self.with(|endpoint, now| endpoint.call(now, peer, body, deadline))
     }
 
+    /// See [`Endpoint::command`].
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn command(&self, peer: &DeviceId, body: Vec<u8>, deadline: Option<Duration>) -> Result<CallId, CallError> {
+        self.with(|endpoint, now| endpoint.command(now, peer, body, deadline))
+    }
+
     /// See [`Endpoint::cancel`].
     pub fn cancel(&self, peer: &DeviceId, id: CallId) {
         self.with(|endpoint, _| endpoint.cancel(peer, id));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use happy_crypto::DeviceId;
-use happy_link::{Answer, CallId, Class, Code, Event, LinkDown, RequestId, SendError, Suite};
+use happy_link::{Answer, CallId, Class, Code, Endpoint, Event, LinkDown, RequestId, SendError, Suite};
 use happy_wire::frame::INITIAL_LIMIT;
 
 use super::{Happens, World, below, chance, ms};
@@ -12,6 +12,10 @@ use super::{Happens, World, below, chance, ms};
 pub enum Act {
     /// Something at random, and another one later.
     Random { left: u32 },
+    /// The callee has written down that a command begins, and now it takes effect.
+    TakeEffect { peer: DeviceId, body: Vec<u8> },
+    /// It writes down the outcome, and answers who waits.
+    Finish { peer: DeviceId, body: Vec<u8> },
     /// The answer to a request is ready.
     Respond { peer: DeviceId, id: RequestId, body: Vec<u8> },
     /// The disk is done with new pair secrets.
@@ -39,7 +43,21 @@ impl Channel {
 
 pub struct Call {
     body: Vec<u8>,
+    is_command: bool,
 }
+
+/// What a device has on its disk about a command (`PROTOCOL 10.2`).
+pub enum Written {
+    /// It has begun in this life.
+    Intent {
+        boot: u64,
+        waiting: Vec<RequestId>,
+    },
+    Outcome(Vec<u8>),
+}
+
+/// The outcome of a command that a life began and did not finish.
+const UNKNOWN: &[u8] = b"nobody knows";
 
 pub struct App {
     me: usize,
@@ -92,6 +110,20 @@ impl<S: Suite> World<S> {
                     let pause = ms(below(&mut self.rng, 400));
                     let boot = self.devices[device].boot;
                     self.at(self.now + pause, Happens::App { device, boot, what: Act::Random { left: left - 1 } });
+                }
+            }
+            Act::TakeEffect { peer, body } => {
+                let ran = self.ran.entry(body.clone()).or_default();
+                *ran += 1;
+                assert_eq!(*ran, 1, "seed {}: a command took effect twice", self.seed);
+                self.later(device, Act::Finish { peer, body });
+            }
+            Act::Finish { peer, body } => {
+                let outcome = Written::Outcome(body.clone());
+                let before = self.written.insert((device, peer, body.clone()), outcome);
+                let Some(Written::Intent { waiting, .. }) = before else { panic!("a command without an intent ended") };
+                for id in waiting {
+                    self.later(device, Act::Respond { peer, id, body: body.clone() });
                 }
             }
             Act::Respond { peer, id, body } => self.respond(device, peer, id, body),
@@ -208,12 +240,14 @@ impl<S: Suite> World<S> {
         // Either soon, or so late that only an answer ends the wait.
         let deadline = if chance(&mut self.rng, 300) { below(&mut self.rng, 5000) } else { 3_600_000 };
         let long = if chance(&mut self.rng, 50) { 50_000 } else { 0 };
-        let now = self.local(device);
+        let (now, is_command) = (self.local(device), chance(&mut self.rng, 300));
         let it = &mut self.devices[device];
-        let body = message(&it.app.unique(), device, 0, long);
-        if let Ok(id) = it.endpoint.call(now, &peer, body.clone(), Some(ms(deadline))) {
-            it.app.calls.insert((peer, id), Call { body });
-            self.count("call");
+        let kind = if is_command { "command" } else { "call" };
+        let body = message(&format!("{kind}/{}", it.app.unique()), device, 0, long);
+        let call = if is_command { Endpoint::command } else { Endpoint::call };
+        if let Ok(id) = call(&mut it.endpoint, now, &peer, body.clone(), Some(ms(deadline))) {
+            it.app.calls.insert((peer, id), Call { body, is_command });
+            self.count(kind);
         }
     }
 
@@ -258,6 +292,9 @@ impl<S: Suite> World<S> {
                     self.count("closed in order");
                 }
             }
+            Event::Request { peer, id, body } if body.starts_with(b"command/") => {
+                self.on_command(device, peer, id, body);
+            }
             Event::Request { peer, id, body } => {
                 let ran = self.ran.entry(body.clone()).or_default();
                 *ran += 1;
@@ -268,6 +305,15 @@ impl<S: Suite> World<S> {
             }
             Event::PairSecrets { peer, session } => self.on_pair_secrets(device, peer, session),
             Event::Refused { reason, .. } => panic!("seed {seed}: refused: {reason:?}"),
+            Event::Delivered { peer, id } => {
+                self.count("command: delivered");
+                let callee = self.devices.iter().position(|other| other.id == peer).unwrap();
+                let call = self.devices[device].app.calls.get(&(peer, id));
+                let call = call.unwrap_or_else(|| panic!("seed {seed}: {id:?} was delivered after its answer"));
+                assert!(call.is_command, "seed {seed}: nobody asked");
+                let key = (callee, self.devices[device].id, call.body.clone());
+                assert!(self.written.contains_key(&key), "seed {seed}: {id:?} was not delivered");
+            }
             Event::Answer { peer, id, answer } => self.on_answer(device, peer, id, answer),
             Event::LinkUp { peer, resumed, same_life } => {
                 assert!(!resumed || same_life, "seed {seed}: a session outlived its process");
@@ -293,6 +339,32 @@ impl<S: Suite> World<S> {
             }
             _ => {}
         }
+    }
+
+    /// Soon, in the same life: a process may die before.
+    fn later(&mut self, device: usize, what: Act) {
+        let pause = if chance(&mut self.rng, 500) { 0 } else { below(&mut self.rng, 3000) };
+        let boot = self.devices[device].boot;
+        self.at(self.now + ms(pause), Happens::App { device, boot, what });
+    }
+
+    fn on_command(&mut self, device: usize, peer: DeviceId, id: RequestId, body: Vec<u8>) {
+        let boot = self.devices[device].boot;
+        let key = (device, peer, body.clone());
+        let outcome = match self.written.get_mut(&key) {
+            None => {
+                self.written.insert(key, Written::Intent { boot, waiting: vec![id] });
+                return self.later(device, Act::TakeEffect { peer, body });
+            }
+            Some(Written::Intent { boot: by, waiting }) if *by == boot => return waiting.push(id),
+            Some(written @ Written::Intent { .. }) => {
+                *written = Written::Outcome(UNKNOWN.to_vec());
+                UNKNOWN.to_vec()
+            }
+            Some(Written::Outcome(outcome)) => outcome.clone(),
+        };
+        self.count("command: asked again");
+        self.later(device, Act::Respond { peer, id, body: outcome });
     }
 
     fn on_pair_secrets(&mut self, device: usize, peer: DeviceId, session: [u8; 16]) {
@@ -352,12 +424,14 @@ impl<S: Suite> World<S> {
         let call = self.devices[device].app.calls.remove(&(peer, id));
         let call = call.unwrap_or_else(|| panic!("seed {seed}: {id:?} was answered twice"));
         match answer {
+            Answer::Body(body) if call.is_command && body == UNKNOWN => self.count("command: nobody knows"),
             Answer::Body(body) => {
                 assert!(body == call.body, "seed {seed}: {id:?} got the answer to another call");
                 assert_eq!(self.ran.get(&call.body), Some(&1), "seed {seed}: an answer to what never ran");
                 self.count("answered");
             }
             Answer::Indeterminate => {
+                assert!(!call.is_command, "seed {seed}: a command was given up although the callee remembers");
                 let callee = self.devices.iter().find(|other| other.id == peer).unwrap();
                 // The caller may have sent the call to a life that was over already, without knowing.
                 assert!(callee.boot > 0, "seed {seed}: indeterminate although the callee never restarted");

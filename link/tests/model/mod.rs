@@ -107,6 +107,8 @@ pub struct World<S: Suite> {
     pub queue: BinaryHeap<Reverse<(Duration, u64)>>,
     pub what: BTreeMap<u64, Happens>,
     pub sequence: u64,
+    /// What each device has written down about the commands of each other.
+    pub written: BTreeMap<(usize, DeviceId, Vec<u8>), app::Written>,
     /// How often each call ran, by its body.
     pub ran: BTreeMap<Vec<u8>, u32>,
     pub trace: u64,
@@ -141,6 +143,7 @@ impl<S: Suite> World<S> {
             queue: BinaryHeap::new(),
             what: BTreeMap::new(),
             sequence: 0,
+            written: BTreeMap::new(),
             ran: BTreeMap::new(),
             trace: 0,
             counts: BTreeMap::new(),

@@ -116,7 +116,7 @@ impl Plan {
     /// A short storm of a few faults in a third of all seeds, which leaves time to get far; a long one of many in the others.
     pub fn of(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x706c_616e);
-        let short = seed % 3 == 0;
+        let short = seed.is_multiple_of(3);
         let phones = if short { 2 } else { 1 + below(&mut rng, 5) as usize };
         let devices = phones + 1;
         let storm = if short { 30_000 } else { 60_000 };

@@ -294,6 +294,7 @@ impl Hub {
             | Event::Undelivered { .. }
             | Event::Rendezvous { .. }
             | Event::Cancelled { .. }
+            | Event::Delivered { .. }
             | Event::StaleDevice { .. } => {}
         }
     }

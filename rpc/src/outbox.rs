@@ -1,0 +1,546 @@
+//! The commands that a person has given on a device and whose outcome the device does not have yet, or has not shown for long.
+//!
+//! Nothing here waits, sends or stores. Whoever owns an [`Outbox`] stores [`Outbox::to_bytes`] before anything that was added is shown
+//! or sent, says so with [`Outbox::stored`], sends what [`Outbox::next`] gives, and tells what came of it. A restart in between
+//! costs nothing: what was sent is asked for again under its old number, and the machine knows what it has done.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{CallError, Command, ErrorCode, Request};
+
+/// Commands that wait or are shown. A person who has given so many without an answer has to wait.
+pub const MAX_ENTRIES: usize = 256;
+/// What they may weigh in all, bytes of JSON: four of the largest.
+pub const MAX_BYTES: usize = 1024 * 1024;
+/// How long an outcome is shown, ms.
+pub const SHOWN_MS: u64 = 24 * 3600 * 1000;
+/// What this version writes.
+const VERSION: u32 = 1;
+
+/// What became of a command so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub enum EntryState {
+    /// It waits for a connection, or for its turn.
+    Queued,
+    /// It is on its way.
+    Sent,
+    /// The machine has it.
+    Delivered,
+    /// The machine has done it.
+    Done,
+    /// The machine has refused it, or could not do it.
+    Failed {
+        /// Why.
+        error: CallError,
+    },
+    /// The machine ended while it ran it: it was done, or not, or in part.
+    Indeterminate {
+        /// What the machine says.
+        error: CallError,
+    },
+    /// Its time passed before it was begun.
+    Expired,
+    /// The person took it back before it was sent.
+    Cancelled,
+}
+
+impl EntryState {
+    /// Whether nothing will change any more.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, EntryState::Queued | EntryState::Sent | EntryState::Delivered)
+    }
+}
+
+/// One command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Entry {
+    /// Its number in this outbox.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub number: u64,
+    /// For which machine, as its device id.
+    pub machine: String,
+    /// What it is about: the commands of one machine about the same session, or about none, go one after the other.
+    #[cfg_attr(feature = "typescript", ts(type = "string | null"))]
+    pub session: Option<Uuid>,
+    /// What shall be done.
+    #[cfg_attr(feature = "typescript", ts(type = "unknown"))]
+    pub request: Request,
+    /// When it was given, Unix ms by this device's clock.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub given_at: u64,
+    /// Later it shall not begin, Unix ms by this device's clock.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub until: u64,
+    /// What became of it.
+    pub state: EntryState,
+    /// When that was known for good, Unix ms.
+    #[cfg_attr(feature = "typescript", ts(type = "number | null"))]
+    pub ended_at: Option<u64>,
+    /// It was sent in some life of this device, so the machine may know it.
+    asked: bool,
+}
+
+/// Why a command was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxError {
+    /// Too many wait, or too much.
+    Full,
+}
+
+impl std::fmt::Display for OutboxError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("too much waits to be sent already; take something back, or wait for the connection")
+    }
+}
+
+impl std::error::Error for OutboxError {}
+
+/// The bytes that were stored are none of an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnOutbox;
+
+impl std::fmt::Display for NotAnOutbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the stored list of commands cannot be read")
+    }
+}
+
+impl std::error::Error for NotAnOutbox {}
+
+/// The commands of a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outbox {
+    version: u32,
+    life: String,
+    next: u64,
+    entries: Vec<Entry>,
+    /// Up to here every outcome is stored.
+    #[serde(skip)]
+    done: u64,
+}
+
+impl Outbox {
+    /// An empty one. `life` is 16 random bytes as base64url.
+    pub fn new(life: String) -> Self {
+        Self { version: VERSION, life, next: 1, entries: Vec::new(), done: 0 }
+    }
+
+    /// Reads what was stored. What was on its way is sent again.
+    ///
+    /// # Errors
+    /// [`NotAnOutbox`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotAnOutbox> {
+        let mut outbox: Self = serde_json::from_slice(bytes).map_err(|_| NotAnOutbox)?;
+        let in_order = outbox.entries.is_sorted_by(|one, other| one.number < other.number);
+        let numbered = outbox.entries.last().is_none_or(|last| last.number < outbox.next);
+        if outbox.version != VERSION || outbox.entries.len() > MAX_ENTRIES || !in_order || !numbered {
+            return Err(NotAnOutbox);
+        }
+        for entry in outbox.entries.iter_mut().filter(|entry| !entry.state.is_final()) {
+            entry.state = EntryState::Queued;
+        }
+        outbox.done = outbox.all_final_up_to();
+        Ok(outbox)
+    }
+
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Plain data with string keys: serialising it cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// These bytes are stored and will be there after a crash: the outcomes in them need not be asked for again.
+    pub fn stored(&mut self, bytes: &[u8]) {
+        if let Ok(stored) = Self::from_bytes(bytes)
+            && stored.life == self.life
+        {
+            self.done = self.done.max(stored.done);
+        }
+    }
+
+    /// What there is, in the order in which it was given.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Takes a command, to be begun within `within` ms. Store the outbox before it is shown; it is not sent before [`Self::stored`].
+    ///
+    /// # Errors
+    /// [`OutboxError`].
+    pub fn add(
+        &mut self,
+        now: u64,
+        machine: &str,
+        session: Option<Uuid>,
+        request: Request,
+        within: u64,
+    ) -> Result<u64, OutboxError> {
+        let number = self.next;
+        let entry = Entry {
+            number,
+            machine: machine.to_owned(),
+            session,
+            request,
+            given_at: now,
+            until: now.saturating_add(within),
+            state: EntryState::Queued,
+            ended_at: None,
+            asked: false,
+        };
+        let weight = |entry: &Entry| serde_json::to_vec(entry).map_or(0, |json| json.len());
+        let weighs: usize = self.entries.iter().map(weight).sum();
+        while self.entries.len() >= MAX_ENTRIES {
+            // What has ended is only shown, and makes room.
+            let ended = self.entries.iter().position(|entry| entry.state.is_final()).ok_or(OutboxError::Full)?;
+            self.entries.remove(ended);
+        }
+        if weighs + weight(&entry) > MAX_BYTES {
+            return Err(OutboxError::Full);
+        }
+        self.next += 1;
+        self.entries.push(entry);
+        Ok(number)
+    }
+
+    /// The next command to send to a machine, and the body of its request. `ahead` is by how many ms the machine's clock is ahead of
+    /// this device's, as far as anybody knows.
+    ///
+    /// Of the commands about one session one is on its way at a time, so that they take effect in order.
+    pub fn next(&mut self, machine: &str, now: u64, ahead: i64) -> Option<(u64, Vec<u8>)> {
+        self.expire(now);
+        let of_machine = |entry: &&Entry| entry.machine == machine && !entry.state.is_final();
+        let mut busy: Vec<Option<Uuid>> = Vec::new();
+        let number = self.entries.iter().filter(of_machine).find_map(|entry| {
+            let is_free = !busy.contains(&entry.session);
+            busy.push(entry.session);
+            (is_free && entry.state == EntryState::Queued).then_some(entry.number)
+        })?;
+        let (life, done) = (self.life.clone(), self.done);
+        let entry = self.entry_mut(number)?;
+        entry.state = EntryState::Sent;
+        entry.asked = true;
+        let until = entry.until.saturating_add_signed(ahead);
+        let command = Command { life, number, done: done.min(number - 1), until };
+        Some((number, command.name(&entry.request)))
+    }
+
+    /// The machine has the request.
+    pub fn delivered(&mut self, number: u64) {
+        if let Some(entry) = self.entry_mut(number).filter(|entry| entry.state == EntryState::Sent) {
+            entry.state = EntryState::Delivered;
+        }
+    }
+
+    /// The machine has answered. False when nobody waited for that.
+    pub fn answered(&mut self, number: u64, now: u64, body: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Answer {
+            error: Option<CallError>,
+        }
+        let Some(entry) = self.entry_mut(number).filter(|entry| !entry.state.is_final()) else { return false };
+        let unreadable = |_| Answer {
+            error: Some(CallError::new(ErrorCode::Indeterminate, "the answer of the machine cannot be read")),
+        };
+        entry.state = match serde_json::from_slice(body).unwrap_or_else(unreadable) {
+            Answer { error: None } => EntryState::Done,
+            Answer { error: Some(error) } => match error.code {
+                ErrorCode::Indeterminate => EntryState::Indeterminate { error },
+                ErrorCode::Expired => EntryState::Expired,
+                // The machine has taken nothing in; it may when it has less to do.
+                ErrorCode::Busy | ErrorCode::TooMany if now < entry.until => EntryState::Queued,
+                _ => EntryState::Failed { error },
+            },
+        };
+        entry.ended_at = entry.state.is_final().then_some(now);
+        true
+    }
+
+    /// No answer came and none will come over this connection: it is asked again over the next.
+    pub fn unanswered(&mut self, number: u64) {
+        if let Some(entry) = self.entry_mut(number).filter(|entry| !entry.state.is_final()) {
+            entry.state = EntryState::Queued;
+        }
+    }
+
+    /// Takes a command back. False when it was sent already, or has ended.
+    pub fn cancel(&mut self, number: u64, now: u64) -> bool {
+        let can = |entry: &&mut Entry| entry.state == EntryState::Queued && !entry.asked;
+        let Some(entry) = self.entry_mut(number).filter(can) else { return false };
+        entry.state = EntryState::Cancelled;
+        entry.ended_at = Some(now);
+        true
+    }
+
+    /// A machine is no longer known here: nothing of its commands is kept.
+    pub fn forget(&mut self, machine: &str) {
+        self.entries.retain(|entry| entry.machine != machine);
+    }
+
+    /// Time has passed. What was never sent and is late has expired; of what was sent only the machine knows. What ended a day ago is
+    /// dropped. True when anything changed.
+    pub fn expire(&mut self, now: u64) -> bool {
+        let mut changed = false;
+        for entry in &mut self.entries {
+            if entry.state == EntryState::Queued && !entry.asked && entry.until < now {
+                entry.state = EntryState::Expired;
+                entry.ended_at = Some(now);
+                changed = true;
+            }
+        }
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.ended_at.is_none_or(|ended| now < ended.saturating_add(SHOWN_MS)));
+        changed || self.entries.len() != before
+    }
+
+    fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.number == number)
+    }
+
+    fn all_final_up_to(&self) -> u64 {
+        let open = self.entries.iter().find(|entry| !entry.state.is_final());
+        open.map_or(self.next, |entry| entry.number) - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Call, Done, SessionKill};
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn outbox() -> Outbox {
+        Outbox::new("A".repeat(22))
+    }
+
+    fn kill(number: u128) -> (Option<Uuid>, Request) {
+        let session = Uuid::from_u128(number);
+        (Some(session), SessionKill { session }.into())
+    }
+
+    fn add(outbox: &mut Outbox, session: u128) -> u64 {
+        let (session, request) = kill(session);
+        outbox.add(NOW, "m", session, request, 60_000).unwrap()
+    }
+
+    fn state(outbox: &Outbox, number: u64) -> EntryState {
+        outbox.entries().iter().find(|entry| entry.number == number).unwrap().state.clone()
+    }
+
+    fn done() -> Vec<u8> {
+        SessionKill::answer(&Ok(Done {}))
+    }
+
+    fn refused(code: ErrorCode) -> Vec<u8> {
+        crate::refusal(&CallError::new(code, "why"))
+    }
+
+    #[test]
+    fn commands_about_one_session_go_one_after_the_other_and_others_beside_them() {
+        let mut outbox = outbox();
+        let [one, two, other] = [1, 1, 2].map(|session| add(&mut outbox, session));
+        let mut sent = || std::iter::from_fn(|| outbox.next("m", NOW, 0)).map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!(sent(), [one, other]);
+        outbox.delivered(one);
+        assert_eq!(state(&outbox, one), EntryState::Delivered);
+        assert!(outbox.answered(one, NOW, &done()));
+        assert!(!outbox.answered(one, NOW, &done()), "there is one answer");
+        assert_eq!(outbox.next("m", NOW, 0).unwrap().0, two);
+        assert_eq!(outbox.next("another machine", NOW, 0), None);
+    }
+
+    #[test]
+    fn what_was_sent_is_asked_for_again_after_a_restart_under_its_number() {
+        let mut outbox = outbox();
+        let number = add(&mut outbox, 1);
+        let (_, body) = outbox.next("m", NOW, 5).unwrap();
+        let command = Command::of(&body).unwrap().unwrap();
+        assert_eq!((command.number, command.until), (number, NOW + 60_005));
+        let mut again = Outbox::from_bytes(&outbox.to_bytes()).unwrap();
+        // Later than it was wanted: the machine knows whether it was done, nobody else.
+        let late = NOW + 100_000;
+        assert!(!again.cancel(number, late));
+        assert_eq!(again.next("m", late, 5).unwrap(), (number, body));
+        assert!(again.answered(number, late, &refused(ErrorCode::Expired)));
+        assert_eq!(state(&again, number), EntryState::Expired);
+    }
+
+    #[test]
+    fn what_was_never_sent_expires_by_itself_and_can_be_taken_back() {
+        let mut outbox = outbox();
+        let [late, taken] = [1, 2].map(|session| add(&mut outbox, session));
+        assert!(outbox.cancel(taken, NOW));
+        assert_eq!(outbox.next("m", NOW + 60_001, 0), None);
+        assert_eq!((state(&outbox, late), state(&outbox, taken)), (EntryState::Expired, EntryState::Cancelled));
+        assert!(outbox.expire(NOW + SHOWN_MS));
+        assert!(outbox.entries().len() == 1, "one ended a minute later");
+        assert!(outbox.expire(NOW + SHOWN_MS + 60_001));
+        assert!(outbox.entries().is_empty());
+    }
+
+    #[test]
+    fn a_machine_that_is_busy_is_asked_again_and_other_refusals_are_final() {
+        let mut outbox = outbox();
+        let [busy, failed, unknown] = [1, 2, 3].map(|session| add(&mut outbox, session));
+        while outbox.next("m", NOW, 0).is_some() {}
+        assert!(outbox.answered(busy, NOW, &refused(ErrorCode::Busy)));
+        assert!(outbox.answered(failed, NOW, &refused(ErrorCode::NotFound)));
+        assert!(outbox.answered(unknown, NOW, b"nonsense"));
+        assert_eq!(state(&outbox, busy), EntryState::Queued);
+        assert!(matches!(state(&outbox, failed), EntryState::Failed { error } if error.code == ErrorCode::NotFound));
+        assert!(matches!(state(&outbox, unknown), EntryState::Indeterminate { .. }));
+        assert_eq!(outbox.next("m", NOW, 0).unwrap().0, busy);
+    }
+
+    #[test]
+    fn there_is_a_bound_and_what_has_ended_makes_room() {
+        let mut outbox = outbox();
+        for session in 0..MAX_ENTRIES as u128 {
+            add(&mut outbox, session);
+        }
+        let (session, request) = kill(0);
+        assert_eq!(outbox.add(NOW, "m", session, request.clone(), 1), Err(OutboxError::Full));
+        assert!(outbox.cancel(7, NOW));
+        assert!(outbox.add(NOW, "m", session, request, 1).is_ok());
+        assert_eq!(outbox.entries().len(), MAX_ENTRIES);
+        let heavy = crate::SessionCreate { command: vec!["x".repeat(MAX_BYTES)], ..Default::default() };
+        let mut outbox = Outbox::new("A".repeat(22));
+        assert_eq!(outbox.add(NOW, "m", None, heavy.into(), 1), Err(OutboxError::Full));
+    }
+
+    #[test]
+    fn bytes_that_are_none_of_ours_are_refused() {
+        assert_eq!(Outbox::from_bytes(b"{}"), Err(NotAnOutbox));
+        let mut wrong = outbox();
+        add(&mut wrong, 1);
+        wrong.next = 1;
+        assert_eq!(Outbox::from_bytes(&wrong.to_bytes()), Err(NotAnOutbox));
+    }
+
+    /// A machine as PROTOCOL 10.2 describes it, and the order in which commands took effect.
+    #[derive(Default)]
+    struct Machine {
+        outcomes: BTreeMap<u64, Vec<u8>>,
+        forgotten: u64,
+        ran: Vec<u64>,
+    }
+
+    impl Machine {
+        fn take(&mut self, body: &[u8]) -> (u64, Vec<u8>) {
+            let command = Command::of(body).unwrap().unwrap();
+            self.forgotten = self.forgotten.max(command.done);
+            self.outcomes.retain(|number, _| *number > self.forgotten);
+            let number = command.number;
+            if number <= self.forgotten {
+                return (number, refused(ErrorCode::Indeterminate));
+            }
+            let ran = &mut self.ran;
+            let outcome = self.outcomes.entry(number).or_insert_with(|| {
+                ran.push(number);
+                done()
+            });
+            (number, outcome.clone())
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(u8),
+        Send,
+        /// One of the requests on their way arrives; the answer comes back, or is lost.
+        Arrive {
+            pick: usize,
+            answered: bool,
+        },
+        /// The connection is lost with all that is on its way.
+        Lose,
+        Store,
+        /// The device goes on with what was stored last.
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..3u8).prop_map(Step::Add),
+            4 => Just(Step::Send),
+            4 => (any::<usize>(), any::<bool>()).prop_map(|(pick, answered)| Step::Arrive { pick, answered }),
+            1 => Just(Step::Lose),
+            3 => Just(Step::Store),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is lost: each command takes effect once, those of one session in order, and each ends as done.
+        #[test]
+        fn each_command_is_done_once_and_in_order(steps in prop::collection::vec(step(), 1..200)) {
+            let (mut outbox, mut machine) = (outbox(), Machine::default());
+            let mut disk = outbox.to_bytes();
+            let mut on_their_way: Vec<Vec<u8>> = Vec::new();
+            let mut sessions: BTreeMap<u64, u8> = BTreeMap::new();
+            let store = |outbox: &mut Outbox, disk: &mut Vec<u8>| {
+                *disk = outbox.to_bytes();
+                outbox.stored(disk);
+            };
+            for step in steps {
+                match step {
+                    Step::Add(session) => {
+                        let number = add(&mut outbox, session.into());
+                        sessions.insert(number, session);
+                        // Stored before it is shown, as it must be.
+                        store(&mut outbox, &mut disk);
+                    }
+                    Step::Send => on_their_way.extend(outbox.next("m", NOW, 0).map(|(_, body)| body)),
+                    Step::Arrive { pick, answered } if !on_their_way.is_empty() => {
+                        let body = on_their_way.remove(pick % on_their_way.len());
+                        let (number, outcome) = machine.take(&body);
+                        if answered {
+                            outbox.answered(number, NOW, &outcome);
+                        } else {
+                            outbox.unanswered(number);
+                        }
+                    }
+                    Step::Arrive { .. } => {}
+                    Step::Lose => {
+                        for body in on_their_way.drain(..) {
+                            outbox.unanswered(Command::of(&body).unwrap().unwrap().number);
+                        }
+                    }
+                    Step::Store => store(&mut outbox, &mut disk),
+                    Step::Crash => {
+                        // What was on its way still may arrive, and nobody hears the answer.
+                        for body in on_their_way.drain(..) {
+                            machine.take(&body);
+                        }
+                        outbox = Outbox::from_bytes(&disk).unwrap();
+                    }
+                }
+            }
+            for body in on_their_way {
+                outbox.unanswered(Command::of(&body).unwrap().unwrap().number);
+            }
+            while let Some((number, body)) = outbox.next("m", NOW, 0) {
+                let (_, outcome) = machine.take(&body);
+                outbox.answered(number, NOW, &outcome);
+            }
+            for entry in outbox.entries() {
+                prop_assert_eq!(&entry.state, &EntryState::Done, "{:?}", entry);
+            }
+            let mut numbers = machine.ran.clone();
+            numbers.sort_unstable();
+            prop_assert_eq!(numbers, sessions.keys().copied().collect::<Vec<_>>());
+            for session in 0..3 {
+                let ran: Vec<_> = machine.ran.iter().filter(|number| sessions[number] == session).collect();
+                prop_assert!(ran.is_sorted(), "{:?}", ran);
+            }
+        }
+    }
+}

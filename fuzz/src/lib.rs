@@ -4,26 +4,26 @@
 //! `cargo xtask fuzz` searches with libFuzzer; `cargo test -p happy-fuzz` replays what it kept in `fuzz/corpus`, and the
 //! [`seeds`] from which it starts.
 
+mod cheap;
 pub mod corpus;
+mod link;
+mod pairing;
 mod session;
 
 pub mod seeds;
 
-use std::time::Duration;
-
 use happy_crypto::durable::{CommitError, DurableRatchet, Storage};
 use happy_crypto::handshake::{HelloView, Initiator, PairSecret, Refused, Responder, Shared};
 use happy_crypto::{Bundle, DeviceId, IdentityRecord, Ratchet, SignedPrekey, seal};
-use happy_pairing::{
-    Host, HostConfig, Invitation, Joiner, JoinerConfig, Membership, NextStatement, Origin, Role, Statement,
-};
+use happy_pairing::{Invitation, Membership, Origin, Statement};
 use happy_wire::call::CallMessage;
 use happy_wire::frame::FrameHeader;
 use happy_wire::packet::Packet;
 use happy_wire::relay::{FromRelay, ToRelay};
 use happy_wire::terminal::TerminalMessage;
 
-pub use session::link;
+pub use link::link;
+pub use pairing::pairing;
 use session::{Pair, people, rng};
 
 /// A target, by the name of its binary and of its folder in the corpus.
@@ -229,60 +229,6 @@ pub fn invitation(data: &[u8]) {
     }
     let _ = happy_pairing::clean_name(&text);
     let _ = text.parse::<DeviceId>();
-}
-
-/// Packets at both sides of a pairing, before and after the handshake.
-pub fn pairing(data: &[u8]) {
-    let (kind, rest) = choose(data);
-    let people = people();
-    let rng = &mut rng();
-    let one_time = happy_crypto::OneTimePrekey::generate(rng, 2);
-    let bundle = Bundle::new(&people.machine, &people.prekey, Some(&one_time));
-    let invitation = || Invitation::new(&mut session::rng(), Role::Owner, 0, bundle.hash());
-    let Ok(origin) = Origin::parse("https://relay.example") else { return };
-    let (phone, machine) = (people.phone.device_id(), people.machine.device_id());
-    let mut host = Host::new(
-        HostConfig {
-            identity: people.machine.clone(),
-            signed_prekey: people.prekey.clone(),
-            one_time_prekey: one_time,
-            invitation: invitation(),
-            origins: vec![origin.clone()],
-            machine_name: "desk".into(),
-            relays: vec![origin.clone()],
-            next_statement: NextStatement::FIRST,
-            removed: Vec::new(),
-            unix_now: 0,
-        },
-        Duration::ZERO,
-    );
-    let config = JoinerConfig {
-        identity: people.phone.clone(),
-        invitation: invitation(),
-        origin,
-        my_name: "phone".into(),
-        next_statement: NextStatement::FIRST,
-        unix_now: 0,
-    };
-    let mut joiner = Joiner::new(config, Duration::ZERO);
-    joiner.host_known(Duration::ZERO, machine);
-    for (n, piece) in pieces(rest).take(64).enumerate() {
-        let now = Duration::from_secs(n as u64 * u64::from(kind >> 4));
-        // Up to a point the two are left alone, so that strange packets meet every state.
-        if n <= usize::from(kind & 15) {
-            while let Some((_, packet)) = joiner.poll_transmit() {
-                host.handle_packet(rng, now, phone, &packet);
-            }
-            while let Some((_, packet)) = host.poll_transmit() {
-                joiner.handle_packet(rng, now, machine, &packet);
-            }
-        }
-        host.handle_packet(rng, now, phone, piece);
-        joiner.handle_packet(rng, now, machine, piece);
-        host.handle_timeout(rng, now);
-        joiner.handle_timeout(now);
-        while host.poll_event().is_some() || joiner.poll_event().is_some() {}
-    }
 }
 
 /// Frames and packets: what was read is written as it came.

@@ -59,7 +59,17 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         }
         "pairing" => {
             let hello = Packet::Hello(&people.hello).to_vec();
-            vec![chosen(3, &[piece(&[0x10]), piece(&hello), piece(&[0x12, 1])].concat())]
+            let strange = [piece(&[0x10]), piece(&hello), piece(&[0x12, 1])].concat();
+            // PROTOCOL 11: Greeting, Accepted with no statement in it; Offer, Added with nothing in it, Failed, Done.
+            let guest = [piece(&[0, 2, 1, b'x']), piece(&[4, 4, 0, 0])].concat();
+            let host = [piece(&[0, 1, 1, 1, b'x']), piece(&[0, 3, 1, b'x', 0, 0, 0, 0, 0]), piece(&[0, 5, 1])].concat();
+            vec![
+                chosen(3, &strange),
+                chosen(12, &[strange, piece(&[]), piece(&[])].concat()),
+                chosen(13, &piece(&[])),
+                chosen(15, &guest),
+                chosen(14, &host),
+            ]
         }
         "wire" => wire(),
         "link" => {
@@ -71,7 +81,17 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             FrameHeader { number: None, acknowledgement: 0 }.encode(&mut resume);
             Record::Resume.encode(&mut resume);
             let sealed = |frame: &[u8]| piece(&chosen(0, frame));
-            vec![chosen(0, &[sealed(&resume), sealed(&frame)].concat()), chosen(1, &piece(&chosen(2, &people.hello)))]
+            let session = [sealed(&resume), sealed(&frame)].concat();
+            // The application opens a channel and calls; a new handshake, with which the session goes on; the connection breaks.
+            let busy =
+                [piece(&[6, 2]), piece(&[6, 0, b'x']), piece(&[8 | 5]), piece(&[7]), piece(&[6, 1, b'x'])].concat();
+            vec![
+                chosen(0, &[&session[..], &busy].concat()),
+                chosen(2, &[&session[..], &busy].concat()),
+                chosen(1, &piece(&chosen(2, &people.hello))),
+                chosen(crate::link::REAL, &session),
+                chosen(crate::link::REAL | 2, &session),
+            ]
         }
         "screen" => {
             let mut screen = happy_screen::Screen::new(20, 5, 10);

@@ -1,17 +1,11 @@
 //! Two devices that know each other, with keys that are always the same.
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use happy_crypto::handshake::{Established, Initiator, PairSecret, Responder, Shared};
+use happy_crypto::handshake::{Initiator, PairSecret, Responder, Shared};
 use happy_crypto::{Bundle, Identity, Ratchet, SignedPrekey};
-use happy_link::{Endpoint, Login, PairSecrets, Peer, Side};
-use happy_wire::packet::{Packet, put_sealed_prefix};
-use happy_wire::relay::{FromRelay, ToRelay};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
-
-use crate::{choose, pieces};
 
 /// Randomness that repeats itself, so that a finding does.
 pub fn rng() -> ChaCha8Rng {
@@ -64,82 +58,4 @@ impl Pair {
         let at_machine = responder.confirm(&confirm).expect("genuine");
         Self { rng, phone: at_phone.ratchet, machine: at_machine.ratchet }
     }
-}
-
-/// A machine's endpoint: anything from the relay, and anything from a paired phone that has gone mad.
-pub fn link(data: &[u8]) {
-    let (kind, rest) = choose(data);
-    let People { phone, machine, prekey, bundle, secret, .. } = people();
-    let mut now = Duration::ZERO;
-    let mut endpoint = Endpoint::new(machine.clone(), "relay.example".into(), Login::Device { epoch: 1 }, rng(), now);
-    endpoint.set_prekeys(vec![prekey.clone()]);
-    let secrets = PairSecrets { current: secret.clone(), previous: None };
-    let peer = Peer { record: phone.record().clone(), side: Side::Responder, secrets };
-    if endpoint.add_peer(peer).is_err() {
-        return;
-    }
-    let give = |endpoint: &mut Endpoint<ChaCha8Rng>, now, frame: &FromRelay<'_>| {
-        let mut bytes = Vec::new();
-        frame.encode(&mut bytes);
-        endpoint.handle_frame(now, &bytes);
-    };
-    endpoint.handle_connected(now);
-    give(&mut endpoint, now, &FromRelay::Challenge { nonce: [7; 32] });
-    give(&mut endpoint, now, &FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None });
-    let from = phone.device_id();
-    give(&mut endpoint, now, &FromRelay::Presence { device: from, here: true });
-
-    let mut session = None;
-    if kind & 1 == 0 {
-        session = shake(&mut endpoint, now, phone, bundle, secret);
-    }
-    let mut rng = rng();
-    for piece in pieces(rest).take(64) {
-        let (how, bytes) = choose(piece);
-        match (&mut session, how % 4) {
-            (Some(session), 0 | 1) => {
-                let mut packet = Vec::new();
-                put_sealed_prefix(&mut packet, &session.session_id);
-                if session.ratchet.encrypt(&mut rng, bytes, &mut packet).is_ok() {
-                    give(&mut endpoint, now, &FromRelay::Deliver { from, rendezvous: false, payload: &packet });
-                }
-            }
-            (_, 2) => give(&mut endpoint, now, &FromRelay::Deliver { from, rendezvous: false, payload: bytes }),
-            _ => endpoint.handle_frame(now, bytes),
-        }
-        now += Duration::from_millis(u64::from(how) * 20);
-        endpoint.handle_timeout(now);
-        while endpoint.poll_transmit(now).is_some() {}
-        while endpoint.poll_event().is_some() {}
-    }
-}
-
-fn shake(
-    endpoint: &mut Endpoint<ChaCha8Rng>,
-    now: Duration,
-    phone: &Identity,
-    bundle: &Bundle,
-    secret: &PairSecret,
-) -> Option<Established> {
-    let mut rng = rng();
-    let from = phone.device_id();
-    let give = |endpoint: &mut Endpoint<ChaCha8Rng>, packet: &Packet<'_>| {
-        let payload = packet.to_vec();
-        let mut bytes = Vec::new();
-        FromRelay::Deliver { from, rendezvous: false, payload: &payload }.encode(&mut bytes);
-        endpoint.handle_frame(now, &bytes);
-    };
-    let (initiator, hello) = Initiator::start(&mut rng, phone, bundle, Shared::Pair(secret), [1; 16], b"").ok()?;
-    give(endpoint, &Packet::Hello(&hello));
-    let mut established = None;
-    while let Some(frame) = endpoint.poll_transmit(now) {
-        if let Ok(ToRelay::Send { payload, .. }) = ToRelay::decode(&frame)
-            && let Ok(Packet::Welcome(welcome)) = Packet::decode(payload)
-        {
-            established = initiator.welcome(&mut rng, welcome).ok();
-        }
-    }
-    let (established, confirm) = established?;
-    give(endpoint, &Packet::Confirm(&confirm));
-    Some(established)
 }

@@ -14,10 +14,8 @@ use crate::{report, root};
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
 const TARGETS: [&str; 10] =
     ["records", "handshake", "ratchet", "storage", "invitation", "pairing", "wire", "link", "screen", "rpc"];
-/// Instrumentation, as libFuzzer's documentation wants it of LLVM.
-const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1 -Zsanitizer=address";
+/// For every crate; counters and sanitizer are for those that `fuzz/libfuzzer/Cargo.toml` chooses.
+const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1";
 /// The largest input, which is more than any structure but a snapshot needs.
 const MAX_LEN: u32 = 8 * 1_024;
 
@@ -107,6 +105,8 @@ fn search(programs: &Path, name: &str, arguments: &Arguments) -> Result<String> 
     let output = Command::new(programs.join(name))
         .arg(format!("-max_total_time={}", arguments.time))
         .args([&format!("-max_len={MAX_LEN}"), "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
+        // An input that takes longer than others is chosen less often.
+        .arg("-entropic_scale_per_exec_time=1")
         .arg(format!("-artifact_prefix={}/", findings.display()))
         .arg(&working)
         .stdout(Stdio::null())

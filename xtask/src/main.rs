@@ -4,8 +4,11 @@ mod attacks;
 mod bench;
 mod fuzz;
 mod fuzz_model;
+mod miri;
+mod mutants;
 mod report;
 mod screens;
+mod sim;
 mod test;
 mod tools;
 mod up;
@@ -40,10 +43,16 @@ enum Task {
     Screens,
     /// Measures, beside a baseline in the same run.
     Bench(bench::Arguments),
+    /// Runs the link through random worlds in virtual time, and sees that it finds planted bugs.
+    Sim(sim::Arguments),
     /// Searches for bytes that the decoders and the ratchet do not bear.
     Fuzz(fuzz::Arguments),
+    /// Runs tests of the codecs and of the ratchet in an interpreter that sees undefined behaviour.
+    Miri(miri::Arguments),
     /// Plays random schedules against the cryptography and its storage.
     FuzzModel(fuzz_model::Arguments),
+    /// Changes the cryptography and the key storage in small ways and sees the tests turn red.
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> std::process::ExitCode {
@@ -55,8 +64,11 @@ fn main() -> std::process::ExitCode {
         Task::Attacks(arguments) => attacks::run(arguments),
         Task::Screens => screens::run(),
         Task::Bench(arguments) => bench::run(arguments),
+        Task::Sim(arguments) => sim::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),
+        Task::Miri(arguments) => miri::run(arguments),
         Task::FuzzModel(arguments) => fuzz_model::run(arguments),
+        Task::Mutants(arguments) => mutants::run(arguments),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -185,6 +185,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bundles_are_equal_when_all_their_bytes_are() {
+        let one = bundle();
+        assert_eq!(one, one.clone());
+        assert_ne!(one, one.without_one_time());
+    }
+
+    #[test]
+    fn a_bundle_prints_whose_it_is_and_the_ids_of_its_prekeys() {
+        let one = bundle();
+        let device = one.identity().device_id();
+        let printed = format!("Bundle {{ device: {device:?}, signed_prekey: 3, one_time_prekey: Some(4) }}");
+        assert_eq!(format!("{one:?}"), printed);
+    }
+
     /// The one-time prekey is outside of the signature; the hash of the invitation covers it.
     #[test]
     fn a_bundle_with_any_bit_flipped_is_refused_by_signature_or_hash() {

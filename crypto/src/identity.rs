@@ -321,5 +321,6 @@ mod tests {
     fn secrets_do_not_print() {
         let me = Identity::generate(&mut rng(1));
         assert_eq!(format!("{me:?}"), format!("Identity({}, ..)", me.device_id().short()));
+        assert_eq!(format!("{:?}", me.record()), format!("IdentityRecord({})", me.device_id().short()));
     }
 }

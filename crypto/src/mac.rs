@@ -157,10 +157,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn wiped_bytes_are_zeros() {
+        let mut bytes = [7; 32];
+        wipe(&mut bytes);
+        assert_eq!(bytes, [0; 32]);
+    }
+
     /// The last byte of a block is where padding goes wrong.
     #[test]
     fn every_length_of_a_message_up_to_three_blocks() {
-        for length in 0..=3 * BLOCK {
+        // Miri takes seconds for what the processor does in no time.
+        for length in (0..=3 * BLOCK).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let message = vec![5; length];
             let theirs = Hmac::<Sha256>::new_from_slice(b"key").unwrap().chain_update(&message).finalize();
             assert_eq!(MacKey::new(b"key").code([&message[..]])[..], theirs.into_bytes()[..], "{length}");

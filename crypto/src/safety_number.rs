@@ -43,6 +43,15 @@ mod tests {
         assert!(groups.iter().all(|group| group.len() == 5 && group.bytes().all(|c| c.is_ascii_digit())));
     }
 
+    /// PROTOCOL 2: two programs that order the halves otherwise would never agree.
+    #[test]
+    fn the_half_of_the_smaller_device_id_comes_first() {
+        let mut devices = [1, 2].map(|seed| Identity::generate(&mut rng(seed)));
+        devices.sort_by_key(Identity::device_id);
+        let [smaller, larger] = &devices;
+        assert!(safety_number(larger.record(), smaller.record()).starts_with(&half(smaller.record()).join(" ")));
+    }
+
     #[test]
     fn another_identity_has_another_half() {
         let [a, b, c] = [1, 2, 3].map(|seed| Identity::generate(&mut rng(seed)));

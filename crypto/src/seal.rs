@@ -92,12 +92,14 @@ mod tests {
         let sealed = seal(&mut rng(1), &[5; 32], "identity", b"secret");
         assert_eq!(open(&[6; 32], "identity", &sealed), Err(UnsealError::CannotBeOpened));
         assert_eq!(open(&[5; 32], "prekey", &sealed), Err(UnsealError::CannotBeOpened));
-        for bit in 0..sealed.len() * 8 {
+        // Miri takes seconds for what the processor does in no time.
+        let step = if cfg!(miri) { 61 } else { 1 };
+        for bit in (0..sealed.len() * 8).step_by(step) {
             let mut damaged = sealed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(open(&[5; 32], "identity", &damaged).is_err(), "bit {bit}");
         }
-        for length in 0..sealed.len() {
+        for length in (0..sealed.len()).step_by(step) {
             assert!(open(&[5; 32], "identity", &sealed[..length]).is_err());
         }
     }

@@ -123,6 +123,14 @@ mod tests {
         assert_eq!(extract(&[], &[b"x"]).as_bytes(), extract(&[0; 32], &[b"x"]).as_bytes());
     }
 
+    /// RFC 5869 as a library has it, with an empty salt.
+    #[test]
+    fn a_labelled_key_is_an_extraction_and_an_expansion_under_the_label() {
+        let mut theirs = [0; 32];
+        hkdf::Hkdf::<Sha256>::new(None, b"secret of 16 bytes").expand(b"label", &mut theirs).unwrap();
+        assert_eq!(*labelled_key(b"secret of 16 bytes", "label"), theirs);
+    }
+
     #[test]
     fn both_codes_of_a_pair_are_the_single_ones() {
         let key = [7; 32];

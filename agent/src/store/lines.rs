@@ -85,3 +85,27 @@ pub(super) fn read_hex<const N: usize>(text: &str) -> Option<Zeroizing<[u8; N]>>
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_any_bit_flipped_or_cut_anywhere_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let owner = DeviceId::from_bytes([9; 32]);
+        let lines = ["00", "ff"].map(|line| Zeroizing::new(line.to_owned()));
+        write(&path, "heading", owner, 2, &lines).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let read = parse(&whole, "heading").unwrap();
+        assert_eq!((read.owner, &read.lines[..]), (owner, &lines[..]));
+        assert!(parse(&whole, "another heading").is_none());
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&damaged, "heading").is_none(), "bit {bit}");
+        }
+        assert!((0..whole.len()).all(|length| parse(&whole[..length], "heading").is_none()));
+    }
+}

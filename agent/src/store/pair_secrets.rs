@@ -196,6 +196,17 @@ mod tests {
         }
     }
 
+    /// A buffer that grows leaves copies of secrets behind, so lines are written into room that was made for the longest.
+    #[test]
+    fn the_longest_line_is_as_long_as_the_room_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pair.secrets");
+        open(&path).paired(PHONE, secrets(2, Some(1))).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&PHONE.to_string())).unwrap();
+        assert_eq!(line.len(), LONGEST);
+    }
+
     #[test]
     fn a_start_deletes_the_secrets_of_those_who_are_no_members() {
         let folder = tempfile::tempdir().unwrap();

@@ -263,6 +263,36 @@ mod tests {
         assert!(running.newest().made_at_unix() > newest);
     }
 
+    /// The daemon runs for too short a time to make another, but the one before has answered for its week, as far as the clock tells.
+    #[test]
+    fn a_prekey_whose_time_is_over_goes_although_no_new_one_is_due() {
+        let world = world();
+        let first = world.open(0, NOW).newest().id();
+        let mut running = world.open(0, NOW);
+        running.look_at(at(NOW + 7 * DAY, 1)).unwrap();
+        assert_eq!(ids(&running), [first, first + 1]);
+        assert!(running.look_at(at(NOW + 14 * DAY, 2)).unwrap());
+        assert_eq!(ids(&running), [first + 1]);
+        assert!(!running.look_at(at(NOW + 14 * DAY, 2)).unwrap());
+    }
+
+    #[test]
+    fn the_first_number_is_not_zero_and_far_from_the_last() {
+        for _ in 0..32 {
+            let id = world().open(0, NOW).newest().id();
+            assert!(id % 2 == 1 && id < 1 << 31, "{id}");
+        }
+    }
+
+    /// A buffer that grows leaves copies of secrets behind, so lines are written into room that was made for the longest.
+    #[test]
+    fn the_longest_line_is_as_long_as_the_room_for_it() {
+        let world = world();
+        world.open(0, NOW);
+        let text = std::fs::read_to_string(world.path()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with(PREKEY)).map(str::len).max(), Some(LONGEST));
+    }
+
     #[test]
     fn a_removal_replaces_all_of_them_also_when_a_crash_came_in_between() {
         let world = world();
@@ -272,6 +302,7 @@ mod tests {
         assert_eq!(ids(&world.open(1, NOW)), [first + 2]);
         assert_eq!(ids(&world.open(1, NOW)), [first + 2]);
         let mut running = world.open(1, NOW);
+        assert_eq!((running.removals(), world.open(3, NOW).removals()), (1, 3));
         running.replace_all(2, at(NOW, 0)).unwrap();
         assert_eq!(ids(&world.open(2, NOW)), [first + 3]);
         let text = std::fs::read_to_string(world.path()).unwrap();

@@ -35,7 +35,7 @@ impl Two {
         let mut rng = rng(seed);
         let phone = Identity::generate(&mut rng);
         let machine = Identity::generate(&mut rng);
-        let signed = SignedPrekey::generate(&mut rng, &machine, 1, 1_000);
+        let signed = SignedPrekey::generate(&mut rng, &machine, 5, 1_000);
         let one_time = OneTimePrekey::generate(&mut rng, 2);
         Self { rng, phone, machine, signed, one_time }
     }
@@ -46,7 +46,7 @@ impl Two {
 
     fn start(&mut self) -> (Initiator, Vec<u8>) {
         let bundle = self.bundle();
-        Initiator::start(&mut self.rng, &self.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], CONTEXT)
+        Initiator::start(&mut self.rng, &self.phone, &bundle, Shared::Invitation(&invitation()), [3; 16], CONTEXT)
             .unwrap()
     }
 
@@ -89,8 +89,8 @@ fn both_sides_agree() {
     let mut two = Two::new(1);
     let (initiator, hello) = two.start();
     let view = HelloView::parse(&hello).unwrap();
-    assert_eq!((view.purpose(), view.context(), view.life()), (Purpose::Pairing, CONTEXT, [1; 16]));
-    assert_eq!((view.signed_prekey_id(), view.one_time_prekey_id(), view.secret_name()), (1, 2, [0; 8]));
+    assert_eq!((view.purpose(), view.context(), view.life()), (Purpose::Pairing, CONTEXT, [3; 16]));
+    assert_eq!((view.signed_prekey_id(), view.one_time_prekey_id(), view.secret_name()), (5, 2, [0; 8]));
     assert_eq!((view.initiator(), view.responder()), (two.phone.record(), two.machine.device_id()));
 
     let (responder, welcome) = two.answer(&hello).unwrap();
@@ -99,13 +99,14 @@ fn both_sides_agree() {
     let (mut at_phone, confirm) = initiator.welcome(&mut two.rng, &welcome).unwrap();
     assert_eq!(confirm.len(), CONFIRM_LEN);
     assert!(responder.matches_confirm(&confirm));
+    assert_eq!((responder.peer(), responder.peer_life()), (two.phone.record(), [3; 16]));
     let mut at_machine = responder.confirm(&confirm).unwrap();
 
     assert_eq!(at_phone.session_id, at_machine.session_id);
     assert_eq!(at_phone.confirmation_code(), at_machine.confirmation_code());
     assert!(at_phone.confirmation_code() < 1_000_000);
     assert_eq!((&at_phone.peer, at_phone.peer_life, at_phone.reply), (two.machine.record(), [2; 16], 0));
-    assert_eq!((&at_machine.peer, at_machine.peer_life), (two.phone.record(), [1; 16]));
+    assert_eq!((&at_machine.peer, at_machine.peer_life), (two.phone.record(), [3; 16]));
     let (next, same) = (at_phone.next_pair_secret(), at_machine.next_pair_secret());
     assert_eq!((next.number(), &*next.to_bytes()), (1, &*same.to_bytes()));
     assert!(at_phone.ratchet.can_send() && !at_machine.ratchet.can_send());
@@ -171,7 +172,7 @@ fn a_link_needs_no_invitation_and_no_one_time_prekey() {
     let bundle = two.bundle().without_one_time();
     let secret = pair_secret(7);
     let (initiator, hello) =
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(&secret), [1; 16], b"").unwrap();
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(&secret), [3; 16], b"").unwrap();
     let (responder, welcome) =
         Responder::answer(&mut two.rng, &two.machine, &two.signed, None, &hello, ([2; 16], 0), Shared::Pair(&secret))
             .unwrap();
@@ -189,7 +190,7 @@ fn a_link_with_another_pair_secret_is_refused() {
     let mut two = Two::new(22);
     let bundle = two.bundle().without_one_time();
     let mut hello = |secret: &PairSecret| {
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(secret), [1; 16], b"").unwrap().1
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Pair(secret), [3; 16], b"").unwrap().1
     };
     let mut key_differs = *pair_secret(7).to_bytes();
     key_differs[39] ^= 1;
@@ -286,6 +287,7 @@ fn messages_of_two_handshakes_do_not_mix() {
     let ((one, hello_one), (other, hello_other)) = (two.start(), two.start());
     let (responder_one, welcome_one) = two.answer(&hello_one).unwrap();
     let (responder_other, welcome_other) = two.answer(&hello_other).unwrap();
+    assert!(one.matches_welcome(&welcome_one) && !one.matches_welcome(&welcome_other));
     assert_eq!(one.welcome(&mut two.rng, &welcome_other).err(), Some(HandshakeError::NotMine));
     assert_eq!(other.welcome(&mut two.rng, &welcome_one).err(), Some(HandshakeError::NotMine));
     let spliced = [&welcome_one[..18], &welcome_other[18..]].concat();
@@ -338,7 +340,7 @@ fn another_responder_in_the_hello_is_refused() {
 fn a_device_does_not_shake_hands_with_itself() {
     let mut two = Two::new(9);
     let bundle = two.bundle();
-    let start = Initiator::start(&mut two.rng, &two.machine, &bundle, Shared::Invitation(&invitation()), [1; 16], b"");
+    let start = Initiator::start(&mut two.rng, &two.machine, &bundle, Shared::Invitation(&invitation()), [3; 16], b"");
     assert_eq!(start.err(), Some(HandshakeError::Reflected));
 }
 
@@ -358,7 +360,7 @@ fn a_wrong_invitation_key_is_refused() {
     let bundle = two.bundle();
     let wrong = InvitationKey::new([43; 32].into());
     let (_, hello) =
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&wrong), [1; 16], CONTEXT).unwrap();
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&wrong), [3; 16], CONTEXT).unwrap();
     assert_eq!(two.answer(&hello).err(), Some(HandshakeError::NotAuthentic));
 }
 
@@ -370,7 +372,7 @@ fn a_hello_for_another_purpose_is_refused() {
     let secret = PairSecret::from_bytes(&[&1_u64.to_be_bytes()[..], &PSK].concat()).unwrap();
     let (rng, one_time) = (&mut two.rng, Some(&two.one_time));
     let bundle = Bundle::new(&two.machine, &two.signed, one_time);
-    let (_, link) = Initiator::start(rng, &two.phone, &bundle, Shared::Pair(&secret), [1; 16], b"").unwrap();
+    let (_, link) = Initiator::start(rng, &two.phone, &bundle, Shared::Pair(&secret), [3; 16], b"").unwrap();
     for (hello, shared) in [(&pairing, Shared::Pair(&secret)), (&link, Shared::Invitation(&invitation()))] {
         let answer = Responder::answer(rng, &two.machine, &two.signed, one_time, hello, ([2; 16], 0), shared);
         assert_eq!(answer.err(), Some(HandshakeError::WrongPurpose));
@@ -389,7 +391,7 @@ fn a_context_is_at_most_255_bytes() {
     let mut two = Two::new(13);
     let bundle = two.bundle();
     let mut start = |context: &[u8]| {
-        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], context)
+        Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [3; 16], context)
     };
     assert_eq!(start(&[b'x'; 256]).err(), Some(HandshakeError::ContextTooLong));
     let (_, hello) = start(&[b'x'; 255]).unwrap();
@@ -455,7 +457,7 @@ fn weak_keys_that_are_properly_signed_are_refused() {
         // As its signed prekey.
         let mut bundle = two.bundle().as_bytes().to_vec();
         bundle[135..167].copy_from_slice(&point);
-        let signed = [device.as_bytes(), &[1, 2][..], &1_u32.to_be_bytes(), &point, &1_000_u64.to_be_bytes()];
+        let signed = [device.as_bytes(), &[1, 2][..], &5_u32.to_be_bytes(), &point, &1_000_u64.to_be_bytes()];
         let signature = two.machine.sign("happy/1 signed prekey", &signed.concat());
         bundle[175..239].copy_from_slice(&signature);
         assert!(start_with(&mut two, &bundle).is_err());
@@ -479,7 +481,7 @@ fn weak_keys_that_are_properly_signed_are_refused() {
 
 fn start_with(two: &mut Two, bundle: &[u8]) -> Result<(), HandshakeError> {
     let bundle = Bundle::decode(bundle)?;
-    Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [1; 16], CONTEXT).map(drop)
+    Initiator::start(&mut two.rng, &two.phone, &bundle, Shared::Invitation(&invitation()), [3; 16], CONTEXT).map(drop)
 }
 
 #[test]

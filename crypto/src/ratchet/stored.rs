@@ -205,3 +205,25 @@ fn missing(reader: &mut Reader<'_>, next: u32) -> Result<MissingKeys, DecodeErro
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Two, older_chain};
+    use super::*;
+
+    /// A vector that grows leaves copies of secrets behind, so a state is written into room that was made for its parts.
+    #[test]
+    fn the_room_for_a_stored_state_is_that_of_its_parts() {
+        let mut two = Two::new(32);
+        let nothing = two.b.state().len();
+        assert_eq!(nothing, FIXED, "neither sends nor has received");
+        assert_eq!(two.a.state().len() - FIXED, CHAIN - 8 - 2, "a chain that sends misses nothing");
+        let first = two.a_says(b"first");
+        two.b_hears(&first).unwrap();
+        let before = two.b.state().len();
+        two.b.older.push_back(older_chain(9, &[]));
+        assert_eq!(two.b.state().len() - before, CHAIN - 32, "one that has ended has no chain key");
+        two.b.older.push_back(older_chain(9, &[1, 2]));
+        assert_eq!(two.b.state().len() - before, 2 * (CHAIN - 32 + MISSING));
+    }
+}

@@ -1,3 +1,4 @@
+use super::chain::MissingKeys;
 use super::*;
 use crate::DecodeError;
 use crate::secret::MessageKey;
@@ -282,6 +283,23 @@ fn at_most_1024_keys_are_kept_and_the_oldest_go_first() {
     assert_eq!(two.b.missing(), 0);
 }
 
+/// Of chains that the other side has finished as well, and no more of them than needed.
+#[test]
+fn the_oldest_keys_of_all_chains_go_first() {
+    let mut two = Two::new(26);
+    let mut chains = Vec::new();
+    for _ in 0..3 {
+        chains.push((0..MAX_SKIP - 12).map(|_| two.a_says(b"late")).collect::<Vec<_>>());
+        two.round_trip();
+    }
+    assert_eq!((two.b.missing(), two.b.older.len()), (MAX_MISSING, 2));
+    let late = chains.concat();
+    let (dropped, kept) = late.split_at(late.len() - MAX_MISSING);
+    assert!(dropped.len() < chains[0].len(), "some of the oldest chain are left");
+    assert!(dropped.iter().all(|message| two.b_hears(message) == Err(OpenError::Repeated)));
+    assert!(kept.iter().all(|message| two.b_hears(message).is_ok()));
+}
+
 #[test]
 fn memory_stays_bounded_over_many_chains_with_losses() {
     let mut two = Two::new(12);
@@ -334,6 +352,49 @@ fn a_chain_ends_at_2_pow_32_minus_2() {
     let mut out = Vec::new();
     assert_eq!(two.a.encrypt(&mut two.rng, b"", &mut out), Err(EncryptError::Exhausted));
     assert!(out.is_empty() && two.a.state() == before);
+}
+
+/// A peer that sends more than there are numbers is not followed to numbers that come round again.
+#[test]
+fn a_receiving_chain_ends_where_a_sending_chain_does() {
+    let (header, key) = (HeaderKey::take(&mut [1; 32]), ChainKey::take(&mut [2; 32]));
+    let chain = ReceivingChain::restored(header, key, u32::MAX - 3, MissingKeys::default());
+    assert!(chain.stage(u32::MAX - 2).is_some());
+    assert!(chain.stage(u32::MAX - 1).is_some(), "the last");
+    assert!(chain.stage(u32::MAX).is_none());
+}
+
+/// PROTOCOL 6 once more, from the page and with the HKDF of a library: if both sides took the same wrong bytes, they would still talk.
+#[test]
+fn a_turn_of_the_ratchet_takes_its_keys_as_the_page_says() {
+    let mut rng = rng(33);
+    let (mine, theirs) = (agreement::generate(&mut rng), agreement::generate(&mut rng));
+    let step = RootStep::take(&RootKey::take(&mut [7; 32]), &mine, &AgreementKey::of(&theirs)).unwrap();
+    let shared = agree(&theirs, &AgreementKey::of(&mine)).unwrap();
+    let mut okm = [0; 96];
+    let hkdf = hkdf::Hkdf::<sha2::Sha256>::new(Some(&[7; 32]), shared.as_bytes());
+    hkdf.expand(b"happy/1 ratchet root", &mut okm).unwrap();
+    let keys = [*step.root.as_bytes(), *step.chain.as_bytes(), *step.next_header.as_bytes()];
+    assert_eq!(okm.as_chunks().0, keys);
+}
+
+/// There was none, whatever the sender says.
+#[test]
+fn the_first_message_of_all_names_no_chain_before_it() {
+    let mut two = Two::new(29);
+    two.a.previous_length = 1;
+    let message = two.a_says(b"text");
+    assert_eq!(two.b_hears(&message), Err(OpenError::CannotBeOpened));
+}
+
+/// A buffer that moves after the plaintext was put into it leaves the plaintext behind.
+#[test]
+fn a_message_finds_room_before_it_is_written_and_takes_no_more() {
+    let mut two = Two::new(30);
+    for length in [0, 1, 64, 1_000] {
+        let message = two.a_says(&vec![7; length]);
+        assert_eq!((message.len(), message.capacity()), (length + Ratchet::OVERHEAD, length + Ratchet::OVERHEAD));
+    }
 }
 
 /// A peer that knows the header keys can write any ratchet key, length and number into a header.
@@ -403,6 +464,31 @@ fn a_body_does_not_open_under_another_header() {
         let sealed = Sealed::parse(&[7; 16], bytes).unwrap();
         assert!(sealed.open_header(&header_key).is_some());
         assert_eq!(sealed.open_body(&key, &mut Vec::new()), opens);
+    }
+}
+
+/// The same keys and the same salt, another session: the body would be refused as well, but only after a derivation for it.
+#[test]
+fn a_header_does_not_open_in_another_session() {
+    let key = HeaderKey::take(&mut [1; 32]);
+    let header = Header { ratchet_key: [9; 32], previous_length: 0, number: 0 };
+    let mut message = Vec::new();
+    message::seal(&[7; 16], &[3; 16], &key, &header, &MessageKey::take(&mut [2; 32]), b"text", &mut message).unwrap();
+    assert!(Sealed::parse(&[7; 16], &message).unwrap().open_header(&key).is_some());
+    assert!(Sealed::parse(&[8; 16], &message).unwrap().open_header(&key).is_none());
+}
+
+#[test]
+fn a_header_arrives_as_it_was_sent() {
+    let key = HeaderKey::take(&mut [1; 32]);
+    for (previous_length, number) in [(0x0102_0304, 0x0506_0708), (u32::MAX, 0), (0, u32::MAX)] {
+        let ratchet_key = std::array::from_fn(|i| i as u8);
+        let header = Header { ratchet_key, previous_length, number };
+        let mut message = Vec::new();
+        message::seal(&[7; 16], &[3; 16], &key, &header, &MessageKey::take(&mut [2; 32]), b"", &mut message).unwrap();
+        let opened = Sealed::parse(&[7; 16], &message).unwrap().open_header(&key).unwrap();
+        let fields = (opened.ratchet_key, opened.previous_length, opened.number);
+        assert_eq!(fields, (ratchet_key, previous_length, number));
     }
 }
 
@@ -482,6 +568,57 @@ fn a_stored_state_that_cannot_be_is_refused() {
     let mut bad = state;
     bad[number] = 0xFF;
     assert_eq!(Ratchet::from_bytes(&bad).err(), Some(DecodeError::Field("missing keys")));
+}
+
+/// The bounds are those of a ratchet in memory: what it can be, it can be again, and nothing else.
+#[test]
+fn a_stored_state_at_its_bounds_comes_back_and_one_beyond_them_does_not() {
+    let mut two = Two::new(27);
+    for _ in 0..=MAX_OLDER_CHAINS {
+        two.a_says(b"late");
+        two.round_trip();
+    }
+    assert_eq!(two.b.older.len(), MAX_OLDER_CHAINS);
+    assert_eq!(copy(&two.b).state(), two.b.state());
+    two.b.older.push_back(two.b.older[0].clone());
+    assert_eq!(Ratchet::from_bytes(&two.b.state()).err(), Some(DecodeError::Field("older chains")));
+
+    let mut two = Two::new(28);
+    for _ in 0..MAX_MISSING / MAX_SKIP as usize {
+        for _ in 0..MAX_SKIP {
+            two.a_says(b"late");
+        }
+        let last = two.a_says(b"last");
+        two.b_hears(&last).unwrap();
+    }
+    assert_eq!(two.b.missing(), MAX_MISSING);
+    assert_eq!(copy(&two.b).state(), two.b.state());
+    two.b.older.push_back(older_chain(1, &[0]));
+    assert_eq!(Ratchet::from_bytes(&two.b.state()).err(), Some(DecodeError::Field("missing keys")));
+}
+
+#[test]
+fn stored_numbers_of_missing_messages_ascend_and_end_before_the_chain() {
+    for (numbers, comes_back) in [
+        (&[][..], true),
+        (&[0, 1, 8], true),
+        (&[8, 9], false),
+        (&[9], false),
+        (&[3, 3], false),
+        (&[0, 0], false),
+        (&[3, 2], false),
+    ] {
+        let mut two = Two::new(31);
+        two.b.older.push_back(older_chain(9, numbers));
+        assert_eq!(Ratchet::from_bytes(&two.b.state()).is_ok(), comes_back, "{numbers:?}");
+    }
+}
+
+/// A chain of that length that misses these messages.
+pub(super) fn older_chain(length: u32, missing: &[u32]) -> OlderChain {
+    let mut keys = MissingKeys::default();
+    missing.iter().for_each(|number| keys.push(*number, 0, MessageKey::take(&mut [1; 32])));
+    OlderChain::restored(HeaderKey::take(&mut [2; 32]), length, 0, keys)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 import init, { Core as WasmCore, readInvitation as readLink } from "../build/core/happy_phone.js";
 import wasmUrl from "../build/core/happy_phone_bg.wasm?url";
-import type { Calls, Role } from "./rpc";
+import type { Calls, Entry, Role } from "./rpc";
 
 /** What the core tells without being asked. The Rust side is `phone/src/bridge/event.rs`. */
 export type CoreEvent =
@@ -16,6 +16,8 @@ export type CoreEvent =
   | { kind: "pairing_failed"; message: string }
   /** A sentence that a person should read. */
   | { kind: "notice"; text: string }
+  /** `outbox` gives another list. */
+  | { kind: "outbox" }
   /** `exportState` gives something new that must be stored. */
   | { kind: "state" };
 
@@ -131,6 +133,17 @@ export interface Core {
   peers(): Peer[];
   safetyNumber(device: string): string;
   call<M extends keyof Calls>(device: string, method: M, params: Calls[M]["params"]): Promise<Calls[M]["result"]>;
+  /**
+   * Takes a call that is made as soon as it can be, once, also after a reload; gives its number on the list. It is not begun later
+   * than `within` ms from now. Those about one session go one after the other.
+   */
+  command<M extends keyof Calls>(device: string, method: M, params: Calls[M]["params"], within: number, session?: string): number;
+  /** Takes a command back; false when it was sent already. */
+  cancelCommand(number: number): boolean;
+  /** Takes a command that has ended off the list. */
+  dismissCommand(number: number): void;
+  /** The commands that wait, and for a day those that have ended. */
+  outbox(): Entry[];
   openTerminal(device: string, session: string, viewer: Viewer, changed: () => void): Terminal;
   pair(link: string, name: string): void;
   cancelPairing(): void;
@@ -176,6 +189,10 @@ export async function loadCore(state: Uint8Array | null, listen: (event: CoreEve
     peers: () => JSON.parse(wasm.peers()) as Peer[],
     safetyNumber: (device) => wasm.safetyNumber(device),
     call: async (device, method, params) => readAnswer((await wasm.call(device, JSON.stringify({ method, params }))) as string),
+    command: (device, method, params, within, session) => wasm.command(device, session, JSON.stringify({ method, params }), within),
+    cancelCommand: (number) => wasm.cancelCommand(number),
+    dismissCommand: (number) => wasm.dismissCommand(number),
+    outbox: () => JSON.parse(wasm.outbox()) as Entry[],
     openTerminal: (device, session, viewer, changed) =>
       wasm.openTerminal(device, session, viewer.name, viewer.cols, viewer.rows, viewer.control, changed),
     pair: (link, name) => wasm.pair(link, name),

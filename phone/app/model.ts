@@ -3,7 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import type { CoreEvent, Core, Peer } from "./core";
 import { CallFailed } from "./core";
-import type { Device, Event as MachineEvent, Machine, Role, Session } from "./rpc";
+import type { Calls, Device, Entry, Event as MachineEvent, Machine, Role, Session } from "./rpc";
 import { destroyVault, Displaced, leaveTrace, type Vault } from "./vault";
 
 /** A paired machine and what is known of it now. Everything unknown is null, and shown as unknown. */
@@ -35,6 +35,8 @@ export interface Relay {
 }
 
 export const machines = signal<MachineView[]>([]);
+/** What was asked of machines and is not done, or was lately. */
+export const outbox = signal<Entry[]>([]);
 export const relays = signal<ReadonlyMap<string, Relay>>(new Map());
 export const pairing = signal<Pairing>({ step: "none" });
 export const online = signal(navigator.onLine);
@@ -85,6 +87,7 @@ export async function startModel(with_: Core, store: Vault, displaced: () => voi
   if (stopped) return;
   deviceId.value = core.deviceId;
   refreshPeers();
+  refreshOutbox();
   setInterval(tick, TICK_MS);
   addEventListener("online", () => (online.value = true));
   addEventListener("offline", () => (online.value = false));
@@ -106,6 +109,9 @@ export function handle(event: CoreEvent): void {
   switch (event.kind) {
     case "state":
       void persist();
+      break;
+    case "outbox":
+      refreshOutbox();
       break;
     case "relay": {
       const before = relays.value.get(event.origin);
@@ -180,6 +186,24 @@ export function sentence(text: string): string {
   if (!trimmed) return "No reason was given.";
   const end = /[.!?]$/.test(trimmed) ? "" : ".";
   return trimmed[0]!.toUpperCase() + trimmed.slice(1) + end;
+}
+
+function refreshOutbox(): void {
+  if (core) outbox.value = core.outbox();
+}
+
+/** How long something that was asked for without a connection is still wanted. */
+const QUEUED_FOR_MS = 15 * 60_000;
+
+/** Asks a machine for something, now or as soon as it can be reached; the list of commands shows what becomes of it. */
+export function queue<M extends keyof Calls>(device: string, method: M, params: Calls[M]["params"], session?: string): boolean {
+  try {
+    theCore().command(device, method, params, QUEUED_FOR_MS, session);
+    return true;
+  } catch (error) {
+    say(`This cannot be kept until it can be sent. ${reason(error)}`, true);
+    return false;
+  }
 }
 
 export async function refreshMachine(device: string): Promise<void> {
@@ -308,6 +332,7 @@ async function persist(): Promise<void> {
 
 function tick(): void {
   now.value = Date.now();
+  if (outbox.value.length > 0) refreshOutbox();
   if (unsaved) void persist();
 }
 

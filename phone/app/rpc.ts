@@ -2,7 +2,7 @@
 
 export type Role = "owner" | "operator" | "viewer" | "machine";
 
-export type ErrorCode = "malformed" | "unknown_method" | "not_permitted" | "not_found" | "conflict" | "too_many" | "failed" | "busy" | "expired" | "indeterminate";
+export type ErrorCode = "malformed" | "unknown_method" | "not_permitted" | "not_found" | "conflict" | "too_many" | "failed" | "busy" | "reused" | "expired" | "indeterminate";
 
 export type CallError = { 
 /**
@@ -50,6 +50,10 @@ relays: Array<string>,
  * one was given it by somebody else.
  */
 app_hash: string, 
+/**
+ * What time it is there, Unix milliseconds.
+ */
+now: number, 
 /**
  * Where new sessions start unless told otherwise.
  */
@@ -269,6 +273,20 @@ export type SessionKill = {
  */
 session: string, };
 
+export type SessionType = { 
+/**
+ * Which session.
+ */
+session: string, 
+/**
+ * What is typed, at most [`MAX_TEXT`] bytes. Controls other than line ends and tabs are left out.
+ */
+text: string, 
+/**
+ * Press Enter afterwards.
+ */
+enter: boolean, };
+
 export type SessionTakeControl = { 
 /**
  * Which, from [`Attached`].
@@ -303,6 +321,54 @@ export type Event = { "event": "session.changed", "data": Session } | { "event":
  */
 session: string, } } | { "event": "session.list_again", "data": Record<symbol, never> } | { "event": "device.changed", "data": Array<Device> };
 
+export type EntryState = { "is": "draft" } | { "is": "queued" } | { "is": "sent" } | { "is": "delivered" } | { "is": "done" } | { "is": "failed", 
+/**
+ * Why.
+ */
+error: CallError, } | { "is": "indeterminate", 
+/**
+ * What the machine says.
+ */
+error: CallError, } | { "is": "expired" } | { "is": "cancelled" };
+
+export type Entry = { 
+/**
+ * Its number in this outbox.
+ */
+number: number, 
+/**
+ * For which machine, as its device id.
+ */
+machine: string, 
+/**
+ * What it is about: the commands of one machine about the same session, or about none, go one after the other.
+ */
+session: string | null, 
+/**
+ * What shall be done.
+ */
+request: unknown, 
+/**
+ * When it was given, Unix ms by this device's clock.
+ */
+given_at: number, 
+/**
+ * Later it shall not begin, Unix ms by this device's clock.
+ */
+until: number, 
+/**
+ * What became of it.
+ */
+state: EntryState, 
+/**
+ * When that was known for good, Unix ms.
+ */
+ended_at: number | null, 
+/**
+ * It was sent in some life of this device, so the machine may know it.
+ */
+asked: boolean, };
+
 export interface Calls {
   "machine.info": { params: MachineInfo; result: Machine };
   "device.list": { params: DeviceList; result: Array<Device> };
@@ -312,6 +378,7 @@ export interface Calls {
   "session.attach": { params: SessionAttach; result: Attached };
   "session.detach": { params: SessionDetach; result: Done };
   "session.kill": { params: SessionKill; result: Done };
+  "session.type": { params: SessionType; result: Done };
   "session.take_control": { params: SessionTakeControl; result: Done };
   "terminal.resize": { params: TerminalResize; result: Done };
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use happy_crypto::{DeviceId, safety_number};
 use happy_pairing::Invitation;
+use happy_rpc::Request;
 use js_sys::{Error, Function, Promise};
 use uuid::Uuid;
 use wasm_bindgen::JsValue;
@@ -38,7 +39,7 @@ impl Core {
             Some(bytes) => State::decode(&bytes).map_err(|error| Error::new(&error.to_string()))?,
             None => State::new(&mut happy_link::driver::rng()),
         };
-        state.begin_page(clock::unix_ms());
+        state.begin_page(&mut happy_link::driver::rng(), clock::unix_ms());
         Ok(Core { hub: Hub::new(state, listen) })
     }
 
@@ -105,6 +106,33 @@ impl Core {
     pub fn call(&self, device: &str, body: String) -> Result<Promise, Error> {
         let device = parse_device(device)?;
         Ok(Promise::new(&mut |resolve, _| self.hub.call(device, body.clone().into_bytes(), Reply::Body(resolve))))
+    }
+
+    /// Takes a command for a machine, as the JSON of its request, to be begun within so many ms; gives its number. Those about one
+    /// session go one after the other.
+    pub fn command(&self, device: &str, session: Option<String>, request: &str, within: f64) -> Result<f64, Error> {
+        let session = session.map(|id| Uuid::from_str(&id)).transpose();
+        let session = session.map_err(|_| Error::new("that is not the id of a session"))?;
+        let request = Request::parse(request.as_bytes()).map_err(|error| Error::new(&error.message))?;
+        let number = self.hub.command(parse_device(device)?, session, request, within as u64);
+        number.map(|number| number as f64).map_err(|error| Error::new(&error.to_string()))
+    }
+
+    /// Takes a command back; false when it was sent already.
+    #[wasm_bindgen(js_name = cancelCommand)]
+    pub fn cancel_command(&self, number: f64) -> bool {
+        self.hub.cancel_command(number as u64)
+    }
+
+    /// Takes a command that has ended off the list.
+    #[wasm_bindgen(js_name = dismissCommand)]
+    pub fn dismiss_command(&self, number: f64) {
+        self.hub.dismiss_command(number as u64);
+    }
+
+    /// The list of commands, as JSON.
+    pub fn outbox(&self) -> String {
+        json(&self.hub.outbox())
     }
 
     /// Shows a session. `changed` is called whenever there is something new to draw.

@@ -6,13 +6,14 @@
 //!
 //! | field | type |
 //! |---|---|
-//! | version | u8 = 2 |
+//! | version | u8 = 3 |
 //! | identity | \[64] |
 //! | epoch | u64 |
 //! | generation: how many states were made to be stored | u64, not in version 1 |
 //! | statements (PROTOCOL 11), as `Membership` stores them | u32 length, bytes |
 //! | machines: count | u16 |
 //! | each: identity record, role of this device there u8, name, keys, Unix seconds, relays | \[129], u8, str8, bytes16, u64, u8 and str8 each |
+//! | list of commands (PROTOCOL 10.2), as `Outbox` stores it | u32 length, bytes; since version 3 |
 //!
 //! The keys of a machine are `bundle bytes16 ‖ current pair secret [40] ‖ the one before [40] or nothing`. In version 1 they
 //! were a bundle and no more. Keys that cannot be read are kept as they are: they open no link, but the machine stays on the
@@ -20,16 +21,21 @@
 
 mod trace;
 
+use std::collections::VecDeque;
+
 use happy_crypto::handshake::PairSecret;
 use happy_crypto::{Bundle, DeviceId, Identity, IdentityRecord};
 use happy_link::PairSecrets;
 use happy_pairing::{Membership, Origin, PairedPeer, Role};
+use happy_rpc::{Mark, Outbox};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 pub use trace::{Standing, Trace};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Before there was a list of commands.
+const VERSION_2: u8 = 2;
 /// Before there were pair secrets, and traces.
 const VERSION_1: u8 = 1;
 /// Nobody pairs a phone with more machines; a link to each costs memory.
@@ -85,6 +91,18 @@ pub enum Keys {
     Outdated(Zeroizing<Vec<u8>>),
 }
 
+/// States that were written and are not known to be stored. They are written one after the other.
+const MAX_MARKS: usize = 64;
+/// `PROTOCOL 10.2`: what a life may be made of. Sixty-four characters, so that each takes six random bits.
+const LIFE_LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A new name for a list of commands: more than 16 random bytes, as their base64url.
+fn outbox_life(rng: &mut impl CryptoRng) -> String {
+    let mut random = [0; 22];
+    rng.fill_bytes(&mut random);
+    random.iter().map(|byte| char::from(LIFE_LETTERS[usize::from(byte % 64)])).collect()
+}
+
 /// Everything that survives.
 pub struct State {
     /// The keys of this device.
@@ -93,6 +111,10 @@ pub struct State {
     pub log: Membership,
     /// In the order of pairing.
     pub machines: Vec<Machine>,
+    /// What the person has asked of them.
+    pub outbox: Outbox,
+    /// How far the outbox reached in each generation that is not known to be stored, the oldest first.
+    marks: VecDeque<(u64, Mark)>,
     epoch: u64,
     generation: u64,
 }
@@ -127,7 +149,8 @@ impl State {
     pub fn new(rng: &mut impl CryptoRng) -> Self {
         let identity = Identity::generate(rng);
         let log = Membership::new(identity.device_id());
-        Self { identity, log, machines: Vec::new(), epoch: 0, generation: 0 }
+        let outbox = Outbox::new(outbox_life(rng));
+        Self { identity, log, machines: Vec::new(), outbox, marks: VecDeque::new(), epoch: 0, generation: 0 }
     }
 
     /// Keeps a machine that was just paired, in place of what was known of it before. The relay where they met comes
@@ -175,6 +198,7 @@ impl State {
     /// Forgets a machine here. No statement is made: a Remove is final, and the person may pair again (PROTOCOL 11).
     pub fn forget(&mut self, device: &DeviceId) {
         self.machines.retain(|machine| machine.record.device_id() != *device);
+        self.outbox.forget(&device.to_string());
     }
 
     /// A machine by its id.
@@ -195,6 +219,9 @@ impl State {
 
     /// The state of this generation is stored. Gives the machines and sessions whose pair secrets count from now on.
     pub fn stored(&mut self, generation: u64) -> Vec<(DeviceId, [u8; 16])> {
+        while let Some((_, mark)) = self.marks.pop_front_if(|(of, _)| *of <= generation) {
+            self.outbox.stored(mark);
+        }
         let is_stored = |new: &mut Unstored| new.generation.is_some_and(|since| since <= generation);
         let now_stored = |machine: &mut Machine| {
             let new = machine.unstored.take_if(is_stored)?;
@@ -219,8 +246,16 @@ impl State {
 
     /// A page begins: its epochs lie above all that were used, even if the clock went back (PROTOCOL 7). Store the state
     /// before the first connection.
-    pub fn begin_page(&mut self, unix_ms: u64) {
+    pub fn begin_page(&mut self, rng: &mut impl CryptoRng, unix_ms: u64) {
+        self.renew_outbox(rng, unix_ms);
         self.epoch = self.epoch.saturating_add(PAGE_EPOCHS).max(unix_ms);
+    }
+
+    /// Gives the list of commands a new name if the old one belongs to others: this device was restored from an old copy.
+    pub fn renew_outbox(&mut self, rng: &mut impl CryptoRng, unix_ms: u64) {
+        if self.outbox.is_reused() {
+            self.outbox.begin_anew(outbox_life(rng), unix_ms);
+        }
     }
 
     /// The first epoch of a new connection of this page.
@@ -235,6 +270,11 @@ impl State {
         for unstored in self.machines.iter_mut().filter_map(|machine| machine.unstored.as_mut()) {
             unstored.generation.get_or_insert(self.generation);
         }
+        if self.marks.len() >= MAX_MARKS {
+            // Nothing is stored any more; then it does not matter which of these was not.
+            self.marks.pop_front();
+        }
+        self.marks.push_back((self.generation, self.outbox.mark()));
         self.encode()
     }
 
@@ -249,9 +289,9 @@ impl State {
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let log = self.log.encode();
+        let (log, outbox) = (self.log.encode(), Zeroizing::new(self.outbox.to_bytes()));
         // Reserved at once: a buffer that grows leaves copies of the secret behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(128 + log.len() + self.machines.len() * 8192));
+        let mut out = Zeroizing::new(Vec::with_capacity(128 + log.len() + outbox.len() + self.machines.len() * 8192));
         out.push(VERSION);
         out.extend_from_slice(&*self.identity.to_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -268,6 +308,8 @@ impl State {
             out.push(u8::try_from(machine.relays.len()).unwrap_or(u8::MAX));
             machine.relays.iter().for_each(|relay| put_str8(&mut out, relay.as_str()));
         }
+        out.extend_from_slice(&u32::try_from(outbox.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&outbox);
         out
     }
 
@@ -277,7 +319,7 @@ impl State {
     /// [`StateError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.first() {
-            Some(&version @ (VERSION_1 | VERSION)) => {
+            Some(&version @ (VERSION_1 | VERSION_2 | VERSION)) => {
                 Self::read(version, bytes.get(1..).unwrap_or_default()).ok_or(StateError::Damaged)
             }
             Some(&version) if version > VERSION => Err(StateError::Newer),
@@ -297,7 +339,16 @@ impl State {
             return None;
         }
         let machines = (0..count).map(|_| reader.machine()).collect::<Option<Vec<_>>>()?;
-        reader.0.is_empty().then_some(Self { identity, log, machines, epoch, generation })
+        let outbox = match version {
+            // It gets a name when the page begins.
+            VERSION_1 | VERSION_2 => Outbox::nameless(),
+            _ => {
+                let length = u32::from_be_bytes(*reader.array()?);
+                Outbox::from_bytes(reader.take(usize::try_from(length).ok()?)?).ok()?
+            }
+        };
+        let marks = VecDeque::new();
+        reader.0.is_empty().then_some(Self { identity, log, machines, outbox, marks, epoch, generation })
     }
 }
 
@@ -454,7 +505,7 @@ mod tests {
         let (mut rng, mut state, machine) = world();
         let peer = paired(&mut rng, &state, &machine, 5);
         let device = state.keep(peer, &relay()).unwrap();
-        state.begin_page(1_000);
+        state.begin_page(&mut rng, 1_000);
         let epoch = state.next_epoch();
         let mut again = State::decode(&state.encode()).unwrap();
         assert_eq!(again.identity.device_id(), state.identity.device_id());
@@ -463,7 +514,7 @@ mod tests {
         assert_eq!(found.relays, [relay(), Origin::parse("https://other.example").unwrap()]);
         assert_eq!(*found.keys.encode(None), *state.machines[0].keys.encode(None));
         assert_eq!(numbers(&again, &device), (1, None));
-        again.begin_page(0);
+        again.begin_page(&mut rng, 0);
         assert!(again.next_epoch() > epoch, "the clock went back, the epoch must not");
     }
 
@@ -514,13 +565,54 @@ mod tests {
         assert!(state.machines.is_empty());
     }
 
+    /// The bytes as version 2 wrote them: no list of commands.
+    fn version_2(state: &State) -> Vec<u8> {
+        let bytes = state.encode();
+        let list = 4 + state.outbox.to_bytes().len();
+        [&[VERSION_2], &bytes[1..bytes.len() - list]].concat()
+    }
+
     /// The bytes as version 1 wrote them: no generation, and a bundle of the first suite in the place of the keys.
     fn version_1(state: &State, keys: &[u8]) -> Vec<u8> {
         let mut state = State::decode(&state.encode()).unwrap();
         state.machines[0].keys = Keys::Outdated(Zeroizing::new(keys.to_vec()));
-        let bytes = state.encode();
+        let bytes = version_2(&state);
         let (head, rest) = bytes.split_at(1 + 64 + 8);
         [&[VERSION_1], &head[1..], &rest[8..]].concat()
+    }
+
+    #[test]
+    fn a_state_of_version_2_opens_and_has_a_list_of_commands_from_then_on() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let mut opened = State::decode(&version_2(&state)).unwrap();
+        assert_eq!(numbers(&opened, &device), (1, None));
+        assert!(opened.outbox.is_reused(), "it has no name yet");
+        opened.begin_page(&mut rng, 0);
+        assert!(!opened.outbox.is_reused());
+    }
+
+    #[test]
+    fn a_command_is_sent_when_the_state_that_has_it_is_stored() {
+        let (mut rng, mut state, machine) = world();
+        let name = machine.device_id().to_string();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        state.keep(peer, &relay()).unwrap();
+        state.next_generation();
+        let before = state.trace().generation;
+        state.outbox.add(0, &name, None, happy_rpc::SessionCreate::default().into(), 1000).unwrap();
+        let written = state.next_generation();
+        state.stored(before);
+        assert_eq!(state.outbox.next(&name, 0, 0), None);
+        state.stored(state.trace().generation);
+        let (number, body) = state.outbox.next(&name, 0, 0).unwrap();
+        // Another page asks for the same.
+        let mut again = State::decode(&written).unwrap();
+        again.begin_page(&mut rng, 0);
+        assert_eq!(again.outbox.next(&name, 0, 0), Some((number, body)));
+        again.forget(&machine.device_id());
+        assert_eq!(again.outbox.entries(), []);
     }
 
     #[test]

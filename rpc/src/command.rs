@@ -25,6 +25,8 @@ pub struct Command {
     pub done: u64,
     /// Unix milliseconds by the callee's clock: later it does not begin. At most [`MAX_AHEAD_MS`] from now.
     pub until: u64,
+    /// When it was given, Unix milliseconds by the caller's clock: the same whenever it is asked for again.
+    pub given_at: u64,
 }
 
 impl Command {
@@ -48,7 +50,7 @@ impl Command {
         if command.number == 0 || command.done >= command.number {
             return Err(malformed("its number is not above what is done".to_owned()));
         }
-        if command.number.max(command.until) > LARGEST {
+        if command.number.max(command.until).max(command.given_at) > LARGEST {
             return Err(malformed("a number in it is too large".to_owned()));
         }
         Ok(Some(command))
@@ -78,7 +80,7 @@ mod tests {
     use crate::{SessionKill, SessionList};
 
     fn command(number: u64, done: u64) -> Command {
-        Command { life: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(), number, done, until: 5 }
+        Command { life: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(), number, done, until: 5, given_at: 3 }
     }
 
     #[test]

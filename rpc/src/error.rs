@@ -25,6 +25,8 @@ pub enum ErrorCode {
     Failed,
     /// The callee has too much to do; ask again later.
     Busy,
+    /// The name of this command belongs to another one: the caller goes on from an old copy of its list.
+    Reused,
     /// It came later than its sender wanted it done, and was not done.
     Expired,
     /// Whether it was done is not known: the callee ended between starting and answering.

@@ -32,7 +32,7 @@ pub use device::*;
 pub use error::{CallError, ErrorCode};
 pub use event::Event;
 pub use machine::*;
-pub use outbox::{Entry, EntryState, MAX_BYTES, MAX_ENTRIES, NotAnOutbox, Outbox, OutboxError, SHOWN_MS};
+pub use outbox::{Entry, EntryState, MAX_BYTES, MAX_ENTRIES, Mark, NotAnOutbox, Outbox, OutboxError, SHOWN_MS};
 pub use role::{Capability, Role};
 pub use session::*;
 #[cfg(feature = "typescript")]
@@ -156,6 +156,8 @@ calls! {
     "session.detach", SessionDetach -> Done, View;
     /// Ends the program of a session.
     "session.kill", SessionKill -> Done, Act;
+    /// Types a text into a session.
+    "session.type", SessionType -> Done, Act;
     /// Makes the caller's attachment the one that decides the size.
     "session.take_control", SessionTakeControl -> Done, Act;
     /// Changes the size of the screen; only for the attachment in control.

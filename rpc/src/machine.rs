@@ -30,6 +30,9 @@ pub struct Machine {
     /// Hash of the phone app that this version of the agent was built with, hexadecimal SHA-256; a phone that runs another
     /// one was given it by somebody else.
     pub app_hash: String,
+    /// What time it is there, Unix milliseconds.
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub now: u64,
     /// Where new sessions start unless told otherwise.
     pub home: String,
 }

@@ -1,8 +1,8 @@
 //! The commands that a person has given on a device and whose outcome the device does not have yet, or has not shown for long.
 //!
-//! Nothing here waits, sends or stores. Whoever owns an [`Outbox`] stores [`Outbox::to_bytes`] before anything that was added is shown
-//! or sent, says so with [`Outbox::stored`], sends what [`Outbox::next`] gives, and tells what came of it. A restart in between
-//! costs nothing: what was sent is asked for again under its old number, and the machine knows what it has done.
+//! Nothing here waits, sends or stores. Whoever owns an [`Outbox`] stores [`Outbox::to_bytes`] after each change, says so with
+//! [`Outbox::stored`], sends what [`Outbox::next`] gives, and tells what came of it. A restart in between costs nothing: what was sent
+//! is asked for again under its old number, and the machine knows what it has done.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,6 +23,8 @@ const VERSION: u32 = 1;
 #[serde(rename_all = "snake_case", tag = "is")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub enum EntryState {
+    /// It is not stored yet: a crash now would lose it.
+    Draft,
     /// It waits for a connection, or for its turn.
     Queued,
     /// It is on its way.
@@ -48,9 +50,13 @@ pub enum EntryState {
 }
 
 impl EntryState {
+    fn waits(&self) -> bool {
+        matches!(self, EntryState::Draft | EntryState::Queued)
+    }
+
     /// Whether nothing will change any more.
     pub fn is_final(&self) -> bool {
-        !matches!(self, EntryState::Queued | EntryState::Sent | EntryState::Delivered)
+        !matches!(self, EntryState::Draft | EntryState::Queued | EntryState::Sent | EntryState::Delivered)
     }
 }
 
@@ -117,16 +123,32 @@ pub struct Outbox {
     version: u32,
     life: String,
     next: u64,
+    /// The list was restored from an old copy: its numbers belong to other commands.
+    #[serde(default)]
+    reused: bool,
     entries: Vec<Entry>,
-    /// Up to here every outcome is stored.
     #[serde(skip)]
+    stored: Mark,
+}
+
+/// How far a stored outbox reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// It holds every command up to this.
+    taken: u64,
+    /// And the outcome of every one up to this.
     done: u64,
 }
 
 impl Outbox {
     /// An empty one. `life` is 16 random bytes as base64url.
     pub fn new(life: String) -> Self {
-        Self { version: VERSION, life, next: 1, entries: Vec::new(), done: 0 }
+        Self { version: VERSION, life, next: 1, reused: false, entries: Vec::new(), stored: Mark::default() }
+    }
+
+    /// An empty one without a life: [`Self::begin_anew`] gives it one.
+    pub fn nameless() -> Self {
+        Self { reused: true, ..Self::new(String::new()) }
     }
 
     /// Reads what was stored. What was on its way is sent again.
@@ -143,7 +165,7 @@ impl Outbox {
         for entry in outbox.entries.iter_mut().filter(|entry| !entry.state.is_final()) {
             entry.state = EntryState::Queued;
         }
-        outbox.done = outbox.all_final_up_to();
+        outbox.stored = outbox.mark();
         Ok(outbox)
     }
 
@@ -153,12 +175,22 @@ impl Outbox {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// These bytes are stored and will be there after a crash: the outcomes in them need not be asked for again.
-    pub fn stored(&mut self, bytes: &[u8]) {
-        if let Ok(stored) = Self::from_bytes(bytes)
-            && stored.life == self.life
-        {
-            self.done = self.done.max(stored.done);
+    /// How far the bytes reach that [`Self::to_bytes`] gives now.
+    pub fn mark(&self) -> Mark {
+        let open = self.entries.iter().find(|entry| !entry.state.is_final());
+        Mark { taken: self.next - 1, done: open.map_or(self.next, |entry| entry.number) - 1 }
+    }
+
+    /// Bytes that reach so far are stored and will be there after a crash: the commands in them may be sent, and the outcomes in them
+    /// need not be asked for again.
+    pub fn stored(&mut self, mark: Mark) {
+        self.stored.taken = self.stored.taken.max(mark.taken);
+        self.stored.done = self.stored.done.max(mark.done);
+        let taken = self.stored.taken;
+        for entry in self.entries.iter_mut().filter(|entry| entry.number <= taken) {
+            if entry.state == EntryState::Draft {
+                entry.state = EntryState::Queued;
+            }
         }
     }
 
@@ -167,7 +199,7 @@ impl Outbox {
         &self.entries
     }
 
-    /// Takes a command, to be begun within `within` ms. Store the outbox before it is shown; it is not sent before [`Self::stored`].
+    /// Takes a command, to be begun within `within` ms. It is not sent before [`Self::stored`].
     ///
     /// # Errors
     /// [`OutboxError`].
@@ -187,7 +219,7 @@ impl Outbox {
             request,
             given_at: now,
             until: now.saturating_add(within),
-            state: EntryState::Queued,
+            state: EntryState::Draft,
             ended_at: None,
             asked: false,
         };
@@ -212,6 +244,7 @@ impl Outbox {
     /// Of the commands about one session one is on its way at a time, so that they take effect in order.
     pub fn next(&mut self, machine: &str, now: u64, ahead: i64) -> Option<(u64, Vec<u8>)> {
         self.expire(now);
+        let stored = self.stored;
         let of_machine = |entry: &&Entry| entry.machine == machine && !entry.state.is_final();
         let mut busy: Vec<Option<Uuid>> = Vec::new();
         let number = self.entries.iter().filter(of_machine).find_map(|entry| {
@@ -219,12 +252,12 @@ impl Outbox {
             busy.push(entry.session);
             (is_free && entry.state == EntryState::Queued).then_some(entry.number)
         })?;
-        let (life, done) = (self.life.clone(), self.done);
+        let life = self.life.clone();
         let entry = self.entry_mut(number)?;
         entry.state = EntryState::Sent;
         entry.asked = true;
         let until = entry.until.saturating_add_signed(ahead);
-        let command = Command { life, number, done: done.min(number - 1), until };
+        let command = Command { life, number, done: stored.done.min(number - 1), until, given_at: entry.given_at };
         Some((number, command.name(&entry.request)))
     }
 
@@ -241,6 +274,7 @@ impl Outbox {
         struct Answer {
             error: Option<CallError>,
         }
+        let mut reused = false;
         let Some(entry) = self.entry_mut(number).filter(|entry| !entry.state.is_final()) else { return false };
         let unreadable = |_| Answer {
             error: Some(CallError::new(ErrorCode::Indeterminate, "the answer of the machine cannot be read")),
@@ -250,13 +284,39 @@ impl Outbox {
             Answer { error: Some(error) } => match error.code {
                 ErrorCode::Indeterminate => EntryState::Indeterminate { error },
                 ErrorCode::Expired => EntryState::Expired,
+                ErrorCode::Reused => {
+                    reused = true;
+                    EntryState::Failed { error }
+                }
                 // The machine has taken nothing in; it may when it has less to do.
                 ErrorCode::Busy | ErrorCode::TooMany if now < entry.until => EntryState::Queued,
                 _ => EntryState::Failed { error },
             },
         };
         entry.ended_at = entry.state.is_final().then_some(now);
+        self.reused |= reused;
         true
+    }
+
+    /// Whether commands can be taken only after [`Self::begin_anew`].
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// This list was restored from an old copy, as far as anybody can tell: what is given from now on belongs to another life, which has
+    /// a new name. What still waits was given in the old one and fails; the person gives it again if it is still wanted.
+    pub fn begin_anew(&mut self, life: String, now: u64) {
+        (self.life, self.reused) = (life, false);
+        let message =
+            "this device was restored from an old copy of itself; give the command again if it is still wanted";
+        for entry in self.entries.iter_mut().filter(|entry| !entry.state.is_final()) {
+            let error = CallError::new(ErrorCode::Reused, message);
+            entry.state = match entry.asked {
+                true => EntryState::Indeterminate { error },
+                false => EntryState::Failed { error },
+            };
+            entry.ended_at = Some(now);
+        }
     }
 
     /// No answer came and none will come over this connection: it is asked again over the next.
@@ -268,11 +328,18 @@ impl Outbox {
 
     /// Takes a command back. False when it was sent already, or has ended.
     pub fn cancel(&mut self, number: u64, now: u64) -> bool {
-        let can = |entry: &&mut Entry| entry.state == EntryState::Queued && !entry.asked;
+        let can = |entry: &&mut Entry| entry.state.waits() && !entry.asked;
         let Some(entry) = self.entry_mut(number).filter(can) else { return false };
         entry.state = EntryState::Cancelled;
         entry.ended_at = Some(now);
         true
+    }
+
+    /// Takes a command that has ended off the list. False while it has not.
+    pub fn dismiss(&mut self, number: u64) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| entry.number != number || !entry.state.is_final());
+        self.entries.len() != before
     }
 
     /// A machine is no longer known here: nothing of its commands is kept.
@@ -285,7 +352,7 @@ impl Outbox {
     pub fn expire(&mut self, now: u64) -> bool {
         let mut changed = false;
         for entry in &mut self.entries {
-            if entry.state == EntryState::Queued && !entry.asked && entry.until < now {
+            if entry.state.waits() && !entry.asked && entry.until < now {
                 entry.state = EntryState::Expired;
                 entry.ended_at = Some(now);
                 changed = true;
@@ -298,11 +365,6 @@ impl Outbox {
 
     fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.number == number)
-    }
-
-    fn all_final_up_to(&self) -> u64 {
-        let open = self.entries.iter().find(|entry| !entry.state.is_final());
-        open.map_or(self.next, |entry| entry.number) - 1
     }
 }
 
@@ -328,7 +390,9 @@ mod tests {
 
     fn add(outbox: &mut Outbox, session: u128) -> u64 {
         let (session, request) = kill(session);
-        outbox.add(NOW, "m", session, request, 60_000).unwrap()
+        let number = outbox.add(NOW, "m", session, request, 60_000).unwrap();
+        outbox.stored(outbox.mark());
+        number
     }
 
     fn state(outbox: &Outbox, number: u64) -> EntryState {
@@ -358,6 +422,20 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_not_sent_before_it_is_stored() {
+        let mut outbox = outbox();
+        let (session, request) = kill(1);
+        let before = outbox.mark();
+        let number = outbox.add(NOW, "m", session, request, 60_000).unwrap();
+        outbox.stored(before);
+        assert_eq!(outbox.next("m", NOW, 0), None);
+        assert_eq!(state(&outbox, number), EntryState::Draft);
+        outbox.stored(outbox.mark());
+        assert_eq!(state(&outbox, number), EntryState::Queued);
+        assert_eq!(outbox.next("m", NOW, 0).unwrap().0, number);
+    }
+
+    #[test]
     fn what_was_sent_is_asked_for_again_after_a_restart_under_its_number() {
         let mut outbox = outbox();
         let number = add(&mut outbox, 1);
@@ -382,6 +460,7 @@ mod tests {
         assert_eq!((state(&outbox, late), state(&outbox, taken)), (EntryState::Expired, EntryState::Cancelled));
         assert!(outbox.expire(NOW + SHOWN_MS));
         assert!(outbox.entries().len() == 1, "one ended a minute later");
+        assert!(outbox.clone().dismiss(late));
         assert!(outbox.expire(NOW + SHOWN_MS + 60_001));
         assert!(outbox.entries().is_empty());
     }
@@ -395,9 +474,24 @@ mod tests {
         assert!(outbox.answered(failed, NOW, &refused(ErrorCode::NotFound)));
         assert!(outbox.answered(unknown, NOW, b"nonsense"));
         assert_eq!(state(&outbox, busy), EntryState::Queued);
+        assert!(!outbox.dismiss(busy), "it is still wanted");
         assert!(matches!(state(&outbox, failed), EntryState::Failed { error } if error.code == ErrorCode::NotFound));
         assert!(matches!(state(&outbox, unknown), EntryState::Indeterminate { .. }));
         assert_eq!(outbox.next("m", NOW, 0).unwrap().0, busy);
+    }
+
+    #[test]
+    fn a_list_from_an_old_copy_goes_on_under_another_name() {
+        let mut outbox = outbox();
+        let [reused, waits] = [1, 1].map(|session| add(&mut outbox, session));
+        outbox.next("m", NOW, 0).unwrap();
+        assert!(outbox.answered(reused, NOW, &refused(ErrorCode::Reused)));
+        assert!(outbox.is_reused());
+        outbox.begin_anew("B".repeat(22), NOW);
+        assert!(matches!(state(&outbox, waits), EntryState::Failed { .. }));
+        let new = add(&mut outbox, 1);
+        let command = Command::of(&outbox.next("m", NOW, 0).unwrap().1).unwrap().unwrap();
+        assert_eq!((command.life, command.number), ("B".repeat(22), new));
     }
 
     #[test]
@@ -488,15 +582,14 @@ mod tests {
             let mut sessions: BTreeMap<u64, u8> = BTreeMap::new();
             let store = |outbox: &mut Outbox, disk: &mut Vec<u8>| {
                 *disk = outbox.to_bytes();
-                outbox.stored(disk);
+                outbox.stored(outbox.mark());
             };
             for step in steps {
                 match step {
                     Step::Add(session) => {
-                        let number = add(&mut outbox, session.into());
+                        let (about, request) = kill(session.into());
+                        let number = outbox.add(NOW, "m", about, request, 60_000).unwrap();
                         sessions.insert(number, session);
-                        // Stored before it is shown, as it must be.
-                        store(&mut outbox, &mut disk);
                     }
                     Step::Send => on_their_way.extend(outbox.next("m", NOW, 0).map(|(_, body)| body)),
                     Step::Arrive { pick, answered } if !on_their_way.is_empty() => {
@@ -521,9 +614,12 @@ mod tests {
                             machine.take(&body);
                         }
                         outbox = Outbox::from_bytes(&disk).unwrap();
+                        // What was not stored was not shown as taken.
+                        sessions.retain(|number, _| *number <= outbox.stored.taken);
                     }
                 }
             }
+            store(&mut outbox, &mut disk);
             for body in on_their_way {
                 outbox.unanswered(Command::of(&body).unwrap().unwrap().number);
             }

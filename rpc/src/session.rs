@@ -105,6 +105,24 @@ pub struct SessionKill {
     pub session: Uuid,
 }
 
+/// The longest text of [`SessionType`], bytes.
+pub const MAX_TEXT: usize = 64 * 1024;
+
+/// Types a text into a session as one paste, which programs take as such where they can: a prompt of several lines is one prompt.
+/// Done when the program's terminal has all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionType {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+    /// What is typed, at most [`MAX_TEXT`] bytes. Controls other than line ends and tabs are left out.
+    pub text: String,
+    /// Press Enter afterwards.
+    #[serde(default)]
+    pub enter: bool,
+}
+
 /// Makes an attachment the one that decides the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]

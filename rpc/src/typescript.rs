@@ -5,9 +5,9 @@ use std::fmt::Write;
 use ts_rs::{Config, TS};
 
 use crate::{
-    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Event, Machine, MachineInfo, Presence,
-    Role, Session, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionState,
-    SessionTakeControl, TerminalResize, typescript_calls,
+    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, Machine,
+    MachineInfo, Presence, Role, Session, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList,
+    SessionState, SessionTakeControl, SessionType, TerminalResize, typescript_calls,
 };
 
 /// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
@@ -21,7 +21,7 @@ pub fn typescript() -> String {
     }
     declare! {
         Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionList
-        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionTakeControl TerminalResize Event
+        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl TerminalResize Event EntryState Entry
     }
     out.push_str("export interface Calls {\n");
     for (method, params, result) in typescript_calls(&config) {

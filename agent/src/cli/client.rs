@@ -83,6 +83,7 @@ fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
         ErrorCode::TooMany => "End some that are no longer needed, or wait a moment.",
         ErrorCode::Failed => "See whether `happy logs` says more.",
         ErrorCode::Busy => "Try again in a moment.",
+        ErrorCode::Reused => "Do it again if it was not done.",
         ErrorCode::Expired => "Do it again if it is still wanted.",
         ErrorCode::Indeterminate => "Look whether it was done before you do it again.",
     }

@@ -63,6 +63,8 @@ fn held_by(request: &Request) -> usize {
         }
         Request::SessionAttach(attach) => text(&attach.name),
         Request::DeviceRevoke(revoke) => text(&revoke.device),
+        // Once more as a paste.
+        Request::SessionType(typed) => 2 * text(&typed.text),
         // Ids and numbers.
         Request::MachineInfo(_)
         | Request::DeviceList(_)

@@ -11,11 +11,11 @@ mod terminal;
 
 use std::sync::Arc;
 
-use happy_crypto::DeviceId;
+use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
     Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Machine, MachineInfo,
     Presence, Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionTakeControl,
-    TerminalResize,
+    SessionType, TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
@@ -65,8 +65,10 @@ pub async fn answer(caller: &Arc<Caller>, session: LinkSession, request: Request
             "a call that changes nothing is no command; send it without a name",
         )),
         (Ok(role), Some(command)) => {
+            let body = serde_json::to_vec(&request).unwrap_or_default();
+            let what = labelled_hash("happy command", &[&command.given_at.to_be_bytes(), &body]);
             let run = run(caller, role, session, request);
-            caller.daemon().once().run(caller.device(), command, run).await
+            caller.daemon().once().run(caller.device(), command, what, run).await
         }
         (Err(error), _) => happy_rpc::refusal(&error),
     }
@@ -119,6 +121,10 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
             let outcome = daemon.sessions().kill(params.session).await;
             SessionKill::answer(&outcome.map(|()| Done {}).map_err(Into::into))
         }
+        Request::SessionType(params) => {
+            let outcome = daemon.sessions().type_text(params.session, &params.text, params.enter).await;
+            SessionType::answer(&outcome.map(|()| Done {}).map_err(Into::into))
+        }
         Request::SessionTakeControl(params) => SessionTakeControl::answer(&take_control(caller, params).await),
         Request::TerminalResize(params) => TerminalResize::answer(&resize(caller, params).await),
     }
@@ -162,6 +168,7 @@ fn machine_info(daemon: &Daemon, role: Role) -> Machine {
         role,
         relays: daemon.relay_origins(),
         app_hash: daemon.app_hash(),
+        now: crate::store::unix_ms(),
         home: std::env::home_dir().unwrap_or_default().display().to_string(),
     }
 }

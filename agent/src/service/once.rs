@@ -30,11 +30,12 @@ impl Once {
         Arc::new(Once { file: Mutex::new(file), running: Mutex::default() })
     }
 
-    /// Runs a command, unless it was begun before; gives the body of the response either way.
+    /// Runs a command, unless it was begun before; `what` is a hash of what shall be done. Gives the body of the response either way.
     pub async fn run(
         self: &Arc<Self>,
         device: Option<DeviceId>,
         command: Command,
+        what: [u8; 32],
         run: impl Future<Output = Vec<u8>>,
     ) -> Vec<u8> {
         let device = device.map_or(LOCAL, |device| *device.as_bytes());
@@ -57,7 +58,7 @@ impl Once {
         let _registered = Registered { once: self, key };
         let begun = self.on_disk({
             let command = command.clone();
-            move |file| file.begin(&device, &command, unix_ms())
+            move |file| file.begin(&device, &command, &what, unix_ms())
         });
         let body = match begun.await {
             Ok(Found::Outcome(body)) => body,
@@ -128,7 +129,7 @@ mod tests {
     }
 
     fn command(number: u64) -> Command {
-        Command { life: "A".repeat(22), number, done: 0, until: unix_ms() + 60_000 }
+        Command { life: "A".repeat(22), number, done: 0, until: unix_ms() + 60_000, given_at: 1 }
     }
 
     #[tokio::test]
@@ -148,20 +149,20 @@ mod tests {
         };
         let first = tokio::spawn({
             let (once, work) = (once.clone(), work(Some(gone)));
-            async move { once.run(None, command(1), work).await }
+            async move { once.run(None, command(1), [0; 32], work).await }
         });
         while ran.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         let second = tokio::spawn({
             let (once, work) = (once.clone(), work(None));
-            async move { once.run(None, command(1), work).await }
+            async move { once.run(None, command(1), [0; 32], work).await }
         });
         go.send(()).unwrap();
         assert_eq!((first.await.unwrap(), second.await.unwrap()), (b"done".to_vec(), b"done".to_vec()));
-        assert_eq!(once.run(None, command(1), work(None)).await, b"done");
+        assert_eq!(once.run(None, command(1), [0; 32], work(None)).await, b"done");
         assert_eq!(ran.load(Ordering::Relaxed), 1);
-        assert_eq!(once.run(None, command(2), work(None)).await, b"done");
+        assert_eq!(once.run(None, command(2), [0; 32], work(None)).await, b"done");
         assert_eq!(ran.load(Ordering::Relaxed), 2);
         assert!(once.running().is_empty());
     }
@@ -176,17 +177,17 @@ mod tests {
                 begun.send(()).unwrap();
                 std::future::pending().await
             };
-            async move { once.run(None, command(1), work).await }
+            async move { once.run(None, command(1), [0; 32], work).await }
         });
         has_begun.await.unwrap();
-        let second = once.run(None, command(1), std::future::pending());
+        let second = once.run(None, command(1), [0; 32], std::future::pending());
         let kill = async {
             tokio::task::yield_now().await;
             first.abort();
         };
         let (second, ()) = tokio::join!(second, kill);
         assert!(String::from_utf8(second).unwrap().contains("indeterminate"));
-        let third = once.run(None, command(1), async { b"again".to_vec() }).await;
+        let third = once.run(None, command(1), [0; 32], async { b"again".to_vec() }).await;
         assert!(String::from_utf8(third).unwrap().contains("indeterminate"), "it may have run");
     }
 }

@@ -109,6 +109,39 @@ pub enum ControlError {
     Late,
 }
 
+/// Why a text was not typed.
+#[derive(Debug, thiserror::Error)]
+pub enum TypeError {
+    /// Nothing was typed.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Nothing was typed.
+    #[error("a text may have at most {} bytes", happy_rpc::MAX_TEXT)]
+    TooLong,
+    /// Nothing was typed: the screen of the session was not shown.
+    #[error("the session does not show its screen")]
+    NoScreen,
+    /// The program ended before it had all of it.
+    #[error("the program ended before it had all of the text")]
+    Ended,
+    /// The program did not take it in time, and may yet.
+    #[error("the program has not taken all of the text; it is typed as soon as the program reads")]
+    Late,
+}
+
+impl From<TypeError> for CallError {
+    fn from(error: TypeError) -> Self {
+        let message = error.to_string();
+        match error {
+            TypeError::Attach(error) => error.into(),
+            TypeError::TooLong => CallError::new(ErrorCode::TooMany, message),
+            TypeError::NoScreen => CallError::new(ErrorCode::Failed, message),
+            TypeError::Ended => CallError::new(ErrorCode::Conflict, message),
+            TypeError::Late => CallError::new(ErrorCode::Indeterminate, message),
+        }
+    }
+}
+
 /// Why an attachment ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewerError {

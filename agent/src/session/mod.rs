@@ -37,6 +37,7 @@ mod adopt;
 mod client;
 mod error;
 mod spawn;
+mod typist;
 mod viewer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,7 +55,7 @@ use uuid::Uuid;
 use crate::holder::protocol::{Request, Status, refusal};
 use crate::holder::spec::{Description, ExitRecord, SessionDir};
 
-pub use error::{AttachError, ControlError, CreateError, OpenError, ViewerError};
+pub use error::{AttachError, ControlError, CreateError, OpenError, TypeError, ViewerError};
 pub use viewer::{AttachRequest, Viewer, ViewerReceiver, ViewerSender};
 
 /// How many sessions there may be, ended ones that are still listed included: each costs a process, some descriptors and memory.
@@ -219,6 +220,14 @@ impl Sessions {
     /// [`ControlError`]; [`ControlError::Refused`] unless the attachment is in control.
     pub async fn resize(&self, attachment: Uuid, cols: u16, rows: u16) -> Result<(), ControlError> {
         self.shared.ask_about(attachment, |viewer| Request::Resize { viewer, cols, rows }).await.map(drop)
+    }
+
+    /// Types a text as one paste, and Enter if it is wanted; returns when the program's terminal has all of it.
+    ///
+    /// # Errors
+    /// [`TypeError`].
+    pub async fn type_text(&self, id: Uuid, text: &str, enter: bool) -> Result<(), TypeError> {
+        typist::type_text(&self.shared, id, text, enter).await
     }
 
     /// Ends the program: a hang-up for its process group, SIGKILL after [`KILL_GRACE`]. A session that has already ended is

@@ -35,6 +35,7 @@ const SCHEMA: &str = "
         device BLOB NOT NULL,
         life TEXT NOT NULL,
         number INTEGER NOT NULL,
+        what BLOB NOT NULL,
         process BLOB NOT NULL,
         outcome BLOB,
         PRIMARY KEY (device, life, number)
@@ -92,13 +93,19 @@ impl CommandsFile {
         Ok(CommandsFile { path: path.to_owned(), database, process })
     }
 
-    /// Looks a command up, and writes down that it begins if it does. `now` is Unix milliseconds.
+    /// Looks a command up, and writes down that it begins if it does. `what` is a hash of what shall be done, `now` Unix milliseconds.
     ///
     /// # Errors
     /// What the caller is told.
-    pub fn begin(&mut self, device: &[u8; 32], command: &Command, now: u64) -> Result<Found, CallError> {
+    pub fn begin(
+        &mut self,
+        device: &[u8; 32],
+        command: &Command,
+        what: &[u8; 32],
+        now: u64,
+    ) -> Result<Found, CallError> {
         let process = self.process;
-        self.step(|transaction| begin(transaction, &process, device, command, now))?
+        self.step(|transaction| begin(transaction, &process, device, command, what, now))?
     }
 
     /// Writes down how a command ended, before its caller is told. Gives what is to be told.
@@ -132,6 +139,7 @@ fn begin(
     process: &[u8; 16],
     device: &[u8; 32],
     command: &Command,
+    what: &[u8; 32],
     now: u64,
 ) -> rusqlite::Result<Decision> {
     let Command { life, number, .. } = command;
@@ -144,13 +152,20 @@ fn begin(
         return Ok(Err(too_many("this device has too many lists of commands here")));
     };
     if *number <= done {
-        return Ok(Ok(Found::Outcome(unknown("the command was run before and its outcome is no longer kept"))));
+        let message = "a command of this name is done; the calling device goes on from an old copy of itself";
+        return Ok(Err(CallError::new(ErrorCode::Reused, message)));
     }
     let found: Option<(Vec<u8>, Option<Vec<u8>>)> = transaction
-        .prepare_cached("SELECT process, outcome FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3")?
-        .query_row(params![device, life, number], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached(
+            "SELECT process, outcome FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3 AND what = ?4",
+        )?
+        .query_row(params![device, life, number, what], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let outcome = match found {
+        None if is_known(transaction, device, command)? => {
+            let message = "another command had this name; the calling device goes on from an old copy of itself";
+            return Ok(Err(CallError::new(ErrorCode::Reused, message)));
+        }
         Some((_, Some(outcome))) => return Ok(Ok(Found::Outcome(outcome))),
         Some((by, None)) if by == process => return Ok(Ok(Found::Running)),
         // PROTOCOL 10.2: the daemon ended between the intent and the outcome.
@@ -160,8 +175,10 @@ fn begin(
                 return Ok(Err(too_many("too many commands of this device are not done")));
             }
             transaction
-                .prepare_cached("INSERT INTO commands (device, life, number, process) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![device, life, number, process])?;
+                .prepare_cached(
+                    "INSERT INTO commands (device, life, number, what, process) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![device, life, number, what, process])?;
             if command.until >= now {
                 return Ok(Ok(Found::New));
             }
@@ -171,6 +188,12 @@ fn begin(
     };
     put(transaction, device, command, &outcome)?;
     Ok(Ok(Found::Outcome(outcome)))
+}
+
+fn is_known(transaction: &Transaction<'_>, device: &[u8; 32], command: &Command) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT 1 FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3")?
+        .exists(params![device, command.life, command.number])
 }
 
 /// Notes that a life was heard of and what is done of it; gives up to where it is done. None when the device has too many lives.
@@ -256,6 +279,7 @@ mod tests {
     const DAY: u64 = 24 * 3600 * 1000;
     const NOW: u64 = 1_800_000_000_000;
     const PHONE: [u8; 32] = [7; 32];
+    const WHAT: [u8; 32] = [3; 32];
 
     struct Stage {
         folder: tempfile::TempDir,
@@ -279,7 +303,7 @@ mod tests {
         }
 
         fn begin(&mut self, command: &Command) -> Result<Found, ErrorCode> {
-            self.commands.begin(&PHONE, command, NOW).map_err(|error| error.code)
+            self.commands.begin(&PHONE, command, &WHAT, NOW).map_err(|error| error.code)
         }
 
         fn finish(&mut self, command: &Command, outcome: &[u8]) {
@@ -288,7 +312,7 @@ mod tests {
     }
 
     fn command(number: u64) -> Command {
-        Command { life: "A".repeat(22), number, done: 0, until: NOW + 1000 }
+        Command { life: "A".repeat(22), number, done: 0, until: NOW + 1000, given_at: NOW }
     }
 
     fn code(found: Result<Found, ErrorCode>) -> Option<ErrorCode> {
@@ -308,7 +332,7 @@ mod tests {
         let mut stage = stage.restart();
         assert_eq!(stage.begin(&command(1)), Ok(Found::Outcome(b"done".to_vec())));
         // Another device, and another list, are other commands.
-        let other = stage.commands.begin(&[8; 32], &command(1), NOW);
+        let other = stage.commands.begin(&[8; 32], &command(1), &WHAT, NOW);
         assert_eq!(other.map_err(|error| error.code), Ok(Found::New));
         assert_eq!(stage.begin(&Command { life: "B".repeat(22), ..command(1) }), Ok(Found::New));
     }
@@ -328,7 +352,7 @@ mod tests {
         let mut stage = Stage::new();
         let late = Command { until: NOW - 1, ..command(1) };
         assert_eq!(code(stage.begin(&late)), Some(ErrorCode::Expired));
-        let again = stage.commands.begin(&PHONE, &late, NOW - DAY).map_err(|error| error.code);
+        let again = stage.commands.begin(&PHONE, &late, &WHAT, NOW - DAY).map_err(|error| error.code);
         assert_eq!(code(again), Some(ErrorCode::Expired));
         let far = Command { until: NOW + MAX_AHEAD_MS + 1, ..command(2) };
         assert_eq!(stage.begin(&far), Err(ErrorCode::Malformed));
@@ -342,9 +366,18 @@ mod tests {
             stage.finish(&command(number), b"done");
         }
         assert_eq!(stage.begin(&Command { done: 2, ..command(4) }), Ok(Found::New));
-        // A late copy from before, with what was done then.
-        assert_eq!(code(stage.begin(&command(2))), Some(ErrorCode::Indeterminate));
+        assert_eq!(stage.begin(&command(2)), Err(ErrorCode::Reused));
         assert_eq!(stage.begin(&command(3)), Ok(Found::Outcome(b"done".to_vec())));
+    }
+
+    #[test]
+    fn a_name_that_belongs_to_another_command_is_refused() {
+        let mut stage = Stage::new();
+        assert_eq!(stage.begin(&command(1)), Ok(Found::New));
+        stage.finish(&command(1), b"done");
+        let other = stage.commands.begin(&PHONE, &command(1), &[4; 32], NOW).map_err(|error| error.code);
+        assert_eq!(other, Err(ErrorCode::Reused));
+        assert_eq!(stage.begin(&command(1)), Ok(Found::Outcome(b"done".to_vec())));
     }
 
     #[test]
@@ -364,7 +397,7 @@ mod tests {
         assert_eq!(stage.begin(&of_life('q', NOW)), Err(ErrorCode::TooMany));
         // When they have been silent for long enough there is room.
         let later = NOW + SILENT_MS + 1;
-        assert_eq!(stage.commands.begin(&PHONE, &of_life('q', later), later).unwrap(), Found::New);
+        assert_eq!(stage.commands.begin(&PHONE, &of_life('q', later), &WHAT, later).unwrap(), Found::New);
     }
 
     #[test]

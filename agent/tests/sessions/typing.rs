@@ -162,3 +162,38 @@ async fn a_program_that_does_not_read_holds_up_the_typist_and_nobody_else() {
     let other = Glass::attach(&sessions, from_start(&session)).await;
     assert_eq!(other.attached.session.viewers, 2);
 }
+
+#[tokio::test]
+async fn a_text_is_typed_as_one_paste_by_nobody_who_looks() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let session = sessions.create(sh("stty -echo; echo ready; cat")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_text("ready").await;
+    sessions.type_text(session.id, "one\ntwo", true).await.unwrap();
+    glass.until_text("one\r\ntwo\r\n").await;
+
+    // A program that knows pastes gets all of it between the marks, and Enter after them.
+    let script =
+        "stty -echo -icrnl raw; printf '\\033[?2004hready'; dd bs=1 count=16 2>/dev/null | od -An -c -w64; printf done";
+    let session = sessions.create(sh(script)).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_text("ready").await;
+    sessions.type_text(session.id, "a\nb\x1b[201~", true).await.unwrap();
+    glass.until_exit().await;
+    let shown: String = String::from_utf8_lossy(&glass.output).split_whitespace().collect();
+    assert!(shown.contains(r"033[200~a\rb033[201~\r"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_text_for_a_session_that_is_gone_is_refused() {
+    let home = Home::new();
+    let sessions = home.open().await;
+    let gone = sessions.type_text(Uuid::new_v4(), "x", true).await;
+    assert!(matches!(gone, Err(happy::session::TypeError::Attach(happy::session::AttachError::NoSession))), "{gone:?}");
+    let session = sessions.create(sh("exit 0")).await.unwrap();
+    let mut glass = Glass::attach(&sessions, from_start(&session)).await;
+    glass.until_exit().await;
+    assert!(sessions.type_text(session.id, "x", true).await.is_err());
+    assert!(sessions.type_text(session.id, &"x".repeat(happy_rpc::MAX_TEXT + 1), true).await.is_err());
+}

@@ -1,13 +1,14 @@
 /** The sessions of one machine. */
 
 import { useEffect, useState } from "preact/hooks";
-import { attempt, machine, now, refreshMachine, say, startShell, statusFor, theCore } from "../model";
+import { attempt, machine, now, queue, refreshMachine, say, startShell, statusFor, theCore } from "../model";
 import { go, replace } from "../route";
 import type { Session } from "../rpc";
 import { roomForNewSession } from "../terminal/size";
 import { Confirm, Dot, Empty, Icon, TopBar } from "../ui";
 import { ago, mayAct, sessionState, shortPath } from "../words";
 import { presence } from "./machines";
+import { Queue } from "./queue";
 import { Refused } from "./refused";
 
 export function Sessions(props: { device: string }) {
@@ -24,6 +25,10 @@ export function Sessions(props: { device: string }) {
     (a, b) => Number(b.state === "running") - Number(a.state === "running") || b.created_at - a.created_at,
   );
   const start = async () => {
+    if (!m.linked) {
+      queue(m.device, "session.create", { command: [], ...roomForNewSession() });
+      return;
+    }
     setStarting(true);
     const made = await attempt("The shell was not started.", () => startShell(m.device, roomForNewSession()));
     setStarting(false);
@@ -49,10 +54,11 @@ export function Sessions(props: { device: string }) {
         {m.refused && <Refused machine={m} />}
         {!m.linked && !m.refused && <p class="hint">{statusFor(m.device).detail}{m.sessions && " What you see is from before."}</p>}
         {act && !m.refused && (
-          <button class="button primary wide" disabled={!m.linked || starting} onClick={start}>
-            <Icon name="plus" /> {starting ? "Starting…" : "New shell"}
+          <button class="button primary wide" disabled={starting} onClick={start}>
+            <Icon name="plus" /> {starting ? "Starting…" : m.linked ? "New shell" : "New shell, when connected"}
           </button>
         )}
+        <Queue device={m.device} />
         {m.sessions && sessions.length === 0 && !m.refused && (
           <Empty icon="terminal" title="No sessions yet">
             <p>

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
-import { attempt, decidesSize, machine, sentence, statusFor, theCore } from "../model";
+import { attempt, decidesSize, machine, online, queue, sentence, statusFor, theCore } from "../model";
 import { back } from "../route";
 import type { Role } from "../rpc";
 import { fontSize, isDark } from "../settings";
@@ -15,6 +15,7 @@ import { Drawing, selectedText } from "../terminal/rows";
 import { cellRatio, COMFORTABLE_PX, fit, type Fit } from "../terminal/size";
 import { Icon, Problem, Sheet, TopBar } from "../ui";
 import { aRole, mayAct, thisDeviceName } from "../words";
+import { Queue } from "./queue";
 import { Refused } from "./refused";
 import { UnknownMachine } from "./sessions";
 
@@ -83,7 +84,8 @@ function Live(props: { device: string; session: string }) {
   const now = frame.value;
   const act = mayAct(m.info?.role ?? m.role);
   const title = now.title || session?.title || session?.name || "Terminal";
-  const live = m.linked && now.attached;
+  // A phone that says it has no network is believed, though the connection may not have noticed yet.
+  const live = m.linked && now.attached && online.value;
   const terminal = () => view.current?.terminal ?? null;
   // A screen that was seen before the machine refused this device stays in sight, but nothing else of the session does.
   const nothing = now.problem !== undefined || (m.refused !== null && !now.ready);
@@ -167,10 +169,13 @@ function Live(props: { device: string; session: string }) {
           act &&
           now.problem === undefined && (
             <div class="input">
+              <Queue device={props.device} session={props.session} />
               <KeyBar terminal={terminal} disabled={!typing} />
               <Compose
                 terminal={terminal}
                 disabled={!typing}
+                live={live}
+                onQueue={(text) => queue(props.device, "session.type", { session: props.session, text, enter: true }, props.session)}
                 draft={drafts.get(props.session) ?? ""}
                 onDraft={(text) => (text ? drafts.set(props.session, text) : drafts.delete(props.session))}
               />

@@ -10,7 +10,16 @@ import { armed, sendKey } from "./keys";
 
 const MOST_LINES = 6;
 
-export function Compose(props: { terminal: () => Terminal | null; disabled: boolean; draft: string; onDraft: (text: string) => void }) {
+export function Compose(props: {
+  terminal: () => Terminal | null;
+  disabled: boolean;
+  /** There is a connection: what is sent is typed at once. Without one it is put on the list of commands. */
+  live: boolean;
+  /** Puts a text on the list; false when it was not taken. */
+  onQueue: (text: string) => boolean;
+  draft: string;
+  onDraft: (text: string) => void;
+}) {
   const [text, setText] = useState(props.draft);
   const field = useRef<HTMLTextAreaElement>(null);
   const change = (value: string) => {
@@ -20,6 +29,11 @@ export function Compose(props: { terminal: () => Terminal | null; disabled: bool
   const send = () => {
     const terminal = props.terminal();
     if (!terminal) return;
+    if (!props.live && text) {
+      if (props.onQueue(text)) change("");
+      field.current?.focus();
+      return;
+    }
     // The field is emptied only when all of it was taken.
     if (text && !terminal.paste(text)) return;
     terminal.key("Enter", false, false, false);
@@ -38,7 +52,7 @@ export function Compose(props: { terminal: () => Terminal | null; disabled: bool
         ref={field}
         value={text}
         rows={Math.min(MOST_LINES, text.split("\n").length)}
-        placeholder="Type a command"
+        placeholder={props.live ? "Type a command" : "Sent when the connection is back"}
         aria-label="Text to send to the terminal"
         autocapitalize="off"
         autocomplete="off"
@@ -66,7 +80,7 @@ export function Compose(props: { terminal: () => Terminal | null; disabled: bool
       <button
         class="sendbutton"
         type="submit"
-        aria-label={text ? "Send with Enter" : "Send Enter"}
+        aria-label={!props.live && text ? "Send when connected" : text ? "Send with Enter" : "Send Enter"}
         disabled={props.disabled}
         onPointerDown={(event) => event.preventDefault()}
       >

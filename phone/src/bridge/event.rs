@@ -51,6 +51,8 @@ pub enum CoreEvent {
     },
     /// A pairing came to nothing.
     PairingFailed { message: String },
+    /// The list of commands is another one: see `Core.outbox`.
+    Outbox,
     /// The state has to be stored.
     State,
     /// A person should know.

@@ -5,23 +5,30 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use happy_crypto::DeviceId;
 use happy_link::driver::RelayUrl;
+use happy_link::driver::rng;
 use happy_link::driver::web::{self, Config, Handle};
 use happy_link::{Answer, CallId, Event, LinkDown, Login, Peer, RefusalReason, RelayDown, Side};
 use happy_pairing::{Invitation, Origin};
-use happy_rpc::{CallError, ErrorCode};
+use happy_rpc::{Call, CallError, Entry, ErrorCode, MachineInfo, OutboxError, Request};
 use happy_wire::Code;
 use js_sys::{Function, JsString};
+use uuid::Uuid;
 use wasm_bindgen_futures::spawn_local;
 use zeroize::Zeroizing;
 
+use super::clock;
 use super::event::CoreEvent;
 use super::pairing::Pairing;
 use super::terminal::Live;
 use super::{call_js, json};
 use crate::state::{Keys, Machine, State, Trace};
+
+/// How long the link waits for the answer to a command before it is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(120);
 
 /// Who waits for the answer to a call.
 pub enum Reply {
@@ -31,6 +38,10 @@ pub enum Reply {
     Attached(Weak<Live>, u32),
     /// A promise that gets nothing, or the reason why not.
     Done(Function, Function),
+    /// A command on the list.
+    Command(u64),
+    /// What time it is there: asked at this time, Unix ms.
+    Clock(u64),
     /// Nobody.
     Nobody,
 }
@@ -41,6 +52,8 @@ pub struct Hub {
     /// By the origin of the relay.
     links: RefCell<BTreeMap<Origin, Handle>>,
     calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
+    /// Machines with a link, and by how many ms their clocks are ahead.
+    ahead: RefCell<BTreeMap<DeviceId, i64>>,
     terminals: RefCell<Vec<Weak<Live>>>,
     pairing: RefCell<Option<Rc<Pairing>>>,
     listen: Function,
@@ -56,6 +69,7 @@ impl Hub {
             state: RefCell::new(state),
             links: RefCell::default(),
             calls: RefCell::default(),
+            ahead: RefCell::default(),
             terminals: RefCell::default(),
             pairing: RefCell::default(),
             listen,
@@ -83,6 +97,8 @@ impl Hub {
                 handle.pair_secrets_stored(&device, &session);
             }
         }
+        self.tell(CoreEvent::Outbox);
+        self.pump_all();
     }
 
     /// Tells JavaScript, as soon as nothing else is going on.
@@ -240,9 +256,11 @@ impl Hub {
             Event::Presence { peer, here } => self.tell(CoreEvent::Presence { device: peer, here }),
             Event::LinkUp { peer, resumed, .. } => {
                 self.tell(CoreEvent::Link { device: peer, up: true, why: String::new() });
+                self.ask_for_clock(peer);
                 self.each_terminal(&peer, |live| live.on_link_up(resumed));
             }
             Event::LinkDown { peer, why } => {
+                self.ahead.borrow_mut().remove(&peer);
                 self.tell(CoreEvent::Link { device: peer, up: false, why: link_down(why) });
                 self.each_terminal(&peer, |live| live.on_link_down());
             }
@@ -259,8 +277,19 @@ impl Hub {
             }
             Event::Answer { peer, id, answer } => {
                 let reply = self.calls.borrow_mut().remove(&(peer, id));
-                if let Some(reply) = reply {
-                    self.reply(reply, &answer);
+                match reply {
+                    Some(Reply::Clock(asked_at)) => self.on_clock(peer, asked_at, &answer),
+                    Some(reply) => {
+                        self.reply(reply, &answer);
+                        self.pump(&peer);
+                    }
+                    None => {}
+                }
+            }
+            Event::Delivered { peer, id } => {
+                if let Some(Reply::Command(number)) = self.calls.borrow().get(&(peer, id)) {
+                    self.state.borrow_mut().outbox.delivered(*number);
+                    self.tell(CoreEvent::Outbox);
                 }
             }
             Event::Notice { peer, body } => {
@@ -294,7 +323,6 @@ impl Hub {
             | Event::Undelivered { .. }
             | Event::Rendezvous { .. }
             | Event::Cancelled { .. }
-            | Event::Delivered { .. }
             | Event::StaleDevice { .. } => {}
         }
     }
@@ -326,7 +354,115 @@ impl Hub {
         }
     }
 
+    // Commands.
+
+    /// Takes a command, to be begun within `within` ms. It is sent when it is stored and its machine can be reached.
+    pub fn command(
+        &self,
+        device: DeviceId,
+        session: Option<Uuid>,
+        request: Request,
+        within: u64,
+    ) -> Result<u64, OutboxError> {
+        let mut state = self.state.borrow_mut();
+        let number = state.outbox.add(clock::unix_ms(), &device.to_string(), session, request, within)?;
+        drop(state);
+        self.outbox_changed();
+        Ok(number)
+    }
+
+    /// Takes a command back. False when it was sent already.
+    pub fn cancel_command(&self, number: u64) -> bool {
+        let cancelled = self.state.borrow_mut().outbox.cancel(number, clock::unix_ms());
+        if cancelled {
+            self.outbox_changed();
+        }
+        cancelled
+    }
+
+    /// Takes a command that has ended off the list.
+    pub fn dismiss_command(&self, number: u64) {
+        let dismissed = self.state.borrow_mut().outbox.dismiss(number);
+        if dismissed {
+            self.outbox_changed();
+        }
+    }
+
+    /// The commands that wait, and what became of the others.
+    pub fn outbox(&self) -> Vec<Entry> {
+        let changed = self.state.borrow_mut().outbox.expire(clock::unix_ms());
+        if changed {
+            self.outbox_changed();
+        }
+        self.state.borrow().outbox.entries().to_vec()
+    }
+
+    fn outbox_changed(&self) {
+        self.tell(CoreEvent::Outbox);
+        self.tell(CoreEvent::State);
+    }
+
+    fn pump_all(&self) {
+        let linked: Vec<DeviceId> = self.ahead.borrow().keys().copied().collect();
+        linked.iter().for_each(|device| self.pump(device));
+    }
+
+    /// Sends what may be sent to a machine now.
+    fn pump(&self, device: &DeviceId) {
+        let Some(ahead) = self.ahead.borrow().get(device).copied() else { return };
+        let Some(handle) = self.handle(device) else { return };
+        let name = device.to_string();
+        loop {
+            let next = self.state.borrow_mut().outbox.next(&name, clock::unix_ms(), ahead);
+            let Some((number, body)) = next else { return };
+            // A call that waits longer is given up and made again, for the machine remembers.
+            match handle.command(device, body, Some(ASK_AGAIN)) {
+                Ok(id) => {
+                    self.calls.borrow_mut().insert((*device, id), Reply::Command(number));
+                    self.tell(CoreEvent::Outbox);
+                }
+                Err(_) => {
+                    self.state.borrow_mut().outbox.unanswered(number);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What is wanted within a minute is wanted by the machine's clock.
+    fn ask_for_clock(&self, device: DeviceId) {
+        self.call(device, MachineInfo {}.to_body(), Reply::Clock(clock::unix_ms()));
+    }
+
+    fn on_clock(&self, device: DeviceId, asked_at: u64, answer: &Answer) {
+        let Answer::Body(body) = answer else { return };
+        // A machine of an earlier version does not say, and knows no commands either: it refuses their requests as they are.
+        let now = clock::unix_ms();
+        let theirs = MachineInfo::read_answer(body).map_or(now, |machine| machine.now);
+        let ours = asked_at.midpoint(now);
+        let ahead = i64::try_from(theirs).unwrap_or(i64::MAX).saturating_sub_unsigned(ours);
+        self.ahead.borrow_mut().insert(device, ahead);
+        self.pump(&device);
+    }
+
+    fn on_command_answer(&self, number: u64, answer: &Answer) {
+        let now = clock::unix_ms();
+        let mut state = self.state.borrow_mut();
+        match answer {
+            Answer::Body(body) => {
+                state.outbox.answered(number, now, body);
+            }
+            Answer::Indeterminate | Answer::DeadlinePassed | Answer::LinkGone => state.outbox.unanswered(number),
+        }
+        state.renew_outbox(&mut rng(), now);
+        drop(state);
+        self.outbox_changed();
+    }
+
     fn reply(&self, reply: Reply, answer: &Answer) {
+        if let Reply::Command(number) = reply {
+            return self.on_command_answer(number, answer);
+        }
         let body = match answer {
             Answer::Body(body) => body.clone(),
             Answer::Indeterminate => {
@@ -346,7 +482,7 @@ impl Hub {
                 Ok(()) => call_js(&resolve, &wasm_bindgen::JsValue::UNDEFINED),
                 Err(message) => call_js(&reject, &js_sys::Error::new(&message)),
             },
-            Reply::Nobody => {}
+            Reply::Nobody | Reply::Command(_) | Reply::Clock(_) => {}
         }
     }
 

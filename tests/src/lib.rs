@@ -3,6 +3,7 @@
 //! Nothing here waits for time to pass: it waits for a line, an answer or an end, each with a deadline, and says what it was
 //! waiting for when the deadline passes.
 
+pub mod chaos;
 pub mod phone;
 pub mod process;
 

@@ -115,7 +115,7 @@ async fn a_thousand_commands_leave_a_thousand_lines_while_the_relay_dies_ten_tim
             relay.kill_and_restart()?;
             kills += 1;
         }
-        Ok(ended % 250 == 0)
+        Ok(ended.is_multiple_of(250))
     };
     desk.give(LINES, meanwhile).await?;
     ensure!(kills == 10, "the relay died {kills} times");

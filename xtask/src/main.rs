@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bench;
+mod chaos;
 mod fuzz;
 mod fuzz_model;
 mod miri;
@@ -45,6 +46,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Runs the link through random worlds in virtual time, and sees that it finds planted bugs.
     Sim(sim::Arguments),
+    /// Puts a bad network in front of a relay.
+    Chaos(chaos::Arguments),
     /// Searches for bytes that the decoders and the ratchet do not bear.
     Fuzz(fuzz::Arguments),
     /// Runs tests of the codecs and of the ratchet in an interpreter that sees undefined behaviour.
@@ -65,6 +68,7 @@ fn main() -> std::process::ExitCode {
         Task::Screens => screens::run(),
         Task::Bench(arguments) => bench::run(arguments),
         Task::Sim(arguments) => sim::run(arguments),
+        Task::Chaos(arguments) => chaos::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),
         Task::Miri(arguments) => miri::run(arguments),
         Task::FuzzModel(arguments) => fuzz_model::run(arguments),

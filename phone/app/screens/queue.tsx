@@ -57,7 +57,7 @@ function stateOf(entry: Entry): { tone: "busy" | "bad" | "idle"; text: string; e
     case "draft":
       return { tone: "idle", text: "Being kept…", ended: false };
     case "queued":
-      return { tone: "idle", text: "Queued. It is sent when the machine can be reached.", ended: false };
+      return { tone: "idle", text: "Queued. Sent when connected.", ended: false };
     case "sent":
       return { tone: "busy", text: "Sent.", ended: false };
     case "delivered":

@@ -204,7 +204,7 @@ function Strip(props: { frame: Frame; live: boolean; role: Role }) {
   let text = "";
   if (frame.ended !== undefined || frame.problem !== undefined) return null;
   if (!live && frame.unconfirmed > 0) text = `Not typed yet: ${frame.unconfirmed} bytes. They go out when the connection is back.`;
-  else if (!live && frame.ready) text = "This is how it was. It goes on by itself when the connection is back.";
+  else if (!live && frame.ready) text = "Not connected: this is how it was.";
   else if (!mayAct(props.role)) text = `You are ${aRole(props.role)} here: you can look, not type.`;
   return (
     // What passes lies over the rows: if it took their room, the program would be resized whenever a connection comes and goes.

@@ -52,7 +52,7 @@ export function Compose(props: {
         ref={field}
         value={text}
         rows={Math.min(MOST_LINES, text.split("\n").length)}
-        placeholder={props.live ? "Type a command" : "Sent when the connection is back"}
+        placeholder={props.live ? "Type a command" : "Sent when connected"}
         aria-label="Text to send to the terminal"
         autocapitalize="off"
         autocomplete="off"

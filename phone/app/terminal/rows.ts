@@ -47,8 +47,7 @@ export class Drawing {
 
   /** To be called when the view has scrolled. @returns whether the end is in sight. */
   scrolled(): boolean {
-    const { scrollTop, clientHeight, scrollHeight } = this.scroller;
-    this.following = scrollHeight - scrollTop - clientHeight <= END_PX;
+    this.following = this.scroller.scrollTop >= this.end() - END_PX;
     return this.following;
   }
 
@@ -59,7 +58,20 @@ export class Drawing {
 
   /** After the room or the size of the text has changed: if the end was in sight, it still is. */
   stay(): void {
-    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.following) this.scroller.scrollTop = this.end();
+  }
+
+  /**
+   * Where the view stands when it follows the program: at the bottom. A screen with more rows than there is room for, because nobody
+   * can be asked for a smaller one or somebody else decides its size, is shown around its cursor.
+   */
+  private end(): number {
+    const { clientHeight, scrollHeight } = this.scroller;
+    const bottom = scrollHeight - clientHeight;
+    const { offsetTop, offsetHeight } = this.screen;
+    if (offsetHeight <= clientHeight || this.cursor.hidden) return bottom;
+    const cursor = offsetTop + this.cursor.offsetTop + this.cursor.offsetHeight;
+    return Math.min(bottom, Math.max(offsetTop, cursor - clientHeight));
   }
 
   /** Brings the document up to what the core has. */

@@ -3,6 +3,7 @@
 
 mod baseline;
 mod latency;
+mod link;
 mod sample;
 
 use anyhow::Result;
@@ -19,11 +20,14 @@ struct Arguments {
 enum Benchmark {
     /// Keystroke echo through phone, relay, daemon, holder and PTY.
     Latency(latency::Arguments),
+    /// Goodput, cost of a frame, calls beside a flood, and memory of a link through a relay.
+    Link(link::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     match Arguments::parse().benchmark {
         Benchmark::Latency(arguments) => latency::run(arguments).await,
+        Benchmark::Link(arguments) => link::run(arguments).await,
     }
 }

@@ -1,0 +1,311 @@
+//! A link over loopback and a relay: how much passes, what a frame costs, how urgent words fare beside a flood, what a link weighs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::{SinkExt, StreamExt};
+use happy_crypto::handshake::PairSecret;
+use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
+use happy_link::driver::RelayUrl;
+use happy_link::driver::rng;
+use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
+use happy_link::{Answer, Class, Event, Login, PairSecrets, Peer, Side};
+use happy_tests::process::Relay;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{accept_async, connect_async};
+
+use crate::sample::{Sample, goal};
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Megabytes sent for the goodput.
+    #[arg(long, default_value_t = 256)]
+    megabytes: usize,
+    /// Small messages sent for the cost of a frame.
+    #[arg(long, default_value_t = 50_000)]
+    messages: usize,
+    /// Calls made while a bulk channel is saturated.
+    #[arg(long, default_value_t = 500)]
+    calls: usize,
+    /// Idle links whose memory is measured.
+    #[arg(long, default_value_t = 200)]
+    links: usize,
+}
+
+/// What a file is sent in.
+const PIECE: usize = 64 * 1024;
+/// A keystroke or a line.
+const SMALL: usize = 64;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Device {
+    handle: Handle,
+    events: Receiver<Event>,
+}
+
+impl Device {
+    fn start(identity: Identity, prekeys: Vec<SignedPrekey>, relay: &RelayUrl) -> Result<Device> {
+        let login = Login::Device { epoch: 1 };
+        let config = Config { identity, prekeys, login, relay: relay.clone(), trust: Trust::System, events: EVENTS };
+        let (handle, events) = spawn(config)?;
+        Ok(Device { handle, events })
+    }
+
+    async fn until<T>(&mut self, mut find: impl FnMut(Event) -> Option<T>) -> Result<T> {
+        let search = async {
+            loop {
+                let event = self.events.recv().await.context("the driver ended")?;
+                if let Some(found) = find(event) {
+                    return Ok(found);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, search).await.context("nothing came")?
+    }
+
+    async fn is_linked(&mut self) -> Result<()> {
+        self.until(|event| matches!(event, Event::LinkUp { .. }).then_some(())).await
+    }
+}
+
+/// A machine that takes everything, and counts.
+struct Sink {
+    device: DeviceId,
+    handle: Handle,
+    counted: tokio::sync::watch::Receiver<(usize, usize)>,
+    task: JoinHandle<()>,
+}
+
+impl Sink {
+    fn of(machine: Device) -> Sink {
+        let Device { handle, mut events } = machine;
+        let (count, counted) = tokio::sync::watch::channel((0, 0));
+        let of = handle.clone();
+        let task = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::Message { peer, channel, bytes } => {
+                        of.consumed(&peer, channel, bytes.len());
+                        count.send_modify(|(messages, all)| {
+                            *messages += 1;
+                            *all += bytes.len();
+                        });
+                    }
+                    Event::Request { peer, id, body } => drop(of.respond(&peer, id, &body).await),
+                    _ => {}
+                }
+            }
+        });
+        Sink { device: handle.device(), handle, counted, task }
+    }
+
+    async fn until(&mut self, enough: impl Fn(&(usize, usize)) -> bool) -> Result<()> {
+        tokio::time::timeout(PATIENCE, self.counted.wait_for(|count| enough(count)))
+            .await
+            .context("not all came")??;
+        Ok(())
+    }
+}
+
+struct People {
+    machine: Identity,
+    prekey: SignedPrekey,
+    relay: RelayUrl,
+}
+
+impl People {
+    fn new(relay: &Relay) -> Result<People> {
+        let machine = Identity::generate(&mut rng());
+        let prekey = SignedPrekey::generate(&mut rng(), &machine, 1, 1_700_000_000);
+        let relay = RelayUrl::parse(&relay.origin().replace("http://", "ws://"))?;
+        Ok(People { machine, prekey, relay })
+    }
+
+    fn machine(&self) -> Result<Device> {
+        Device::start(self.machine.clone(), vec![self.prekey.clone()], &self.relay)
+    }
+
+    /// A phone that the machine knows.
+    fn phone(&self, machine: &Handle) -> Result<Device> {
+        let phone = Identity::generate(&mut rng());
+        let secrets = PairSecrets { current: PairSecret::from_bytes(&[1; 40])?, previous: None };
+        let record = phone.record().clone();
+        machine.add_peer(Peer { record, side: Side::Responder, secrets: secrets.clone() })?;
+        let device = Device::start(phone, Vec::new(), &self.relay)?;
+        let side = Side::Initiator(Bundle::new(&self.machine, &self.prekey, None));
+        device.handle.add_peer(Peer { record: self.machine.record().clone(), side, secrets })?;
+        Ok(device)
+    }
+}
+
+pub async fn run(arguments: Arguments) -> Result<()> {
+    let relay = Relay::start()?;
+    let people = People::new(&relay)?;
+    let mut sink = Sink::of(people.machine()?);
+    let mut phone = people.phone(&sink.handle)?;
+    phone.is_linked().await?;
+    // A driver waits for whoever does not read its events.
+    let (none, events) = tokio::sync::mpsc::channel(1);
+    let mut heard = std::mem::replace(&mut phone.events, events);
+    let reader = tokio::spawn(async move { while heard.recv().await.is_some() {} });
+    drop(none);
+    let bytes = arguments.megabytes * 1_000_000;
+
+    let (tcp, websocket) = (bare_tcp(bytes).await?, bare_websocket(bytes).await?);
+    let link = goodput(&phone, &mut sink, bytes).await?;
+    anstream::println!("goodput of {} MB over loopback, both ends in one process", arguments.megabytes);
+    anstream::println!("{:<44}{:>10}{:>10}", "path", "MB/s", "ratio");
+    let of = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
+    for (name, took) in [("bare TCP", tcp), ("bare websocket", websocket), ("link, sealed, through a relay", link)] {
+        anstream::println!("{name:<44}{:>10.0}{:>10.3}", of(took), of(took) / of(tcp));
+    }
+
+    let (rate, cpu) = small(&phone, &mut sink, arguments.messages).await?;
+    anstream::println!();
+    anstream::println!("{} messages of {SMALL} bytes, sent as fast as they are taken", arguments.messages);
+    anstream::println!(
+        "{rate:.0} messages/s, {cpu:.2} µs of processor time each, both ends together, without the relay"
+    );
+
+    let (quiet, busy) = (calls(&phone, &sink, arguments.calls).await?, {
+        let flood = flood(&phone, &sink)?;
+        let busy = calls(&phone, &sink, arguments.calls).await?;
+        flood.abort();
+        busy
+    });
+    anstream::println!();
+    anstream::println!("a call and its answer{:>32}{:>9}", "p50 ms", "p99 ms");
+    for (name, sample) in [("nothing else passes", &quiet), ("beside a saturated bulk channel", &busy)] {
+        anstream::println!("{name:<44}{:>9.3}{:>9.3}", sample.percentile(50), sample.percentile(99));
+    }
+
+    let idle = memory(&people, &sink, arguments.links).await?;
+    anstream::println!();
+    anstream::println!("{idle:.0} KB of memory for each of {} idle links, both ends together", arguments.links);
+    goal("control-beside-bulk-p99", busy.percentile(99), "ms", 50.0);
+    sink.task.abort();
+    reader.abort();
+    Ok(())
+}
+
+async fn goodput(phone: &Device, sink: &mut Sink, bytes: usize) -> Result<Duration> {
+    let before = sink.counted.borrow().1;
+    let channel = phone.handle.open_channel(&sink.device, Class::Bulk, "file")?;
+    let piece = vec![7; PIECE];
+    let began = Instant::now();
+    for _ in 0..bytes.div_ceil(PIECE) {
+        phone.handle.send(&sink.device, channel, &piece).await?;
+    }
+    sink.until(|(_, all)| *all - before >= bytes).await?;
+    Ok(began.elapsed())
+}
+
+/// Messages a second, and microseconds of this process for each.
+async fn small(phone: &Device, sink: &mut Sink, messages: usize) -> Result<(f64, f64)> {
+    let before = sink.counted.borrow().0;
+    let channel = phone.handle.open_channel(&sink.device, Class::Interactive, "keys")?;
+    let (began, used) = (Instant::now(), processor_time()?);
+    for _ in 0..messages {
+        phone.handle.send(&sink.device, channel, &[7; SMALL]).await?;
+    }
+    sink.until(|(count, _)| *count - before >= messages).await?;
+    let (took, used) = (began.elapsed(), processor_time()? - used);
+    Ok((messages as f64 / took.as_secs_f64(), used.as_secs_f64() * 1e6 / messages as f64))
+}
+
+fn flood(phone: &Device, sink: &Sink) -> Result<JoinHandle<()>> {
+    let channel = phone.handle.open_channel(&sink.device, Class::Bulk, "flood")?;
+    let (handle, device) = (phone.handle.clone(), sink.device);
+    Ok(tokio::spawn(async move {
+        let piece = vec![7; PIECE];
+        while handle.send(&device, channel, &piece).await.is_ok() {}
+    }))
+}
+
+async fn calls(phone: &Device, sink: &Sink, count: usize) -> Result<Sample> {
+    let mut sample = Sample::default();
+    for _ in 0..count {
+        let began = Instant::now();
+        let answer = phone.handle.call(&sink.device, b"approve".to_vec(), Some(PATIENCE)).await?;
+        ensure!(matches!(answer, Answer::Body(_)), "{answer:?}");
+        sample.add(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(sample)
+}
+
+/// Kilobytes that an idle link costs this process, which is both ends.
+async fn memory(people: &People, sink: &Sink, links: usize) -> Result<f64> {
+    let before = resident()?;
+    let mut phones = Vec::new();
+    for _ in 0..links {
+        let mut phone = people.phone(&sink.handle)?;
+        phone.is_linked().await?;
+        phones.push(phone);
+    }
+    Ok((resident()? - before) / links as f64)
+}
+
+/// Resident memory of this process, KB.
+fn resident() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("memory is measured on Linux only")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+}
+
+/// Of this process and all its threads.
+fn processor_time() -> Result<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
+}
+
+async fn bare_tcp(bytes: usize) -> Result<Duration> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let reader = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let (mut buffer, mut all) = (vec![0; PIECE], 0);
+        while all < bytes {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => all += read,
+            }
+        }
+        anyhow::Ok(all)
+    });
+    let mut stream = TcpStream::connect(address).await?;
+    let piece = vec![7; PIECE];
+    let began = Instant::now();
+    for _ in 0..bytes.div_ceil(PIECE) {
+        stream.write_all(&piece).await?;
+    }
+    ensure!(reader.await?? >= bytes, "bytes are missing");
+    Ok(began.elapsed())
+}
+
+async fn bare_websocket(bytes: usize) -> Result<Duration> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let reader = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await?;
+        let (mut socket, mut all) = (accept_async(stream).await?, 0);
+        while all < bytes {
+            all += socket.next().await.context("the socket ended")??.len();
+        }
+        anyhow::Ok(all)
+    });
+    let (mut socket, _) = connect_async(format!("ws://{address}")).await?;
+    let piece = vec![7; PIECE];
+    let began = Instant::now();
+    for _ in 0..bytes.div_ceil(PIECE) {
+        socket.send(Message::binary(piece.clone())).await?;
+    }
+    ensure!(reader.await?? >= bytes, "bytes are missing");
+    Ok(began.elapsed())
+}

@@ -15,6 +15,8 @@ pub const MAX_ENTRIES: usize = 256;
 pub const MAX_BYTES: usize = 1024 * 1024;
 /// How long an outcome is shown, ms.
 pub const SHOWN_MS: u64 = 24 * 3600 * 1000;
+/// How long a machine that has too much to do is left alone, ms.
+const BUSY_MS: u64 = 3_000;
 /// What this version writes.
 const VERSION: u32 = 1;
 
@@ -88,6 +90,9 @@ pub struct Entry {
     pub ended_at: Option<u64>,
     /// It was sent in some life of this device, so the machine may know it.
     asked: bool,
+    /// The machine had too much to do: it is not asked again before, Unix ms.
+    #[serde(skip)]
+    not_before: u64,
 }
 
 /// Why a command was not taken.
@@ -222,6 +227,7 @@ impl Outbox {
             state: EntryState::Draft,
             ended_at: None,
             asked: false,
+            not_before: 0,
         };
         let weight = |entry: &Entry| serde_json::to_vec(entry).map_or(0, |json| json.len());
         let weighs: usize = self.entries.iter().map(weight).sum();
@@ -250,7 +256,7 @@ impl Outbox {
         let number = self.entries.iter().filter(of_machine).find_map(|entry| {
             let is_free = !busy.contains(&entry.session);
             busy.push(entry.session);
-            (is_free && entry.state == EntryState::Queued).then_some(entry.number)
+            (is_free && entry.state == EntryState::Queued && entry.not_before <= now).then_some(entry.number)
         })?;
         let life = self.life.clone();
         let entry = self.entry_mut(number)?;
@@ -289,7 +295,10 @@ impl Outbox {
                     EntryState::Failed { error }
                 }
                 // The machine has taken nothing in; it may when it has less to do.
-                ErrorCode::Busy | ErrorCode::TooMany if now < entry.until => EntryState::Queued,
+                ErrorCode::Busy | ErrorCode::TooMany if now < entry.until => {
+                    entry.not_before = now + BUSY_MS;
+                    EntryState::Queued
+                }
                 _ => EntryState::Failed { error },
             },
         };
@@ -477,7 +486,8 @@ mod tests {
         assert!(!outbox.dismiss(busy), "it is still wanted");
         assert!(matches!(state(&outbox, failed), EntryState::Failed { error } if error.code == ErrorCode::NotFound));
         assert!(matches!(state(&outbox, unknown), EntryState::Indeterminate { .. }));
-        assert_eq!(outbox.next("m", NOW, 0).unwrap().0, busy);
+        assert_eq!(outbox.next("m", NOW, 0), None, "not at once");
+        assert_eq!(outbox.next("m", NOW + BUSY_MS, 0).unwrap().0, busy);
     }
 
     #[test]

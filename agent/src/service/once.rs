@@ -13,8 +13,8 @@ use crate::store::{CommandsFile, Found, unix_ms};
 /// The person at this machine, among devices.
 const LOCAL: [u8; 32] = [0; 32];
 
-/// A command of a device: device, life and number.
-type Key = ([u8; 32], String, u64);
+/// A command of a device: device, life, number, and what shall be done, so that nobody is given the outcome of another one.
+type Key = ([u8; 32], String, u64, [u8; 32]);
 /// Resolves to the outcome of a command that runs. A sender that is dropped before means that nobody can know.
 type Outcome = watch::Receiver<Option<Arc<[u8]>>>;
 
@@ -39,7 +39,7 @@ impl Once {
         run: impl Future<Output = Vec<u8>>,
     ) -> Vec<u8> {
         let device = device.map_or(LOCAL, |device| *device.as_bytes());
-        let key: Key = (device, command.life.clone(), command.number);
+        let key: Key = (device, command.life.clone(), command.number, what);
         // Registered first: whoever asks again must find either the outcome or somebody to wait for.
         let (done, waits) = watch::channel(None);
         let other = {
@@ -158,6 +158,8 @@ mod tests {
             let (once, work) = (once.clone(), work(None));
             async move { once.run(None, command(1), [0; 32], work).await }
         });
+        let other = once.run(None, command(1), [9; 32], work(None)).await;
+        assert!(String::from_utf8(other).unwrap().contains("reused"), "it waits for nobody else's outcome");
         go.send(()).unwrap();
         assert_eq!((first.await.unwrap(), second.await.unwrap()), (b"done".to_vec(), b"done".to_vec()));
         assert_eq!(once.run(None, command(1), [0; 32], work(None)).await, b"done");

@@ -388,8 +388,10 @@ impl Hub {
         }
     }
 
-    /// The commands that wait, and what became of the others.
+    /// The commands that wait, and what became of the others. Asked every few seconds while there are any, which is when a machine that
+    /// had too much to do is asked again.
     pub fn outbox(&self) -> Vec<Entry> {
+        self.pump_all();
         let changed = self.state.borrow_mut().outbox.expire(clock::unix_ms());
         if changed {
             self.outbox_changed();

@@ -201,7 +201,10 @@ impl IdentityRecord {
     }
 
     pub(crate) fn agreement_key(&self) -> AgreementKey {
-        AgreementKey::decode(&self.field::<33>()).expect("the key was checked when the record was made")
+        let Ok(key) = AgreementKey::decode(&self.field::<33>()) else {
+            unreachable!("the key was checked when the record was made");
+        };
+        key
     }
 
     pub(crate) fn without_signature(&self) -> &[u8] {

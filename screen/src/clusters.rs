@@ -5,8 +5,6 @@
 //! from the end of plane 3, which is wide and holds no characters. Here is what each stands for. Real characters of
 //! these ranges are shown as U+FFFD.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use unicode_width::UnicodeWidthChar;
 
 /// A base character and its marks, in bytes. Enough for every script; stacks of marks for fun end here.
@@ -20,8 +18,9 @@ const ZERO_WIDTH_JOINER: char = '\u{200d}';
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Clusters {
-    names: BTreeMap<Box<str>, char>,
     texts: Vec<Option<Box<str>>>,
+    /// The stand-ins in the order of their texts: a table of a few thousand, searched for every mark and seldom added to.
+    sorted: Vec<char>,
     free: Vec<u16>,
     /// After a sweep that freed little, so many clusters are refused before the next sweep, lest each costs one.
     weary: usize,
@@ -35,6 +34,33 @@ pub(crate) fn is_stand_in(ch: char) -> bool {
 fn id(ch: char) -> Option<usize> {
     let offset = |base: u32| (ch as u32).checked_sub(base).map(|id| id as usize).filter(|id| *id < MAX_IDS);
     offset(NARROW).or_else(|| offset(WIDE))
+}
+
+/// Stand-ins, such as those that are shown.
+#[derive(Debug, Default)]
+pub(crate) struct StandIns(Vec<Option<char>>);
+
+impl StandIns {
+    /// Adds a character if it is a stand-in.
+    pub(crate) fn add(&mut self, ch: char) {
+        let Some(id) = id(ch) else { return };
+        if self.0.len() <= id {
+            self.0.resize(id + 1, None);
+        }
+        self.0[id] = Some(ch);
+    }
+
+    fn contains(&self, id: usize) -> bool {
+        self.0.get(id).is_some_and(Option::is_some)
+    }
+}
+
+impl FromIterator<char> for StandIns {
+    fn from_iter<I: IntoIterator<Item = char>>(chars: I) -> Self {
+        let mut found = Self::default();
+        chars.into_iter().for_each(|ch| found.add(ch));
+        found
+    }
 }
 
 fn stand_in(base: u32, id: u16) -> char {
@@ -63,10 +89,15 @@ impl Clusters {
             return Joined::Never;
         }
         text.push(mark);
-        match self.names.get(text.as_str()) {
-            Some(known) => Joined::Character(*known),
-            None => Joined::New(text),
+        match self.find(&text) {
+            Ok(known) => Joined::Character(self.sorted[known]),
+            Err(_) => Joined::New(text),
         }
+    }
+
+    /// Where the stand-in of this text is among the sorted, or would be.
+    fn find(&self, text: &str) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|ch| self.resolve(*ch).cmp(&Some(text)))
     }
 
     /// Gives a new cluster its stand-in; `None` when all are taken.
@@ -85,7 +116,9 @@ impl Clusters {
     fn put(&mut self, id: u16, text: Box<str>) -> char {
         let base = if text.chars().next().is_some_and(is_wide) { WIDE } else { NARROW };
         let ch = stand_in(base, id);
-        self.names.insert(text.clone(), ch);
+        if let Err(place) = self.find(&text) {
+            self.sorted.insert(place, ch);
+        }
         self.texts[usize::from(id)] = Some(text);
         ch
     }
@@ -102,13 +135,10 @@ impl Clusters {
     }
 
     /// Forgets the clusters that no cell shows any more.
-    pub(crate) fn sweep(&mut self, shown: &BTreeSet<char>) {
-        let kept: BTreeSet<usize> = shown.iter().filter_map(|ch| id(*ch)).collect();
-        for index in 0..self.texts.len() {
-            if !kept.contains(&index)
-                && let Some(text) = self.texts[index].take()
-            {
-                self.names.remove(&text);
+    pub(crate) fn sweep(&mut self, shown: &StandIns) {
+        self.sorted.retain(|ch| id(*ch).is_some_and(|id| shown.contains(id)));
+        for (index, text) in self.texts.iter_mut().enumerate() {
+            if !shown.contains(index) && text.take().is_some() {
                 self.free.push(index as u16);
             }
         }
@@ -118,18 +148,15 @@ impl Clusters {
     }
 
     /// The given stand-ins' ids and texts, for a snapshot.
-    pub(crate) fn entries(&self, shown: &BTreeSet<char>) -> Vec<(u16, &str)> {
-        let entry = |ch: &char| {
-            let id = id(*ch)?;
-            Some((id as u16, self.texts.get(id)?.as_deref()?))
-        };
-        shown.iter().filter_map(entry).collect()
+    pub(crate) fn entries(&self, shown: &StandIns) -> Vec<(u16, &str)> {
+        let texts = self.texts.iter().enumerate().filter(|(id, _)| shown.contains(*id));
+        texts.filter_map(|(id, text)| Some((id as u16, text.as_deref()?))).collect()
     }
 
     /// Rebuilds the table of a snapshot. `false` when an entry is impossible.
     pub(crate) fn insert(&mut self, id: u16, text: &str) -> bool {
         let index = usize::from(id);
-        let fresh = self.texts.get(index).is_none_or(Option::is_none) && !self.names.contains_key(text);
+        let fresh = self.texts.get(index).is_none_or(Option::is_none) && self.find(text).is_err();
         let sound =
             (1..=MAX_CLUSTER).contains(&text.len()) && !text.chars().any(|ch| ch.is_control() || is_stand_in(ch));
         if index >= MAX_IDS || !fresh || !sound {
@@ -201,7 +228,7 @@ mod tests {
         let kept = join(&mut clusters, 'a', '\u{301}', 2).expect("room");
         join(&mut clusters, 'b', '\u{301}', 2).expect("room");
         assert_eq!(join(&mut clusters, 'c', '\u{301}', 2), None);
-        clusters.sweep(&BTreeSet::from([kept]));
+        clusters.sweep(&StandIns::from_iter([kept]));
         let late = join(&mut clusters, 'c', '\u{301}', 2).expect("room again");
         assert_eq!(clusters.resolve(kept), Some("a\u{301}"));
         assert_eq!(clusters.resolve(late), Some("c\u{301}"));

@@ -1,12 +1,11 @@
 //! Gives the parser's findings their meaning: text and sequences that change cells go on to the engine as clean VT
 //! text, everything else goes to the ledger, the replies or the history.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::clusters::{Clusters, Joined, is_stand_in};
+use crate::clusters::{Clusters, Joined, StandIns, is_stand_in};
 use crate::engine::{Active, Cell, Engine};
 use crate::ledger::{self, Ledger, MAX_CWD};
 use crate::parser::{Actions, Sequence};
@@ -200,15 +199,15 @@ impl Interpreter {
         self.clusters.add(text, limit)
     }
 
-    fn stand_ins_in_use(&self) -> BTreeSet<char> {
+    fn stand_ins_in_use(&self) -> StandIns {
         let (_, rows) = self.engine.size();
-        let mut shown: BTreeSet<char> = self.pending.chars().filter(|ch| is_stand_in(*ch)).collect();
+        let mut shown: StandIns = self.pending.chars().collect();
         let mut cells = Vec::new();
         for row in 0..rows {
             self.engine.row(row, &mut cells);
-            shown.extend(cells.iter().map(|cell| cell.ch).filter(|ch| is_stand_in(*ch)));
+            cells.iter().for_each(|cell| shown.add(cell.ch));
             self.engine.main_row(row, &mut cells);
-            shown.extend(cells.iter().map(|cell| cell.ch).filter(|ch| is_stand_in(*ch)));
+            cells.iter().for_each(|cell| shown.add(cell.ch));
         }
         shown
     }
@@ -496,7 +495,7 @@ fn keep(cells: &[Cell], wrapped: bool, clusters: &Clusters, history: &mut Scroll
 /// The path of `file://host/path`, with percent signs undone.
 fn path_of_url(url: &str) -> Option<String> {
     let rest = url.strip_prefix("file://")?;
-    let path = &rest[rest.find('/')?..];
+    let path = rest.get(rest.find('/')?..)?;
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -215,20 +215,27 @@ const PASTE_END: &str = "\x1b[201~";
 /// The bytes of a paste. Line ends are sent as Enter sends them. Controls other than line ends and tabs are taken out,
 /// and with them every way to end the paste early and type a command after it.
 pub fn paste(modes: &Modes, text: &str) -> Vec<u8> {
-    let text = text.replace(PASTE_BEGIN, "").replace(PASTE_END, "").replace("\u{9b}201~", "").replace("\r\n", "\n");
-    let payload = text.chars().filter_map(|ch| match ch {
-        '\n' | '\r' => Some('\r'),
-        '\t' => Some('\t'),
-        ch if ch.is_control() => None,
-        ch => Some(ch),
-    });
     let mut out = String::with_capacity(text.len() + PASTE_BEGIN.len() + PASTE_END.len());
     if modes.bracketed_paste {
         out.push_str(PASTE_BEGIN);
-        out.extend(payload);
+    }
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        // Its controls alone would leave the rest of it behind.
+        if let Some(after) = [PASTE_BEGIN, PASTE_END, "\u{9b}201~"].iter().find_map(|end| rest.strip_prefix(end)) {
+            rest = after;
+            continue;
+        }
+        rest = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(first)).unwrap_or("");
+        match first {
+            '\n' | '\r' => out.push('\r'),
+            '\t' => out.push('\t'),
+            ch if ch.is_control() => {}
+            ch => out.push(ch),
+        }
+    }
+    if modes.bracketed_paste {
         out.push_str(PASTE_END);
-    } else {
-        out.extend(payload);
     }
     out.into_bytes()
 }

@@ -1,6 +1,5 @@
 //! The terminal as one value.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -71,10 +70,31 @@ pub struct Cursor {
 pub struct Screen {
     pub(crate) parser: Parser,
     pub(crate) state: Interpreter,
-    /// A hash of each row as it was when the viewer asked last; empty: never.
-    drawn: Vec<u64>,
+    /// The rows as they were when the viewer asked last; none: it never did.
+    drawn: Rows,
+    /// Room for the next ones.
+    spare: Rows,
     undrawn: Changes,
     touched: bool,
+}
+
+/// Rows in their byte form, one after the other.
+#[derive(Debug, Default)]
+struct Rows {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        let begin = row.checked_sub(1).map_or(Some(0), |above| self.ends.get(above).copied())?;
+        self.bytes.get(begin..*self.ends.get(row)?)
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
 }
 
 /// The size that a screen of the given size gets: 2 to 1000 columns, 1 to 1000 rows.
@@ -91,7 +111,14 @@ impl Screen {
     }
 
     pub(crate) fn with_state(parser: Parser, state: Interpreter) -> Self {
-        Self { parser, state, drawn: Vec::new(), undrawn: Changes::default(), touched: true }
+        Self {
+            parser,
+            state,
+            drawn: Rows::default(),
+            spare: Rows::default(),
+            undrawn: Changes::default(),
+            touched: true,
+        }
     }
 
     /// Takes the next bytes of the program's output. Where the stream is cut makes no difference.
@@ -192,25 +219,22 @@ impl Screen {
     /// What a viewer has to draw anew since the last call. The cursor is not part of it: ask for it every time.
     pub fn take_changes(&mut self) -> Changes {
         let mut changes = std::mem::take(&mut self.undrawn);
-        if !std::mem::take(&mut self.touched) && !self.drawn.is_empty() {
+        if !std::mem::take(&mut self.touched) && !self.drawn.ends.is_empty() {
             return changes;
         }
-        changes.all = self.drawn.is_empty();
+        changes.all = self.drawn.ends.is_empty();
         let (_, rows) = self.size();
-        let mut bytes = Vec::new();
-        let mut now = Vec::with_capacity(usize::from(rows));
+        let mut now = std::mem::take(&mut self.spare);
+        now.clear();
         for row in 0..rows {
-            bytes.clear();
-            self.state.encode_row(&mut bytes, |engine, cells| engine.row(row, cells));
-            let mut hasher = DefaultHasher::new();
-            bytes.hash(&mut hasher);
-            let hash = hasher.finish();
-            if self.drawn.get(usize::from(row).saturating_add(changes.scrolled_off)) != Some(&hash) {
+            self.state.encode_row(&mut now.bytes, |engine, cells| engine.row(row, cells));
+            now.ends.push(now.bytes.len());
+            let index = usize::from(row);
+            if self.drawn.get(index.saturating_add(changes.scrolled_off)) != now.get(index) {
                 changes.rows.push(row);
             }
-            now.push(hash);
         }
-        self.drawn = now;
+        self.spare = std::mem::replace(&mut self.drawn, now);
         changes
     }
 }

@@ -17,9 +17,7 @@
 //! is what makes the snapshot small (runs of equal cells and of blanks are repetitions) and exact: it holds the main
 //! screen and, while it is shown, the alternate one. It is not trusted: see `Engine::check_dump`.
 
-use std::collections::BTreeSet;
-
-use crate::clusters::{MAX_CLUSTER, is_stand_in};
+use crate::clusters::{MAX_CLUSTER, StandIns};
 use crate::codec::{Malformed, Reader, Writer};
 use crate::engine::{Active, Engine};
 use crate::interpreter::{Interpreter, Joint};
@@ -71,7 +69,7 @@ impl Screen {
         state.ledger.encode(&mut out);
 
         let cells = state.engine.dump();
-        let marked: BTreeSet<char> = cells.chars().filter(|ch| is_stand_in(*ch)).collect();
+        let marked: StandIns = cells.chars().collect();
         let entries = state.clusters.entries(&marked);
         out.varint(entries.len() as u64);
         for (id, text) in entries {

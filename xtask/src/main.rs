@@ -14,6 +14,7 @@ mod test;
 mod tools;
 mod up;
 mod vectors;
+mod wasm;
 mod web;
 
 use std::path::{Path, PathBuf};

@@ -43,6 +43,7 @@ fn wasm() -> Result<()> {
     let target = target.join("wasm/vectors");
     for what in [&["--lib"][..], &["--example", "core"]] {
         let mut command = cargo();
+        crate::wasm::without_folders(&mut command)?;
         command.args(["build", "--quiet", "--locked", "--package", "happy-vectors", "--profile", "wasm"]);
         command.args(["--target", "wasm32-unknown-unknown", "--target-dir"]).arg(&target).args(what);
         succeed(command, "the wasm build")?;

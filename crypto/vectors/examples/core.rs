@@ -1,47 +1,119 @@
-//! `happy_crypto` and the terminal engine, `happy_screen`, as one wasm module, to see what they cost a phone to load: functions that use all
-//! that a phone uses of them and take their input from outside, so that nothing can be computed while compiling.
+//! `happy_crypto` and the terminal engine, `happy_screen`, as one wasm module, to see what they cost a phone to load: all that a phone
+//! uses of them, and nothing that only a machine does. What it works on comes from outside, so that nothing can be computed while
+//! compiling; the machine that it talks to is another module, `src/machine.rs`, and `check.mjs` carries the bytes between them.
 
 #![expect(unsafe_code, reason = "the names of the exports must be kept as they are")]
 
-use std::convert::Infallible;
-use std::error::Error;
 use std::sync::Mutex;
 
 use happy_crypto::{
-    Bundle, Identity, IdentityRecord, OneTimePrekey, SignedPrekey,
-    handshake::{HelloView, Initiator, InvitationKey, PairSecret, Refused, Responder, Shared},
+    Bundle, DeviceId, Identity, IdentityRecord,
+    handshake::{Established, Initiator, InvitationKey, PairSecret, Refused, Shared},
     labelled_key, safety_number, seal,
 };
 use happy_screen::{DEFAULT_SCROLLBACK, Screen, keys};
-use rand_core::{TryCryptoRng, TryRng};
 
-/// More than is drawn by the one, and enough for a screen of text.
-const RANDOMNESS: usize = 4_096;
+#[path = "../src/wasm/exchange.rs"]
+mod exchange;
+use exchange::{Exchange, Given};
 
-static INPUT: Mutex<[u8; RANDOMNESS]> = Mutex::new([0; RANDOMNESS]);
+static EXCHANGE: Mutex<Exchange> = Mutex::new(Exchange::new());
+static PHONE: Mutex<Phone> =
+    Mutex::new(Phone { identity: None, bundle: None, initiator: None, established: None, secret: None });
 
-/// Where to put random bytes.
-#[unsafe(no_mangle)]
-extern "C" fn happy_core_input() -> usize {
-    INPUT.lock().map_or(0, |input| input.as_ptr() as usize)
+/// Under this the pair secret lies in the browser's storage.
+const STORAGE: (&[u8; 32], &str) = (&[7; 32], "pair secret");
+
+struct Phone {
+    identity: Option<Identity>,
+    bundle: Option<Bundle>,
+    initiator: Option<Initiator>,
+    established: Option<Established>,
+    secret: Option<PairSecret>,
 }
 
-/// How many of them.
+/// Where to put the argument of a call and to find its result.
 #[unsafe(no_mangle)]
-extern "C" fn happy_core_input_length() -> usize {
-    RANDOMNESS
+extern "C" fn happy_core_bytes() -> usize {
+    EXCHANGE.lock().map_or(0, |exchange| exchange.address())
 }
 
-/// 1 when everything worked.
+/// Does one thing; the length of its result, or -1 when it was refused.
 #[unsafe(no_mangle)]
-extern "C" fn happy_core_run() -> u32 {
-    INPUT.lock().is_ok_and(|input| matches!(run(&mut Given(&input[..])), Ok(true))).into()
+extern "C" fn happy_core_call(what: u32, length: usize) -> isize {
+    let (Ok(mut exchange), Ok(mut phone)) = (EXCHANGE.lock(), PHONE.lock()) else { return -1 };
+    exchange.call(length, |argument, rng| phone.call(what, argument, rng))
 }
 
-/// What a program prints, and a snapshot, in place of the random bytes: 1 when the terminal shows something.
+/// What a program prints, and a snapshot, in place of an argument: 1 when the terminal shows something.
 #[unsafe(no_mangle)]
 extern "C" fn happy_core_screen(length: usize) -> u32 {
-    INPUT.lock().is_ok_and(|input| input.get(..length).is_some_and(shows)).into()
+    let seen = |exchange: &mut Exchange| exchange.call(length, |printed, _| shows(printed).then(Vec::new)) >= 0;
+    EXCHANGE.lock().is_ok_and(|mut exchange| seen(&mut exchange)).into()
+}
+
+impl Phone {
+    fn call(&mut self, what: u32, argument: &[u8], rng: &mut Given<'_>) -> Option<Vec<u8>> {
+        Some(match what {
+            // Made, and read back as from storage.
+            0 => {
+                let identity = Identity::from_bytes(&Identity::generate(rng).to_bytes());
+                let record = identity.record().as_bytes().to_vec();
+                self.identity = Some(identity);
+                record
+            }
+            // The bundle of a machine, for the first time or with what both know since.
+            1 => {
+                let bundle = Bundle::decode(argument).ok()?;
+                let key = InvitationKey::new(labelled_key(&bundle.hash(), "happy/1 invitation key"));
+                let shared = self.secret.as_ref().map_or(Shared::Invitation(&key), Shared::Pair);
+                let me = self.identity.as_ref()?;
+                let (initiator, hello) = Initiator::start(rng, me, &bundle, shared, [1; 16], b"").ok()?;
+                (self.initiator, self.bundle) = (Some(initiator), Some(bundle));
+                hello
+            }
+            2 => {
+                let initiator = self.initiator.as_ref().filter(|initiator| initiator.matches_welcome(argument));
+                let (established, confirm) = initiator?.welcome(rng, argument).ok()?;
+                self.established = Some(established);
+                confirm
+            }
+            3 => {
+                let (initiator, bundle) = self.initiator.as_ref().zip(self.bundle.as_ref())?;
+                vec![Refused::verify(&bundle.identity().device_id(), &initiator.hello_hash(), argument).ok()?]
+            }
+            4 => self.established()?.confirmation_code().to_be_bytes().to_vec(),
+            5 => {
+                let mut message = Vec::new();
+                self.established()?.ratchet.encrypt(rng, argument, &mut message).ok()?;
+                message
+            }
+            6 => {
+                let mut opened = Vec::new();
+                self.established()?.ratchet.decrypt(argument, &mut opened).ok()?;
+                self.established()?.ratchet.expire(1);
+                opened
+            }
+            // What the next handshake needs, sealed for storage, and back.
+            7 => seal::seal(rng, STORAGE.0, STORAGE.1, &*self.established()?.next_pair_secret().to_bytes()),
+            8 => {
+                self.secret = Some(PairSecret::from_bytes(&seal::open(STORAGE.0, STORAGE.1, argument).ok()?).ok()?);
+                Vec::new()
+            }
+            // The record of the other device, and its name as people type it.
+            9 => {
+                let me = self.identity.as_ref()?;
+                safety_number(me.record(), &IdentityRecord::decode(argument).ok()?).into_bytes()
+            }
+            10 => std::str::from_utf8(argument).ok()?.parse::<DeviceId>().ok()?.to_string().into_bytes(),
+            11 => self.identity.as_ref()?.sign("happy/1 relay login", argument).to_vec(),
+            _ => return None,
+        })
+    }
+
+    fn established(&mut self) -> Option<&mut Established> {
+        self.established.as_mut()
+    }
 }
 
 /// As a phone sees a session: a snapshot, what came since, and what is drawn and typed.
@@ -62,72 +134,4 @@ fn shows(bytes: &[u8]) -> bool {
     let pasted = keys::paste(screen.modes(), screen.title());
     let cursor = screen.cursor();
     drawn + typed.len() + pasted.len() + usize::from(cursor.col) + usize::from(cursor.row) > 0
-}
-
-struct Given<'a>(&'a [u8]);
-
-impl TryRng for Given<'_> {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let mut bytes = [0; 8];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        let (given, rest) = self.0.split_at(out.len());
-        out.copy_from_slice(given);
-        self.0 = rest;
-        Ok(())
-    }
-}
-
-impl TryCryptoRng for Given<'_> {}
-
-/// Everything that a phone and a machine do.
-fn run(rng: &mut Given<'_>) -> Result<bool, Box<dyn Error>> {
-    let (phone, machine) = (Identity::generate(rng), Identity::from_bytes(&Identity::generate(rng).to_bytes()));
-    let signed = SignedPrekey::generate(rng, &machine, 1, 1_700_000_000);
-    let signed = SignedPrekey::from_bytes(&machine, &*signed.to_bytes())?;
-    let one_time = OneTimePrekey::generate(rng, 2);
-    let bundle = Bundle::decode(Bundle::new(&machine, &signed, Some(&one_time)).as_bytes())?;
-    let key = InvitationKey::new(labelled_key(&bundle.hash(), "happy/1 invitation key"));
-
-    let mut secret: Option<PairSecret> = None;
-    for _ in 0..2 {
-        let (shared, one_time, bundle) = match &secret {
-            None => (Shared::Invitation(&key), Some(&one_time), bundle.clone()),
-            Some(secret) => (Shared::Pair(secret), None, bundle.without_one_time()),
-        };
-        let (initiator, hello) = Initiator::start(rng, &phone, &bundle, shared, [1; 16], b"")?;
-        let refused = Refused::sign(&machine, Refused::BUSY, &hello);
-        Refused::verify(&machine.device_id(), &initiator.hello_hash(), &refused)?;
-        HelloView::parse(&hello)?;
-        let (responder, welcome) = Responder::answer(rng, &machine, &signed, one_time, &hello, ([2; 16], 0), shared)?;
-        let (mut at_phone, confirm) = initiator.welcome(rng, &welcome)?;
-        let mut at_machine = responder.confirm(&confirm)?;
-        if at_phone.confirmation_code() != at_machine.confirmation_code() {
-            return Ok(false);
-        }
-        for _ in 0..2 {
-            let (mut message, mut opened) = (Vec::new(), Vec::new());
-            at_phone.ratchet.encrypt(rng, &hello, &mut message)?;
-            at_machine.ratchet.decrypt(&message, &mut opened)?;
-            at_machine.ratchet.encrypt(rng, &opened, &mut message)?;
-            at_phone.ratchet.decrypt(&message[opened.len() + happy_crypto::Ratchet::OVERHEAD..], &mut opened)?;
-        }
-        at_phone.ratchet.expire(1);
-        let stored = seal::seal(rng, &[7; 32], "pair secret", &*at_phone.next_pair_secret().to_bytes());
-        secret = Some(PairSecret::from_bytes(&seal::open(&[7; 32], "pair secret", &stored)?)?);
-    }
-    let record = IdentityRecord::decode(phone.record().as_bytes())?;
-    let id: happy_crypto::DeviceId = record.device_id().to_string().parse()?;
-    Ok(id == phone.device_id() && safety_number(&record, machine.record()).len() == 71)
 }

@@ -48,9 +48,9 @@ impl Engine for Avt {
         let mut rest = vt;
         while !rest.is_empty() {
             // Text goes around the engine's own parser, which is half of what it costs.
-            let (text, after) = rest.split_at(rest.find('\x1b').unwrap_or(rest.len()));
+            let (text, after) = cut(rest, rest.find('\x1b').unwrap_or(rest.len()));
             self.terminal.execute_with(text.chars().map(function), &mut observer);
-            let (sequence, after) = after.split_at(sequence_length(after.as_bytes()));
+            let (sequence, after) = cut(after, sequence_length(after.as_bytes()));
             self.terminal.feed_with(sequence, &mut observer);
             rest = after;
         }
@@ -125,6 +125,11 @@ fn sequence_length(bytes: &[u8]) -> usize {
         _ => 0,
     };
     length.min(bytes.len())
+}
+
+/// The two parts of a text; all of it is the first one if the place is none.
+fn cut(text: &str, at: usize) -> (&str, &str) {
+    text.split_at_checked(at).unwrap_or((text, ""))
 }
 
 fn line_into(line: Option<&Line>, cells: &mut Vec<Cell>) -> bool {

@@ -1,7 +1,6 @@
 //! The steps of the build.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -69,7 +68,8 @@ fn wasm(root: &Path, name: &str, features: &str) -> Result<PathBuf> {
     // A folder of its own, so that this build and the native ones do not wait for each other.
     let target = root.join("target/wasm").join(name);
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", rust_flags(root)?);
+    command.current_dir(root);
+    crate::wasm::without_folders(&mut command)?;
     command.args([
         "build",
         "--quiet",
@@ -83,29 +83,6 @@ fn wasm(root: &Path, name: &str, features: &str) -> Result<PathBuf> {
     command.args(["--target", "wasm32-unknown-unknown", "--features", features, "--target-dir"]).arg(&target);
     succeed(&mut command, "the wasm build")?;
     Ok(target.join("wasm32-unknown-unknown/wasm/happy_phone.wasm"))
-}
-
-/// Takes the folders of this machine out of what panics say: they would make the bytes differ from one machine to the next.
-fn rust_flags(root: &Path) -> Result<OsString> {
-    let mut prefixes = vec![(root.to_owned(), "/happy".to_owned())];
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home =
-        home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).context("there is no home directory")?;
-    if let Ok(registries) = std::fs::read_dir(home.join("registry/src")) {
-        for registry in registries {
-            prefixes.push((registry?.path(), "/crates".to_owned()));
-        }
-    }
-    let mut flags = OsString::new();
-    for (from, to) in prefixes {
-        if !flags.is_empty() {
-            flags.push("\u{1f}");
-        }
-        flags.push("--remap-path-prefix=");
-        flags.push(from);
-        flags.push(format!("={to}"));
-    }
-    Ok(flags)
 }
 
 /// Writes the JavaScript beside the wasm.

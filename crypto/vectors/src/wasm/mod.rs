@@ -1,6 +1,9 @@
-//! What `check.mjs` calls: the files, made in wasm. Plain functions and pointers, so that nothing stands between.
+//! What `check.mjs` calls, as plain functions and pointers, so that nothing stands between: the files, made in wasm, and [`machine`].
 
 #![expect(unsafe_code, reason = "the names of the exports must be kept as they are")]
+
+mod exchange;
+mod machine;
 
 use std::sync::{Mutex, OnceLock};
 

@@ -32,10 +32,25 @@ impl fmt::Display for Json {
 }
 
 impl Json {
+    /// An object with a field more.
+    ///
+    /// # Panics
+    /// When it is no object.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Self>) -> Self {
+        let Self::Object(fields) = &mut self else { unreachable!("{name} belongs to an object") };
+        fields.push((name, value.into()));
+        self
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
-            Self::Number(number) => write!(f, "{number}"),
+            Self::Number(number) => {
+                // JavaScript reads what is larger as another number.
+                assert!(*number < 1 << 53, "{number} is too large");
+                write!(f, "{number}")
+            }
             Self::Text(text) => {
                 assert!(
                     !text.contains(['"', '\\']) && !text.contains(char::is_control),
@@ -90,6 +105,12 @@ impl From<u64> for Json {
 
 impl From<u32> for Json {
     fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u16> for Json {
+    fn from(number: u16) -> Self {
         Self::Number(number.into())
     }
 }

@@ -1,6 +1,6 @@
 //! The protocol a second time, and the test vectors on which both implementations agree.
 //!
-//! [`page`] follows sections 2 to 6 and 14 of `docs/PROTOCOL.md`, and the padding of 9, with nothing but the primitives. It is slow, keeps its secrets in
+//! [`page`] follows sections 2 to 11 and 14 of `docs/PROTOCOL.md`, as far as they are about bytes, with nothing but the primitives. It is slow, keeps its secrets in
 //! the open and checks no more than it must, so that it reads like the page and can also play somebody hostile. [`all`] lets
 //! the product speak, with randomness that is written down, and has `page` derive every byte again; what the two do not
 //! agree on is a panic and never a vector. The intermediate keys in a vector come from `page`: `happy_crypto` gives none away,

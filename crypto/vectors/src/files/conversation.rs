@@ -3,14 +3,14 @@
 use happy_crypto::{OpenError, Ratchet};
 
 use super::{
-    handshake::pair,
+    handshake::{pair, turn},
     world::{World, cut},
 };
 use crate::{
     Randomness,
     json::Json,
     object,
-    page::{self, Key, Turn},
+    page::{self, Key},
 };
 
 /// Who does something.
@@ -77,17 +77,7 @@ struct Message {
 
 pub fn vectors() -> Json {
     let shaken = pair(&World::new());
-    let (keys, id) = (&shaken.keys, shaken.keys.session_id);
-    let (header, next_header) = (keys.header_from_initiator, keys.next_header_from_responder);
-    let (initiator, first) = page::Ratchet::initiator(
-        id,
-        &keys.root,
-        shaken.initiator_ratchet,
-        &shaken.responder_ratchet.public,
-        header,
-        next_header,
-    );
-    let responder = page::Ratchet::responder(id, keys.root, shaken.responder_ratchet, header, next_header);
+    let ([initiator, responder], _) = shaken.page.ratchets();
     let mut i = Both { ours: shaken.at_phone.ratchet, page: initiator };
     let mut r = Both { ours: shaken.at_machine.ratchet, page: responder };
 
@@ -117,31 +107,13 @@ pub fn vectors() -> Json {
             }
         }
     }
-    object! {
-        "section": "PROTOCOL 6",
-        "session id": id,
-        "root": keys.root,
-        "header key from I to R": header,
-        "next header key from R to I": next_header,
-        "RK_R scalar": shaken.responder_ratchet.secret(),
-        "RK_R": shaken.responder_ratchet.public,
-        "first ratchet scalar of I": shaken.initiator_ratchet.secret(),
-        "first ratchet key of I": shaken.initiator_ratchet.public,
-        "first root step of I": turn(&first),
-        "steps": steps,
-    }
+    shaken.page.beginning("PROTOCOL 6").with("steps", steps)
 }
 
 fn send(rng: &mut Randomness, side: &mut Both, number: usize, from: Side, plaintext: &[u8]) -> (Vec<u8>, Json) {
     let mut bytes = Vec::new();
     side.ours.encrypt(rng, plaintext, &mut bytes).expect("it may send");
-    let randomness = rng.drawn();
-    let (new_key, salt) = if side.page.is_due() {
-        (Some(Key::new(cut(&randomness, 0))), cut(&randomness, 32))
-    } else {
-        (None, cut(&randomness, 0))
-    };
-    assert_eq!(randomness.len(), if new_key.is_some() { 48 } else { 16 });
+    let (new_key, salt, randomness) = page_draws(rng, &side.page);
     let sent = side.page.send(new_key, &salt, plaintext);
     assert_eq!(bytes, sent.bytes);
     let json = object! {
@@ -177,12 +149,11 @@ fn arrive(to: &mut Both, message: &Message) -> &'static str {
     by_page.with
 }
 
-fn turn(turn: &Turn) -> Json {
-    object! {
-        "DH": turn.dh,
-        "extracted": turn.prk,
-        "root": turn.root,
-        "chain key": turn.chain,
-        "next header key": turn.next_header,
-    }
+/// What a message takes of what was drawn, and all of that: the new ratchet key if the ratchet is due, and the salt.
+pub fn page_draws(rng: &mut Randomness, ratchet: &page::Ratchet) -> (Option<Key>, [u8; 16], Vec<u8>) {
+    let randomness = rng.drawn();
+    let new_key = ratchet.is_due().then(|| Key::new(cut(&randomness, 0)));
+    let at = if new_key.is_some() { 32 } else { 0 };
+    assert_eq!(randomness.len(), at + 16);
+    (new_key, cut(&randomness, at), randomness)
 }

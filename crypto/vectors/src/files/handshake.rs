@@ -7,26 +7,20 @@ use happy_crypto::{
 
 use super::{
     invitation::{self, ORIGIN},
-    world::{World, cut, drawn},
+    world::{Page, World, cut, drawn},
 };
 use crate::{
     Randomness,
     json::Json,
     object,
-    page::{self, HelloFields, HelloKeys, Key, SessionKeys, kem},
+    page::{self, HelloFields, HelloKeys, Key, SessionKeys, Turn, kem},
 };
 
 /// A handshake in which both sides agreed with each other and with the page.
 pub struct Shaken {
     pub at_phone: Established,
     pub at_machine: Established,
-    pub keys: SessionKeys,
-    /// RK_R, with its secret.
-    pub responder_ratchet: Key,
-    /// The first ratchet key of I, with its secret.
-    pub initiator_ratchet: Key,
-    pub hello: Vec<u8>,
-    json: Json,
+    pub page: ByPage,
 }
 
 impl Shaken {
@@ -37,7 +31,7 @@ impl Shaken {
 }
 
 pub fn pairing() -> Json {
-    pair(&World::new()).json
+    pair(&World::new()).page.json
 }
 
 pub fn link() -> Json {
@@ -50,8 +44,8 @@ pub fn link() -> Json {
     let bundle = world.bundle().without_one_time();
     assert_eq!(secret.name(), page::secret_name(&psk));
     // PROTOCOL 8: the session of the pairing gets new keys, and R has it.
-    let context = (&paired.keys.session_id[..], 1);
-    shake(&mut rng, &world, &bundle, Shared::Pair(&secret), &psk, number, context).json
+    let context = (&paired.page.keys.session_id[..], 1);
+    shake(&mut rng, &world, &bundle, Shared::Pair(&secret), &psk, number, context).page.json
 }
 
 /// The pairing of all vectors.
@@ -73,23 +67,109 @@ fn shake(
 ) -> Shaken {
     let is_pairing = matches!(shared, Shared::Invitation(_));
     let one_time = is_pairing.then_some(&world.one_time);
-    let secret_name = if is_pairing { [0; 8] } else { page::secret_name(psk) };
-    let (initiator_life, responder_life) = ([0xA1; 16], [0xB2; 16]);
+    let lives @ [initiator_life, responder_life] = [[0xA1; 16], [0xB2; 16]];
 
     // Ours: three messages, and what was drawn for each.
     let (initiator, hello) =
         Initiator::start(rng, &world.phone, bundle, shared, initiator_life, context).expect("the bundle is sound");
-    let for_hello: [u8; 96] = drawn(rng);
+    let for_hello = drawn(rng);
     let (responder, welcome) =
         Responder::answer(rng, &world.machine, &world.signed, one_time, &hello, (responder_life, reply), shared)
             .expect("the Hello is genuine");
-    let for_welcome: [u8; 96] = drawn(rng);
+    let for_welcome = drawn(rng);
     let (at_phone, confirm) = initiator.welcome(rng, &welcome).expect("the Welcome is genuine");
-    let for_confirm: [u8; 32] = drawn(rng);
+    let randomness = Drawn { for_hello, for_welcome, for_confirm: drawn(rng) };
     let at_machine = responder.confirm(&confirm).expect("the Confirm is genuine");
 
     // The page: the same messages from the same randomness.
-    let page = &world.page;
+    let setting = Setting { page: &world.page, is_pairing, psk, secret_number, lives, context, reply };
+    let page = by_page(&setting, &randomness);
+    assert_eq!((&hello, &welcome, &confirm), (&page.hello, &page.welcome, &page.confirm));
+    let keys = &page.keys;
+    for side in [&at_phone, &at_machine] {
+        assert_eq!(side.reply, reply);
+        assert_eq!(side.session_id, keys.session_id);
+        assert_eq!(u64::from(side.confirmation_code()), keys.confirmation_code);
+        let next = side.next_pair_secret();
+        assert_eq!((next.number(), &next.to_bytes()[8..]), (secret_number + 1, &keys.next_pair_secret[..]));
+    }
+    Shaken { at_phone, at_machine, page }
+}
+
+/// What both sides know before a handshake, and what they say beside it.
+pub struct Setting<'a> {
+    pub page: &'a Page,
+    pub is_pairing: bool,
+    pub psk: &'a [u8; 32],
+    pub secret_number: u64,
+    /// Of I and of R.
+    pub lives: [[u8; 16]; 2],
+    pub context: &'a [u8],
+    pub reply: u8,
+}
+
+/// What the two draw.
+pub struct Drawn {
+    pub for_hello: [u8; 96],
+    pub for_welcome: [u8; 96],
+    pub for_confirm: [u8; 32],
+}
+
+/// A handshake as the page has it.
+pub struct ByPage {
+    pub hello: Vec<u8>,
+    pub welcome: Vec<u8>,
+    pub confirm: Vec<u8>,
+    pub keys: SessionKeys,
+    /// RK_R, with its secret.
+    responder_ratchet: Key,
+    /// The first ratchet key of I, with its secret.
+    initiator_ratchet: Key,
+    json: Json,
+}
+
+impl ByPage {
+    /// The ratchets of I and R, and the first root step of I.
+    pub fn ratchets(&self) -> ([page::Ratchet; 2], Turn) {
+        let keys = &self.keys;
+        let (header, next_header) = (keys.header_from_initiator, keys.next_header_from_responder);
+        let (initiator, first) = page::Ratchet::initiator(
+            keys.session_id,
+            &keys.root,
+            self.initiator_ratchet,
+            &self.responder_ratchet.public,
+            header,
+            next_header,
+        );
+        let responder =
+            page::Ratchet::responder(keys.session_id, keys.root, self.responder_ratchet, header, next_header);
+        ([initiator, responder], first)
+    }
+
+    /// A file of this section that begins where the handshake ended.
+    pub fn beginning(&self, section: &str) -> Json {
+        let (keys, (_, first)) = (&self.keys, self.ratchets());
+        object! {
+            "section": section,
+            "session id": keys.session_id,
+            "root": keys.root,
+            "header key from I to R": keys.header_from_initiator,
+            "next header key from R to I": keys.next_header_from_responder,
+            "RK_R scalar": self.responder_ratchet.secret(),
+            "RK_R": self.responder_ratchet.public,
+            "first ratchet scalar of I": self.initiator_ratchet.secret(),
+            "first ratchet key of I": self.initiator_ratchet.public,
+            "first root step of I": turn(&first),
+        }
+    }
+}
+
+/// The messages that follow from this randomness, and everything between.
+pub fn by_page(setting: &Setting<'_>, drawn: &Drawn) -> ByPage {
+    let Setting { page, is_pairing, psk, secret_number, lives, context, reply } = *setting;
+    let Drawn { for_hello, for_welcome, for_confirm } = *drawn;
+    let [initiator_life, responder_life] = lives;
+    let secret_name = if is_pairing { [0; 8] } else { page::secret_name(psk) };
     let (identity_i, identity_r) = (&page.phone.agreement, &page.machine.agreement);
     let (signed, ephemeral_i) = (&page.signed.key, Key::new(cut(&for_hello, 0)));
     let kem_seed = cut(&for_hello, 32);
@@ -114,7 +194,7 @@ fn shake(
     let one_time_public = one_time.map(|prekey| &prekey.key.public);
     let record_r = page.machine.record();
     let hello_keys = HelloKeys::derive(&hello_without_mac, &record_r, &signed.public, one_time_public, &dhs, psk);
-    assert_eq!(hello, [&hello_without_mac[..], &hello_keys.mac_1].concat());
+    let hello = [&hello_without_mac[..], &hello_keys.mac_1].concat();
 
     let kem_message = cut(&for_welcome, 0);
     let (ephemeral_r, ratchet_r) = (Key::new(cut(&for_welcome, 32)), Key::new(cut(&for_welcome, 64)));
@@ -130,15 +210,8 @@ fn shake(
     );
     let (dh5, dh6) = (both(&ephemeral_i, &ephemeral_r), both(identity_i, &ephemeral_r));
     let keys = SessionKeys::derive(&hello_keys, &welcome_without_mac, &dh5, &dh6, &kem_shared);
-    assert_eq!(welcome, [&welcome_without_mac[..], &keys.mac_2].concat());
-    assert_eq!(confirm, keys.confirm());
-    for side in [&at_phone, &at_machine] {
-        assert_eq!(side.reply, reply);
-        assert_eq!(side.session_id, keys.session_id);
-        assert_eq!(u64::from(side.confirmation_code()), keys.confirmation_code);
-        let next = side.next_pair_secret();
-        assert_eq!((next.number(), &next.to_bytes()[8..]), (secret_number + 1, &keys.next_pair_secret[..]));
-    }
+    let welcome = [&welcome_without_mac[..], &keys.mac_2].concat();
+    let confirm = keys.confirm();
 
     let json = object! {
         "section": "PROTOCOL 5",
@@ -204,8 +277,8 @@ fn shake(
         "mac_2": keys.mac_2,
         "mac_3": keys.mac_3,
         "Hello": &hello,
-        "Welcome": welcome,
-        "Confirm": confirm,
+        "Welcome": &welcome,
+        "Confirm": &confirm,
         "session id": keys.session_id,
         "confirmation code": format!("{:06}", keys.confirmation_code),
         "next pair secret number": secret_number + 1,
@@ -213,7 +286,18 @@ fn shake(
         "next pair secret name": page::secret_name(&keys.next_pair_secret),
     };
     let initiator_ratchet = Key::new(for_confirm);
-    Shaken { at_phone, at_machine, keys, responder_ratchet: ratchet_r, initiator_ratchet, hello, json }
+    ByPage { hello, welcome, confirm, keys, responder_ratchet: ratchet_r, initiator_ratchet, json }
+}
+
+/// A root step.
+pub fn turn(turn: &Turn) -> Json {
+    object! {
+        "DH": turn.dh,
+        "extracted": turn.prk,
+        "root": turn.root,
+        "chain key": turn.chain,
+        "next header key": turn.next_header,
+    }
 }
 
 /// The agreement as both sides compute it.

@@ -1,12 +1,20 @@
 //! One module per file of vectors.
 
 mod bundle;
+mod channels;
 mod conversation;
+mod durable;
+mod frames;
 mod handshake;
 mod identity;
 mod invitation;
+mod login;
+mod meeting;
+mod membership;
+mod packets;
 mod padding;
 mod refused;
+mod relay;
 mod sealed;
 mod world;
 
@@ -35,7 +43,15 @@ pub fn all() -> Vec<File> {
         file("link.json", handshake::link()),
         file("refused.json", refused::vectors()),
         file("conversation.json", conversation::vectors()),
+        file("durable.json", durable::vectors()),
+        file("login.json", login::vectors()),
+        file("relay.json", relay::vectors()),
+        file("packets.json", packets::vectors()),
+        file("frames.json", frames::vectors()),
         file("padding.json", padding::vectors()),
+        file("channels.json", channels::vectors()),
+        file("membership.json", membership::vectors()),
+        file("meeting.json", meeting::vectors()),
         file("sealed.json", sealed::vectors()),
     ]
 }

@@ -7,7 +7,7 @@ use crate::{json::Json, object, page};
 
 pub fn vectors() -> Json {
     let world = World::new();
-    let hello = pair(&world).hello;
+    let hello = pair(&world).page.hello;
     let reasons = [
         ("revoked", Refused::REVOKED),
         ("unknown device", Refused::UNKNOWN_DEVICE),

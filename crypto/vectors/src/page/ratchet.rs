@@ -1,7 +1,9 @@
-//! PROTOCOL 6, in the order of Signal's specification, with everything that was derived on the way.
+//! PROTOCOL 6, in the order of Signal's specification, with everything that was derived on the way; and PROTOCOL 6.1, its state.
 
 use super::{
-    Key, VERSION, expand, extract, hmac,
+    Key, VERSION, expand, extract,
+    fields::Reader,
+    hmac,
     primitives::{cipher, open, part, seal},
 };
 
@@ -82,7 +84,16 @@ impl Chain {
 struct Skipped {
     header_key: [u8; 32],
     number: u32,
+    since: u64,
     key: [u8; 32],
+}
+
+/// A chain that the other side has finished.
+#[derive(Clone)]
+struct Older {
+    header_key: [u8; 32],
+    length: u32,
+    ended_at: u64,
 }
 
 /// One side. It has no bounds, because nobody hostile speaks to it.
@@ -99,6 +110,9 @@ pub struct Ratchet {
     receiving: Option<Chain>,
     next_receiving_header: [u8; 32],
     skipped: Vec<Skipped>,
+    older: Vec<Older>,
+    /// Seconds, as the caller counts them.
+    pub now: u64,
 }
 
 impl Ratchet {
@@ -124,6 +138,8 @@ impl Ratchet {
             receiving: None,
             next_receiving_header,
             skipped: Vec::new(),
+            older: Vec::new(),
+            now: 0,
         };
         (ratchet, turn)
     }
@@ -148,6 +164,8 @@ impl Ratchet {
             receiving: None,
             next_receiving_header,
             skipped: Vec::new(),
+            older: Vec::new(),
+            now: 0,
         }
     }
 
@@ -157,19 +175,34 @@ impl Ratchet {
         self.due.is_some()
     }
 
-    /// Seals a message. `new_key` is used when the ratchet is due.
+    /// The number of the next message, if it is one of a chain that has begun.
+    #[must_use]
+    pub fn next_number(&self) -> Option<u32> {
+        let chain = self.sending.as_ref().filter(|_| !self.is_due())?;
+        Some(chain.next)
+    }
+
+    /// Begins a sending chain with this key when the ratchet is due.
     ///
     /// # Panics
-    /// When it may not send yet, or needs a new key and has none.
-    pub fn send(&mut self, new_key: Option<Key>, salt: &[u8; 16], plaintext: &[u8]) -> Sent {
-        let turn = self.due.take().map(|theirs| {
+    /// When it needs a new key and has none.
+    pub fn begin_chain(&mut self, new_key: Option<Key>) -> Option<Turn> {
+        self.due.take().map(|theirs| {
             self.my_key = new_key.expect("the ratchet turns, so there is a new key");
             let turn = Turn::derive(&self.root, self.my_key.dh(&theirs));
             self.root = turn.root;
             self.sending = Some(Chain { header_key: self.next_sending_header, key: turn.chain, next: 0 });
             self.next_sending_header = turn.next_header;
             turn
-        });
+        })
+    }
+
+    /// Seals a message. `new_key` is used when the ratchet is due.
+    ///
+    /// # Panics
+    /// When it may not send yet, or needs a new key and has none.
+    pub fn send(&mut self, new_key: Option<Key>, salt: &[u8; 16], plaintext: &[u8]) -> Sent {
+        let turn = self.begin_chain(new_key);
         let chain = self.sending.as_mut().expect("something was received");
         let (header_key, chain_key, number) = (chain.header_key, chain.key, chain.next);
         let message_key = chain.step();
@@ -232,6 +265,9 @@ impl Ratchet {
         } else {
             let (theirs, previous_length, number) = header(&self.next_receiving_header)?;
             next.skip_to(previous_length);
+            if let Some(Chain { header_key, .. }) = next.receiving {
+                next.older.push(Older { header_key, length: previous_length, ended_at: self.now });
+            }
             let turn = Turn::derive(&self.root, self.my_key.dh(&theirs));
             next.root = turn.root;
             next.receiving = Some(Chain { header_key: self.next_receiving_header, key: turn.chain, next: 0 });
@@ -250,8 +286,102 @@ impl Ratchet {
     fn skip_to(&mut self, number: u32) {
         let Some(chain) = &mut self.receiving else { return };
         while chain.next < number {
-            let (header_key, number) = (chain.header_key, chain.next);
-            self.skipped.push(Skipped { header_key, number, key: chain.step() });
+            let (header_key, number, since) = (chain.header_key, chain.next, self.now);
+            self.skipped.push(Skipped { header_key, number, since, key: chain.step() });
+        }
+    }
+
+    /// PROTOCOL 6.1, with the sending chain where it stands before the message with the number `at_least`, if it is not there yet.
+    #[must_use]
+    pub fn state(&self, at_least: u32) -> Vec<u8> {
+        let mut state = [&[VERSION][..], &self.session_id, &self.root, &self.my_key.secret()].concat();
+        state.extend([self.next_sending_header, self.next_receiving_header].concat());
+        state.extend(self.previous_length.to_be_bytes());
+        state.extend(self.now.to_be_bytes());
+        match (&self.due, &self.sending) {
+            (Some(theirs), _) => state.extend([&[1][..], theirs].concat()),
+            (None, None) => state.push(0),
+            (None, Some(chain)) => {
+                let mut chain = chain.clone();
+                while chain.next < at_least {
+                    chain.step();
+                }
+                state.extend([&[2][..], &chain.header_key, &chain.key, &chain.next.to_be_bytes()].concat());
+            }
+        }
+        match &self.receiving {
+            None => state.push(0),
+            Some(chain) => {
+                state.extend([&[1][..], &chain.header_key, &chain.key, &chain.next.to_be_bytes()].concat());
+                state.extend(self.missing(&chain.header_key));
+            }
+        }
+        state.push(u8::try_from(self.older.len()).expect("at most 5"));
+        for Older { header_key, length, ended_at } in &self.older {
+            state.extend([&header_key[..], &length.to_be_bytes(), &ended_at.to_be_bytes()].concat());
+            state.extend(self.missing(header_key));
+        }
+        state
+    }
+
+    fn missing(&self, of: &[u8; 32]) -> Vec<u8> {
+        let keys = self.skipped.iter().filter(|skipped| skipped.header_key == *of);
+        let count = u16::try_from(keys.clone().count()).expect("at most 1,024");
+        let keys = keys.flat_map(|key| [&key.number.to_be_bytes()[..], &key.since.to_be_bytes(), &key.key].concat());
+        count.to_be_bytes().into_iter().chain(keys).collect()
+    }
+
+    /// The ratchet of a state.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn read(state: &[u8]) -> Self {
+        let mut reader = Reader(state);
+        assert_eq!(reader.u8(), VERSION);
+        let chain =
+            |reader: &mut Reader<'_>| Chain { header_key: reader.array(), key: reader.array(), next: reader.u32() };
+        let (session_id, root, my_key) = (reader.array(), reader.array(), Key::new(reader.array()));
+        let (next_sending_header, next_receiving_header) = (reader.array(), reader.array());
+        let (previous_length, now) = (reader.u32(), reader.u64());
+        let (due, sending) = match reader.u8() {
+            0 => (None, None),
+            1 => (Some(reader.array()), None),
+            2 => (None, Some(chain(&mut reader))),
+            other => unreachable!("{other} is no sending chain"),
+        };
+        let mut skipped = Vec::new();
+        let mut missing = |reader: &mut Reader<'_>, header_key| {
+            for _ in 0..reader.u16() {
+                skipped.push(Skipped { header_key, number: reader.u32(), since: reader.u64(), key: reader.array() });
+            }
+        };
+        let receiving = (reader.u8() == 1).then(|| {
+            let chain = chain(&mut reader);
+            missing(&mut reader, chain.header_key);
+            chain
+        });
+        let older = (0..reader.u8())
+            .map(|_| {
+                let chain = Older { header_key: reader.array(), length: reader.u32(), ended_at: reader.u64() };
+                missing(&mut reader, chain.header_key);
+                chain
+            })
+            .collect();
+        assert!(reader.0.is_empty());
+        Self {
+            session_id,
+            root,
+            my_key,
+            sending,
+            next_sending_header,
+            previous_length,
+            due,
+            receiving,
+            next_receiving_header,
+            skipped,
+            older,
+            now,
         }
     }
 }

@@ -101,6 +101,7 @@ mod allowance;
 mod batch;
 mod calls;
 mod channels;
+mod congestion;
 #[cfg(any(feature = "tokio", feature = "web"))]
 pub mod driver;
 mod endpoint;

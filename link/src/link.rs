@@ -35,6 +35,8 @@ const PENDING_FOR: Duration = Duration::from_secs(10);
 const HELLOS: (u32, Duration) = (8, Duration::from_secs(4));
 /// `PROTOCOL 5`: refusals to one device.
 pub(crate) const REFUSALS: (u32, Duration) = (10, Duration::from_secs(60));
+/// `PROTOCOL 5`: Hellos with a secret that the responder does not know before people are told, two with each secret.
+const ATTEMPTS: u8 = 4;
 /// `PROTOCOL 8`, "New keys": after so long, after so many messages, and when a path comes up again after so long.
 const REKEY_AFTER: Duration = Duration::from_secs(24 * 3_600);
 const REKEY_AFTER_MESSAGES: u64 = 1 << 16;
@@ -158,6 +160,10 @@ pub(crate) struct Link<S: Suite> {
     next_secret: Option<([u8; 16], PairSecrets<S::Secret>)>,
     /// At an initiator: the secret that was the current one when the responder did not know it. While it still is, the one before is used.
     unknown_there: Option<S::Secret>,
+    /// So many Hellos in a row were refused because their secret was not known.
+    refused: u8,
+    /// At a responder: the last Hello whose secret is not known, and how many different ones there were since a handshake.
+    unknown_hellos: (Vec<u8>, u8),
     /// What the application is to store, with the session that tells which it is.
     to_store: Option<([u8; 16], PairSecrets<S::Secret>)>,
     /// The session whose secret is the one that is stored.
@@ -209,6 +215,8 @@ impl<S: Suite> Link<S> {
             secrets: peer.secrets,
             next_secret: None,
             unknown_there: None,
+            refused: 0,
+            unknown_hellos: (Vec::new(), 0),
             to_store: None,
             stored: None,
             show_next: None,
@@ -247,6 +255,7 @@ impl<S: Suite> Link<S> {
             // Paired again. A handshake with the old secret that is under way must not put the old one back.
             (self.secrets, self.next_secret, self.to_store) = (peer.secrets, None, None);
             (self.unknown_there, self.stored, self.confirm, self.show_next) = (None, None, None, None);
+            (self.refused, self.unknown_hellos) = (0, (Vec::new(), 0));
             self.pending.clear();
             if let Some(session) = &mut self.session {
                 session.drop_next();
@@ -672,6 +681,7 @@ impl<S: Suite> Link<S> {
         at(self.wants_new_keys_at());
         at(self.hold);
         at(session.receive.timeout());
+        at(session.send.pause_ends());
         match self.path {
             Path::Down => {}
             Path::Probing { again, .. } => at(Some(again)),
@@ -714,6 +724,7 @@ impl<S: Suite> Link<S> {
             session.retire(cx.now);
             session.expire(up_for.as_secs());
             session.receive.handle_timeout(cx.now);
+            session.send.end_pause(cx.now);
         }
         match self.path {
             Path::Probing { again, .. } if again <= cx.now => self.probe(cx),
@@ -761,13 +772,13 @@ impl<S: Suite> Link<S> {
         let session = self.session.as_mut().filter(|session| self.hold.is_none() && session.can_seal())?;
         let made = match turn {
             Turn::Urgent if session.show_next => Ok(session.make_next_signal(cx.rng)),
-            Turn::Urgent if session.has_signal() => session.make_signal(cx.rng).map(Some),
+            Turn::Urgent if session.has_signal() => session.make_signal(cx.now, cx.rng).map(Some),
             Turn::Urgent if up && session.send.has_due() => session.take_due(cx.now, cx.rng),
             Turn::Data(class) if session.has_data(class, &self.calls) => {
                 *tag = if *tag >= RAW_TAG - 1 { 1 } else { *tag + 1 };
                 session.make_data(cx.now, cx.rng, *tag, class, &mut self.calls, cx.events)
             }
-            Turn::Acknowledgement if session.receive.owes_now() => session.make_signal(cx.rng).map(Some),
+            Turn::Acknowledgement if session.receive.owes_now() => session.make_signal(cx.now, cx.rng).map(Some),
             _ => Ok(None),
         };
         made.unwrap_or_else(|_| {

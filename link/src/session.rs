@@ -25,6 +25,8 @@ const NUMBERED_HEADER: usize = 17;
 const SEND_HEADER: usize = 37;
 /// A frame of bulk data is one record of the largest size, so that what is urgent waits for no more than that.
 const MAX_BULK_FRAME: usize = NUMBERED_HEADER + DATA_OVERHEAD + MAX_BULK_RECORD;
+/// A frame with control records is filled with interactive ones up to this size: on a slow line it would take the longer to arrive.
+const URGENT_FRAME: usize = 1024;
 /// A window with less room than this waits for acknowledgements rather than send crumbs.
 const SMALLEST_FRAME: usize = 512;
 
@@ -75,6 +77,8 @@ pub(crate) struct Session<C> {
     pub(crate) resume: bool,
     pub(crate) ping: Option<u64>,
     pong: Option<u64>,
+    /// The last Ping that was sent, to know its Pong.
+    pinged: Option<(u64, Duration)>,
     /// A sign of life under the new keys is wanted.
     pub(crate) show_next: bool,
     /// The pair secret of that handshake was stored here, and the other side is to know.
@@ -107,6 +111,7 @@ impl<C: Cipher> Session<C> {
             resume: false,
             ping: None,
             pong: None,
+            pinged: None,
             show_next: false,
             secret_stored: None,
         }
@@ -195,13 +200,14 @@ impl<C: Cipher> Session<C> {
     }
 
     /// The frame without a number that carries the acknowledgement, and Resume, Ping and Pong if they are wanted.
-    pub(crate) fn make_signal(&mut self, rng: &mut impl CryptoRng) -> Result<Vec<u8>, CannotSeal> {
+    pub(crate) fn make_signal(&mut self, now: Duration, rng: &mut impl CryptoRng) -> Result<Vec<u8>, CannotSeal> {
         let mut frame = self.start_frame(None);
         if std::mem::take(&mut self.resume) {
             Record::Resume.encode(&mut frame);
         }
         if let Some(n) = self.ping.take() {
             Record::Ping(n).encode(&mut frame);
+            self.pinged = Some((n, now));
         }
         if let Some(n) = self.pong.take() {
             Record::Pong(n).encode(&mut frame);
@@ -244,6 +250,12 @@ impl<C: Cipher> Session<C> {
         calls: &mut Calls,
         events: &mut VecDeque<Event>,
     ) -> Result<Option<Vec<u8>>, CannotSeal> {
+        if self.send.knows_nothing() {
+            self.ask(now);
+            if self.ping.is_some() {
+                return self.make_signal(now, rng).map(Some);
+            }
+        }
         let number = self.send.next();
         let size = self.room(class);
         let mut frame = Vec::with_capacity(size.min(4096));
@@ -254,7 +266,11 @@ impl<C: Cipher> Session<C> {
                 Record::PairSecret(session).encode(&mut frame);
             }
             self.fill_with_calls(&mut frame, size, calls);
-            self.channels.fill(Class::Interactive, &mut frame, self.room(Class::Interactive).min(size));
+            self.channels.fill(
+                Class::Interactive,
+                &mut frame,
+                self.room(Class::Interactive).min(size).min(URGENT_FRAME),
+            );
         } else {
             self.channels.fill(class, &mut frame, size);
         }
@@ -272,7 +288,16 @@ impl<C: Cipher> Session<C> {
         self.receive.acknowledge();
         let bytes = self.seal(rng, tag, &mut frame, size)?;
         self.send.push(now, tag, frame, bytes.clone(), bytes.len() - SEND_HEADER);
+        self.ask(now);
         Ok(Some(bytes))
+    }
+
+    /// Wants a Ping if the state of the line asks for one.
+    fn ask(&mut self, now: Duration) {
+        let waits = self.channels.has(Class::Interactive) || self.channels.has(Class::Bulk);
+        if self.send.asks(waits) {
+            self.ping.get_or_insert(now.as_millis() as u64);
+        }
     }
 
     /// The next frame that is to be sent again: the same bytes, or after a change of keys the same frame.
@@ -353,12 +378,13 @@ impl<C: Cipher> Session<C> {
         let progress = self.send.acknowledge(now, header.acknowledgement).map_err(outside)?;
         let mut outcome = Outcome { progress, ..Outcome::default() };
         if progress {
+            self.ask(now);
             let mut heard = Vec::new();
             calls.acknowledged(self.send.acknowledged(), &mut heard);
             events.extend(heard.into_iter().map(|event| call_event(self.peer, event)));
         }
         let Some(number) = header.number else {
-            self.handle_signal(records, &mut outcome)?;
+            self.handle_signal(now, records, &mut outcome)?;
             return Ok(outcome);
         };
         self.receive.owe(now);
@@ -382,10 +408,15 @@ impl<C: Cipher> Session<C> {
         Ok(outcome)
     }
 
-    fn handle_signal(&mut self, records: Records<'_>, outcome: &mut Outcome) -> Result<(), Violation> {
+    fn handle_signal(&mut self, now: Duration, records: Records<'_>, outcome: &mut Outcome) -> Result<(), Violation> {
         for record in records {
             match record.map_err(|_| MALFORMED)? {
                 Record::Ping(n) => self.pong = Some(n),
+                Record::Pong(n) => {
+                    if let Some((_, sent)) = self.pinged.take_if(|(sent, _)| *sent == n) {
+                        self.send.on_pong(now, now.saturating_sub(sent));
+                    }
+                }
                 Record::Resume => outcome.resume = true,
                 Record::Goodbye { code, reason } => outcome.goodbye = Some((code, reason.to_owned())),
                 _ => {}

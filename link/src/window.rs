@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use happy_wire::frame::{Class, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_FRAMES};
 
+use crate::congestion::Congestion;
 use crate::planted::{self, Bug};
 
-/// The shortest wait for an acknowledgement: more than the 10 ms that a receiver may hold one back, and than a busy machine's hiccup.
+/// How much longer than a round trip the wait for an acknowledgement is at least: more than the 10 ms that a receiver may hold one back, and
+/// than the hiccup of a busy machine or a line that has just filled up.
 const MIN_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait, doubling included; after it a person would notice.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -46,7 +48,7 @@ impl RoundTrip {
     }
 
     fn wait(&self) -> Duration {
-        self.measured.map_or(FIRST_WAIT, |(srtt, rttvar)| (srtt + rttvar * 4).clamp(MIN_WAIT, MAX_WAIT))
+        self.measured.map_or(FIRST_WAIT, |(srtt, rttvar)| (srtt + (rttvar * 4).max(MIN_WAIT)).min(MAX_WAIT))
     }
 }
 
@@ -80,6 +82,7 @@ pub(crate) struct SendWindow {
     bytes: usize,
     due: usize,
     round_trip: RoundTrip,
+    congestion: Congestion,
     /// When the current wait began.
     waiting_since: Duration,
     doublings: u32,
@@ -94,6 +97,7 @@ impl SendWindow {
             bytes: 0,
             due: 0,
             round_trip: RoundTrip::default(),
+            congestion: Congestion::new(),
             waiting_since: Duration::ZERO,
             doublings: 0,
             recovery: None,
@@ -110,18 +114,44 @@ impl SendWindow {
         self.first
     }
 
-    /// How large the packet of a frame with records of this class may be now. The last quarter of the window is closed to bulk, and
-    /// the last eighth to interactive data, so that an approval never waits for a round trip of somebody's file.
+    /// How large the packet of a frame with records of this class may be now. Control records have the whole window. The others have what
+    /// the line carries, and the last quarter of that is closed to bulk, the last eighth to interactive data, so that an approval
+    /// never waits for a round trip of somebody's file.
     pub(crate) fn room(&self, class: Class) -> usize {
-        let eighths = match class {
-            Class::Control => 8,
-            Class::Interactive => 7,
-            Class::Bulk => 6,
+        let (eighths, most, largest) = match class {
+            Class::Control => (8, MAX_IN_FLIGHT_BYTES, usize::MAX),
+            Class::Interactive => (7, self.congestion.limit(), self.congestion.largest_frame()),
+            Class::Bulk => (6, self.congestion.limit(), self.congestion.largest_frame()),
         };
         if self.frames.len() as u64 >= MAX_IN_FLIGHT_FRAMES / 8 * eighths {
             return 0;
         }
-        (MAX_IN_FLIGHT_BYTES / 8 * eighths as usize).saturating_sub(self.bytes)
+        (most / 8 * eighths as usize).saturating_sub(self.bytes).min(largest)
+    }
+
+    /// See [`Congestion::knows_nothing`].
+    pub(crate) fn knows_nothing(&self) -> bool {
+        self.congestion.knows_nothing()
+    }
+
+    /// See [`Congestion::asks`].
+    pub(crate) fn asks(&mut self, waits: bool) -> bool {
+        self.congestion.asks(waits, self.first)
+    }
+
+    /// When what can wait goes on although no Ping has come back.
+    pub(crate) fn pause_ends(&self) -> Option<Duration> {
+        self.congestion.timeout()
+    }
+
+    /// Notes that time has passed.
+    pub(crate) fn end_pause(&mut self, now: Duration) {
+        self.congestion.handle_timeout(now, self.next());
+    }
+
+    /// A Ping came back.
+    pub(crate) fn on_pong(&mut self, now: Duration, round_trip: Duration) {
+        self.congestion.on_pong(now, self.next(), round_trip);
     }
 
     /// Notes a frame that is sent now. `size` is that of its packet.
@@ -140,6 +170,7 @@ impl SendWindow {
             resends: 0,
             due: false,
         });
+        self.congestion.on_sent(self.bytes);
     }
 
     /// The other side expects `next` now. True when that is news.
@@ -148,14 +179,18 @@ impl SendWindow {
             return Err(OutsideWindow);
         }
         let mut sample = None;
-        let before = self.first;
+        let (before, unsent, unheard) = (self.first, self.next(), self.bytes);
         while self.first < next {
             let Some(frame) = self.frames.pop_front() else { break };
             self.first += 1;
             self.bytes -= frame.size;
             self.due -= usize::from(frame.due);
             // Karn's rule: of a frame that was sent twice nobody knows which copy was acknowledged.
-            sample = (frame.resends == 0).then(|| now.saturating_sub(frame.last_sent)).or(sample);
+            if frame.resends == 0 {
+                let round_trip = now.saturating_sub(frame.last_sent);
+                self.congestion.on_round_trip(now, self.first - 1, unsent, round_trip);
+                sample = Some(round_trip);
+            }
         }
         if self.first == before {
             return Ok(false);
@@ -163,6 +198,7 @@ impl SendWindow {
         if let Some(rtt) = sample {
             self.round_trip.sample(rtt);
         }
+        self.congestion.on_acknowledged(now, unheard - self.bytes, self.first, unsent);
         self.restart_wait(now);
         self.go_on_recovering();
         Ok(true)
@@ -211,8 +247,9 @@ impl SendWindow {
         self.due = self.frames.len();
     }
 
-    /// The frame with this tag was not delivered.
+    /// The relay had no room for the frame with this tag.
     pub(crate) fn resend_tag(&mut self, tag: u32) {
+        self.congestion.on_refused();
         if let Some(frame) = self.frames.iter_mut().find(|frame| frame.tag == tag && !frame.due) {
             frame.due = true;
             self.due += 1;
@@ -281,6 +318,7 @@ impl SendWindow {
     /// A new path is a new chance: past attempts do not count against it.
     pub(crate) fn forgive(&mut self, now: Duration) {
         self.restart_wait(now);
+        self.congestion.on_new_path(self.next());
         if let Some(frame) = self.frames.front_mut() {
             frame.resends = frame.resends.min(1);
         }
@@ -424,7 +462,7 @@ mod tests {
 
     /// A window with so many frames of 1,000 bytes, sent at 0.
     fn sent(count: u32) -> SendWindow {
-        let mut window = SendWindow::new();
+        let mut window = SendWindow { congestion: Congestion::wide(), ..SendWindow::new() };
         (0..count).for_each(|tag| window.push(ms(0), tag, vec![], vec![tag as u8], 1000));
         window
     }
@@ -437,10 +475,12 @@ mod tests {
     fn the_window_is_closed_to_bulk_first_and_to_control_last() {
         let room =
             |window: &SendWindow| [Class::Control, Class::Interactive, Class::Bulk].map(|class| window.room(class));
-        assert_eq!(room(&sent(0)), [196_608, 172_032, 147_456]);
+        // No frame with what can wait is larger than a quarter of what the line carries.
+        assert_eq!(room(&sent(0)), [196_608, 49_152, 49_152]);
+        assert_eq!(room(&sent(140)), [56_608, 32_032, 7_456]);
         assert_eq!(room(&sent(160)), [36_608, 12_032, 0]);
         assert_eq!(room(&sent(190)), [6_608, 0, 0]);
-        let mut crumbs = SendWindow::new();
+        let mut crumbs = sent(0);
         for (count, open) in
             [(191, [true; 3]), (192, [true, true, false]), (224, [true, false, false]), (256, [false; 3])]
         {
@@ -458,7 +498,7 @@ mod tests {
         window.acknowledge(ms(10), 1).unwrap();
         assert_eq!(window.timeout(), None);
         window.push(ms(10), 0, vec![], vec![1], 1);
-        assert_eq!(window.timeout(), Some(ms(10) + MIN_WAIT));
+        assert_eq!(window.timeout(), Some(ms(10) + ms(10) + MIN_WAIT), "beyond the round trip");
         let mut waits = Vec::new();
         let mut now = ms(10);
         for _ in 0..6 {
@@ -469,7 +509,7 @@ mod tests {
             assert_eq!(window.timeout(), None, "while a frame waits to be written nothing is overdue");
             assert!(!due(&mut window, now).is_empty());
         }
-        assert_eq!(waits, [200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(waits, [210, 420, 840, 1680, 2000, 2000]);
         // 1 s of round trip: srtt + 4·rttvar is beyond the bound.
         let mut slow = sent(1);
         slow.acknowledge(ms(1000), 1).unwrap();

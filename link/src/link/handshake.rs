@@ -6,7 +6,9 @@ use happy_wire::Code;
 use happy_wire::packet::Packet;
 use rand_core::CryptoRng;
 
-use super::{AFTER_REFUSAL, Context, HINTS, Hello, Link, MAX_PENDING, PENDING_FOR, Pending, REPEAT_FIRST, Side};
+use super::{
+    AFTER_REFUSAL, ATTEMPTS, Context, HINTS, Hello, Link, MAX_PENDING, PENDING_FOR, Pending, REPEAT_FIRST, Side,
+};
 use crate::channels::Numbering;
 use crate::event::Event;
 use crate::planted::{self, Bug};
@@ -59,7 +61,7 @@ impl<S: Suite> Link<S> {
         }
         let next = PairSecrets { current: established.next_secret.clone(), previous: Some(secret.clone()) };
         self.next_secret = Some((established.session, next));
-        self.unknown_there = None;
+        (self.unknown_there, self.refused) = (None, 0);
         self.hello = Hello::Idle;
         self.confirm = Some(self.wrap(&Packet::Confirm(&confirm)));
         self.begin(cx, established, Numbering::Initiator);
@@ -93,7 +95,7 @@ impl<S: Suite> Link<S> {
                 });
             }
             Err(NoWelcome::Refuse(reason)) if self.refusals.take(cx.now) => {
-                if reason == RefusalReason::UnknownSecret {
+                if reason == RefusalReason::UnknownSecret && self.was_the_last_attempt(hello) {
                     cx.events.push_back(Event::StaleDevice { peer: self.peer });
                 }
                 let refused = cx.suite.refuse(reason, hello);
@@ -106,6 +108,17 @@ impl<S: Suite> Link<S> {
             }
             Err(_) => *cx.dropped += 1,
         }
+    }
+
+    /// An initiator tries what it has twice, in Hellos that differ. One that comes again because the refusal was lost is the same.
+    fn was_the_last_attempt(&mut self, hello: &[u8]) -> bool {
+        let (last, count) = &mut self.unknown_hellos;
+        if last == hello {
+            return false;
+        }
+        *last = hello.to_vec();
+        *count = count.saturating_add(1);
+        *count == ATTEMPTS
     }
 
     /// `PROTOCOL 3`: our copy of the bundle is too old, and this is the new one, if it is signed by its owner.
@@ -142,6 +155,7 @@ impl<S: Suite> Link<S> {
             Some((established, used)) => {
                 let secrets = PairSecrets { current: established.next_secret.clone(), previous: Some(used) };
                 self.store(cx, established.session, secrets);
+                self.unknown_hellos = (Vec::new(), 0);
                 self.pending.clear();
                 self.confirmed_by = confirm.to_vec();
                 self.begin(cx, established, Numbering::Responder);
@@ -216,20 +230,19 @@ impl<S: Suite> Link<S> {
         }
     }
 
-    /// The responder does not know the secret of our Hello. False when there is no other that it could know.
+    /// The responder does not know the secret of our Hello. False when each that it could know was tried twice: between two refusals it may
+    /// have stored what another handshake left, but no more than once, for it accepts no Hello meanwhile.
     fn try_other_secret(&mut self) -> bool {
         let Hello::Sent { secret, .. } = &self.hello else { return false };
         let current = &self.secrets.current;
         if planted::is(Bug::TriesOneSecret) {
             return false;
         }
-        if S::same_secret(secret, current) {
-            // The responder was killed before it could store it.
-            self.unknown_there = self.secrets.previous.is_some().then(|| current.clone());
-            return self.unknown_there.is_some();
-        }
-        // An older one was refused. If a newer one was stored since, it has not been tried yet.
-        !self.unknown_there.take().is_some_and(|it| S::same_secret(&it, current))
+        // The responder was killed before it could store the current one, or after an older one was stored once more.
+        let other = S::same_secret(secret, current) && self.secrets.previous.is_some();
+        self.unknown_there = other.then(|| current.clone());
+        self.refused = (self.refused + 1) % ATTEMPTS;
+        self.refused != 0
     }
 
     pub(super) fn lose_calls<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {

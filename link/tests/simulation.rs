@@ -61,7 +61,7 @@ const MET: [&str; 34] = [
 ];
 
 /// Runs plans on all cores until one fails or `done` says that it is enough; adds up what they counted.
-fn run_all(first: u64, done: impl Fn(u64, &Counts) -> bool + Sync, one: fn(u64) -> Result<Counts, String>) -> Counts {
+fn run_all(first: u64, done: impl Fn(u64, &Counts) -> bool + Sync, plan: fn(u64) -> Plan, run: Run) -> Counts {
     let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
     let (sum, failed) = (Mutex::new(Counts::new()), Mutex::new(None));
     std::thread::scope(|scope| {
@@ -72,7 +72,7 @@ fn run_all(first: u64, done: impl Fn(u64, &Counts) -> bool + Sync, one: fn(u64) 
                     if done(seed, &sum.lock().unwrap()) {
                         break;
                     }
-                    match one(seed) {
+                    match run(&plan(seed)) {
                         Ok(counts) => {
                             let mut sum = sum.lock().unwrap();
                             add(&mut sum, &counts);
@@ -88,14 +88,20 @@ fn run_all(first: u64, done: impl Fn(u64, &Counts) -> bool + Sync, one: fn(u64) 
         }
     });
     if let Some((seed, why)) = failed.into_inner().unwrap() {
-        let plan = Plan::of(seed).shrink(|plan| plan.try_run(null_suite, null_peer).is_err());
+        let plan = plan(seed).shrink(|plan| run(plan).is_err());
         panic!("seed {seed} fails: {why}\nthe smallest plan that fails as well: {plan:#?}");
     }
     sum.into_inner().unwrap()
 }
 
-fn null_world(seed: u64) -> Result<Counts, String> {
-    Plan::of(seed).try_run(null_suite, null_peer).map(|world| world.counts)
+type Run = fn(&Plan) -> Result<Counts, String>;
+
+fn null_world(plan: &Plan) -> Result<Counts, String> {
+    plan.try_run(null_suite, null_peer).map(|world| world.counts)
+}
+
+fn real_world(plan: &Plan) -> Result<Counts, String> {
+    plan.try_run(real_suite, real_peer).map(|world| world.counts)
 }
 
 fn link_faults(counts: &Counts) -> u64 {
@@ -110,14 +116,13 @@ fn check_met(counts: &Counts, least: u64) {
 
 #[test]
 fn nothing_is_lost_doubled_or_stuck() {
-    let counts = run_all(0, |seed, _| seed >= 600, null_world);
+    let counts = run_all(0, |seed, _| seed >= 600, Plan::of, null_world);
     check_met(&counts, 20);
 }
 
 #[test]
 fn the_same_holds_with_real_keys() {
-    let real = |seed| Plan::small(seed).try_run(real_suite, real_peer).map(|world| world.counts);
-    run_all(0, |seed, _| seed >= 12, real);
+    run_all(0, |seed, _| seed >= 12, Plan::small, real_world);
 }
 
 #[test]
@@ -146,7 +151,8 @@ fn as_many_as_asked_for() {
         }
         seeds.is_some_and(|seeds| ran >= seeds) || faults.is_some_and(|faults| so_far >= faults)
     };
-    let counts = run_all(first, done, null_world);
+    let plan = if asked("HAPPY_SIM_LONG").is_some() { Plan::long } else { Plan::of };
+    let counts = run_all(first, done, plan, null_world);
     let ran = counts["seeds"];
     if ran >= 1000 {
         check_met(&counts, 20);
@@ -154,13 +160,12 @@ fn as_many_as_asked_for() {
     for (what, count) in &counts {
         println!("count {count:>12}  {what}");
     }
-    let real = |seed| Plan::small(seed).try_run(real_suite, real_peer).map(|world| world.counts);
-    let with_real_keys = run_all(first, |seed, _| seed - first >= (ran / 500).max(2), real);
+    let with_real_keys = run_all(first, |seed, _| seed - first >= (ran / 500).max(2), Plan::small, real_world);
     // Of seeds spread over the range.
     let twice = (ran / 250).clamp(2, 5000);
     for number in 0..twice {
         let seed = first + number * ran / twice;
-        let trace = || Plan::of(seed).run(null_suite, null_peer).trace;
+        let trace = || plan(seed).run(null_suite, null_peer).trace;
         assert_eq!(trace(), trace(), "seed {seed} ran differently the second time");
     }
     println!("sum {ran} seeds");

@@ -9,8 +9,8 @@ use crate::{report, root};
 
 /// From so many seeds on an optimised build pays.
 const MANY: u64 = 200_000;
-/// What the simulation of so many faults takes, in seeds.
-const FAULTS_OF_A_SEED: u64 = 50;
+/// From so many faults on.
+const MANY_FAULTS: u64 = 10_000_000;
 
 /// How much, and of what.
 #[derive(clap::Args)]
@@ -21,9 +21,12 @@ pub struct Arguments {
     /// The first seed; the others follow it.
     #[arg(long, default_value_t = 0)]
     first_seed: u64,
-    /// Go on until so many link faults and crashes have happened.
+    /// Go on until so many link faults and crashes have happened, in long storms.
     #[arg(long, conflicts_with = "seeds")]
     faults: Option<u64>,
+    /// Ten minutes of storm in each run, instead of one: to run again a seed of --faults that failed.
+    #[arg(long)]
+    long: bool,
     /// Also plant each known bug and see that it is found within 2,000 seeds.
     #[arg(long)]
     planted: bool,
@@ -35,7 +38,7 @@ pub struct Arguments {
 /// When a promise was broken, a seed ran differently the second time, or a planted bug was not found.
 pub fn run(arguments: Arguments) -> Result<()> {
     let began = Instant::now();
-    let Arguments { seeds, first_seed, faults, planted } = arguments;
+    let Arguments { seeds, first_seed, faults, long, planted } = arguments;
     let seeds = seeds.or(faults.is_none().then_some(50_000));
     let what = match (seeds, faults) {
         (Some(seeds), _) => format!("{seeds} seeds from {first_seed}"),
@@ -43,13 +46,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
     };
     report::step(&what);
     let mut command = cargo();
-    let expected = seeds.unwrap_or(faults.unwrap_or_default() / FAULTS_OF_A_SEED);
-    if expected > MANY {
+    if seeds.is_some_and(|seeds| seeds > MANY) || faults.is_some_and(|faults| faults > MANY_FAULTS) {
         command.arg("--release");
     }
     command.args(["--test", "simulation", "--", "--ignored", "--nocapture", "--exact", "as_many_as_asked_for"]);
     command.env("HAPPY_SIM_FIRST", first_seed.to_string());
-    let limits = [("HAPPY_SIM_SEEDS", seeds), ("HAPPY_SIM_FAULTS", faults)];
+    let long = (long || faults.is_some()).then_some(1);
+    let limits = [("HAPPY_SIM_SEEDS", seeds), ("HAPPY_SIM_FAULTS", faults), ("HAPPY_SIM_LONG", long)];
     for (name, limit) in limits {
         match limit {
             Some(limit) => command.env(name, limit.to_string()),

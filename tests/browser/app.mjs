@@ -1,10 +1,13 @@
 // What a person does with the app, and what the app shows.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { promisify } from 'node:util';
 
-import { waitUntil } from './terminal.mjs';
+import { certificate, freePort, openBrowser, program, Relay, scratch } from './system.mjs';
+import { film, photograph, Terminal, waitUntil } from './terminal.mjs';
 
 /** Where the pictures in the documents come from; `cargo xtask screens` sets it, an ordinary run leaves the tree alone. */
 const SCREENS = process.env.HAPPY_SCREENS;
@@ -71,4 +74,46 @@ export async function scanAndPair(page, terminal, { name, shots }) {
   await terminal.waitFor(/shows a code/, 'that a device shows a code');
   await terminal.type(`${digits} ${name}`, 'Enter');
   await page.getByRole('button', { name: /New shell/ }).waitFor();
+}
+
+/**
+ * A relay, a machine and a phone that has scanned the machine's code and shows its sessions. All of it ends with the test; `cli` runs a command of
+ * the machine and gives what it says as JSON.
+ */
+export async function pairedPhone(t, name) {
+  const folder = await scratch(t);
+  const tls = await certificate(folder);
+  const relay = new Relay(await freePort(), tls);
+  await relay.start();
+  t.after(() => relay.kill());
+  const home = path.join(folder, 'home');
+  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
+  const happy = program('happy');
+  const cli = async (...words) => {
+    const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });
+    return JSON.parse(stdout);
+  };
+  const options = ['--relay', relay.origin, '--api-port', '0'];
+  const up = await Terminal.open(name, { env, cwd: folder, command: [happy, 'up', ...options] });
+  t.after(() => up.close());
+  t.after(async () => {
+    for (const session of await cli('ls').catch(() => [])) await cli('kill', session.id).catch(() => {});
+    await cli('daemon', 'stop').catch(() => {});
+  });
+  await up.waitFor(/▀|▄|█/, 'a QR code');
+  const picture = film(photograph(await up.coloured()));
+  const { context, page, trouble } = await openBrowser(folder, name, { spki: tls.spki, film: picture });
+  t.after(() => context.close());
+  await page.goto(relay.origin);
+  await scanAndPair(page, up, { name: 'phone', shots: false });
+  await connected(page);
+  return { folder, home, relay, cli, options, up, context, page, trouble };
+}
+
+/** Opens a shell on the machine and waits until it answers. */
+export async function shell(page) {
+  await page.getByRole('button', { name: /New shell/ }).click();
+  await compose(page).waitFor();
+  await command(page, 'echo ready $((40+2))');
+  await row(page, 'ready 42');
 }

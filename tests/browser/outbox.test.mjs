@@ -1,51 +1,21 @@
 // What is asked for while there is no connection is kept, shown, sent once, and can be taken back.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
-import { promisify } from 'node:util';
 
-import { command, compose, connected, picture, row, scanAndPair } from './app.mjs';
-import { certificate, freePort, openBrowser, program, Relay, scratch } from './system.mjs';
-import { film, photograph, Terminal, waitUntil } from './terminal.mjs';
+import { command, compose, connected, pairedPhone, picture, row, shell } from './app.mjs';
+import { waitUntil } from './terminal.mjs';
 
 const queue = (page) => page.locator('.queue li');
 /** Kept: it is shown so when it is stored. */
 const queued = (page) => queue(page).filter({ hasText: 'Queued.' });
 
 test('commands without a connection are kept, sent once, and can be taken back', { timeout: 240_000 }, async (t) => {
-  const folder = await scratch(t);
-  const tls = await certificate(folder);
-  const relay = new Relay(await freePort(), tls);
-  await relay.start();
-  t.after(() => relay.kill());
-  const home = path.join(folder, 'home');
-  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
-  const happy = program('happy');
-  const cli = async (...words) => {
-    const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });
-    return JSON.parse(stdout);
-  };
-  const options = ['--relay', relay.origin, '--api-port', '0'];
-  const up = await Terminal.open('outbox', { env, cwd: folder, command: [happy, 'up', ...options] });
-  t.after(() => up.close());
-  t.after(async () => {
-    for (const session of await cli('ls').catch(() => [])) await cli('kill', session.id).catch(() => {});
-    await cli('daemon', 'stop').catch(() => {});
-  });
-  await up.waitFor(/▀|▄|█/, 'a QR code');
-  const { context, page: first, trouble } = await openBrowser(folder, 'outbox', { spki: tls.spki, film: film(photograph(await up.coloured())) });
-  t.after(() => context.close());
+  const { folder, home, cli, options, context, page: first, trouble } = await pairedPhone(t, 'outbox');
   let page = first;
-  await page.goto(relay.origin);
-  await scanAndPair(page, up, { name: 'phone', shots: false });
-  await connected(page);
-  await page.getByRole('button', { name: /New shell/ }).click();
-  await compose(page).waitFor();
-  await command(page, 'echo ready $((40+2))');
-  await row(page, 'ready 42');
+  await shell(page);
   const address = page.url();
 
   // As the worst crash would. The session goes on, and nobody is there to be asked.

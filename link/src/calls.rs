@@ -118,8 +118,9 @@ pub(crate) struct Calls {
     /// Events that wait for others; counted in `event_bytes`.
     batch: Batch,
     refusals: usize,
-    /// Somebody was told WouldBlock.
+    /// Somebody was told WouldBlock, and since then there is room again.
     blocked: bool,
+    unblocked: bool,
 
     /// Commands that were handed to the channel of calls and may not be in a frame yet.
     taken: Vec<u64>,
@@ -149,6 +150,7 @@ impl Calls {
             batch: Batch::default(),
             refusals: 0,
             blocked: false,
+            unblocked: false,
             taken: Vec::new(),
             delivering: VecDeque::new(),
             next_id: 1,
@@ -376,7 +378,11 @@ impl Calls {
     /// The next message for channel 0.
     pub(crate) fn take_message(&mut self) -> Option<Vec<u8>> {
         loop {
-            match self.queue.pop_front()? {
+            let outgoing = self.queue.pop_front()?;
+            if matches!(outgoing, Outgoing::Event(_) | Outgoing::Response(_)) {
+                self.unblocked |= std::mem::take(&mut self.blocked);
+            }
+            match outgoing {
                 Outgoing::Request(id) => {
                     // A call that was cancelled while it stood here is never sent.
                     let Some(call) = self.calls.get_mut(&id) else { continue };
@@ -419,7 +425,7 @@ impl Calls {
 
     /// True once after something was sent for which somebody had been told to wait.
     pub(crate) fn take_unblocked(&mut self) -> bool {
-        std::mem::take(&mut self.blocked)
+        std::mem::take(&mut self.unblocked)
     }
 
     /// Takes a message that came on channel 0.

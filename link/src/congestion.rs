@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use happy_wire::frame::MAX_IN_FLIGHT_BYTES;
+use happy_wire::frame::{Class, MAX_IN_FLIGHT_BYTES};
 
 /// The queue that bulk may leave standing before a control record. `PROTOCOL 9` promises 50 ms beside one round trip.
 const QUEUE: Duration = Duration::from_millis(15);
@@ -21,8 +21,10 @@ const FIRST_MOST: usize = 32 * 1024;
 const SLOW_LINE: u128 = 125;
 /// A shortest round trip that was not seen again for so long is looked for with an empty queue.
 const BASE_LASTS: Duration = Duration::from_secs(10);
-/// An answer that took longer to come will not come.
+/// An answer that took longer to come will not come; or four times the shortest round trip, if that is longer.
 const DRAIN_LASTS: Duration = Duration::from_secs(2);
+/// What may be in flight meanwhile: nothing that a Ping would see.
+const TRICKLE: usize = 1024;
 /// As good as the shortest round trip: what an acknowledgement may wait for company, and a little.
 const SLACK: Duration = Duration::from_millis(12);
 /// A round has at least so many frames, so that one that was late by chance does not decide: at the start, and when rates are compared.
@@ -38,8 +40,8 @@ enum Phase {
     /// Nothing more is sent until what is on its way has arrived and a Ping has seen the line empty, or until this time.
     Draining {
         until: Duration,
-        /// What the line carried, bytes in a second.
-        rate: f64,
+        /// What the line carried, bytes in a second, if that is known.
+        rate: Option<f64>,
     },
 }
 
@@ -98,6 +100,8 @@ pub(crate) struct Congestion {
     phase: Phase,
     /// The shortest round trip, and when one as short was seen last.
     base: Option<(Duration, Duration)>,
+    /// The shortest of the last round.
+    recent: Duration,
     round: Round,
 }
 
@@ -110,6 +114,7 @@ impl Congestion {
             tremor: Duration::ZERO,
             phase: Phase::Starting,
             base: None,
+            recent: Duration::ZERO,
             round: Round::from(0),
         }
     }
@@ -120,17 +125,15 @@ impl Congestion {
         Self { limit: MAX_IN_FLIGHT_BYTES, phase: Phase::Steady, ..Self::new() }
     }
 
-    /// How many bytes may be in flight before a record waits that is no control record.
-    pub(crate) fn limit(&self) -> usize {
-        match self.phase {
-            Phase::Draining { .. } => 0,
-            Phase::Starting | Phase::Steady => self.limit,
+    /// How many bytes may be in flight before a record of this class waits, and the largest frame with such records: several fit into what is
+    /// in flight, and each delays a control record.
+    pub(crate) fn limit(&self, class: Class) -> (usize, usize) {
+        match (self.phase, class) {
+            (Phase::Draining { .. }, Class::Bulk) => (0, 0),
+            // What somebody types goes on.
+            (Phase::Draining { .. }, _) => (TRICKLE, TRICKLE),
+            (Phase::Starting | Phase::Steady, _) => (self.limit, self.limit / 4),
         }
-    }
-
-    /// The largest frame without control records: several fit into what is in flight, and each delays a control record.
-    pub(crate) fn largest_frame(&self) -> usize {
-        self.limit / 4
     }
 
     /// A frame was sent; so much is in flight now.
@@ -168,6 +171,9 @@ impl Congestion {
     /// Notes that time has passed.
     pub(crate) fn handle_timeout(&mut self, now: Duration, next: u64) {
         if self.timeout().is_some_and(|until| until <= now) {
+            // The Ping was lost, or the way has become much longer: what the last round saw has to do.
+            self.base = Some((self.recent, now));
+            self.tremor = Duration::ZERO;
             self.phase = Phase::Steady;
             self.round = Round::from(next);
         }
@@ -187,8 +193,8 @@ impl Congestion {
             self.tremor = Duration::ZERO;
             self.round = Round::from(next);
             // It will leave at once, into an empty line; bulk has three quarters of it.
-            let fitting = rate * (round_trip + QUEUE).as_secs_f64() / 0.75;
-            self.limit = self.limit.min(fitting as usize).max(LEAST);
+            let fitting = rate.map(|rate| (rate * (round_trip + QUEUE).as_secs_f64() / 0.75) as usize);
+            self.limit = self.limit.min(fitting.unwrap_or(self.limit)).max(LEAST);
         }
         self.note(now, next, round_trip);
     }
@@ -229,17 +235,19 @@ impl Congestion {
         if acknowledged < end || self.timeout().is_some() {
             return;
         }
+        // One acknowledgement for the whole round tells no rate.
         let rate = (self.arrived - before) as f64 / now.saturating_sub(begun).as_secs_f64();
-        self.end_round(now, rate, next);
+        self.end_round(now, Some(rate).filter(|rate| rate.is_finite()), next);
     }
 
-    fn end_round(&mut self, now: Duration, rate: f64, next: u64) {
+    fn end_round(&mut self, now: Duration, rate: Option<f64>, next: u64) {
         let used = self.is_used();
         let round = std::mem::replace(&mut self.round, Round::from(next));
         let (Some((base, seen)), Some(late), true) = (self.base, round.late, used) else {
             // Not the line has set the pace but the application, and nothing is known of more.
             return;
         };
+        self.recent = late;
         let queue = late.saturating_sub(base + self.tremor);
         if self.phase == Phase::Starting {
             // As much as would stay half a round trip below the promise, if the line carries no more than it did now.
@@ -254,21 +262,21 @@ impl Congestion {
             // What stands in the queue with it stays below the promise even if the rate had another reason.
             self.tremor = (self.tremor + lowered.queue).min(base / 4 + QUEUE);
         } else if queue > QUEUE {
-            self.lowered = Some(Lowered { limit: self.limit, rate, queue });
+            self.lowered = rate.map(|rate| Lowered { limit: self.limit, rate, queue });
             self.limit = scaled(self.limit, base + self.tremor + QUEUE, late).max(self.limit / 2);
         } else if queue < QUEUE / 2 {
             self.limit += (self.limit / 8).max(1024);
         }
         self.limit = self.limit.clamp(LEAST, MAX_IN_FLIGHT_BYTES);
         if now >= seen + BASE_LASTS {
-            self.phase = Phase::Draining { until: now + DRAIN_LASTS, rate };
+            self.phase = Phase::Draining { until: now + DRAIN_LASTS.max(late * 4), rate };
         }
     }
 
     /// A line that was full carries as much as before when less is in flight. If it does not the delay has another reason.
-    fn was_wrong(&self, lowered: &Lowered, rate: f64) -> bool {
+    fn was_wrong(&self, lowered: &Lowered, rate: Option<f64>) -> bool {
         let part = self.limit as f64 / lowered.limit as f64;
-        part < 0.95 && rate < lowered.rate * (1.0 + 2.0 * part) / 3.0
+        part < 0.95 && rate.is_some_and(|rate| rate < lowered.rate * (1.0 + 2.0 * part) / 3.0)
     }
 
     /// The relay had no room for a frame.
@@ -293,4 +301,86 @@ fn first_limit(round_trip: Duration) -> usize {
 fn scaled(bytes: usize, numerator: Duration, denominator: Duration) -> usize {
     let scaled = bytes as u128 * numerator.as_micros() / denominator.as_micros().max(1);
     usize::try_from(scaled).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Frames that fill what may be in flight, each acknowledged by itself after one round trip, until `rounds` have ended.
+    struct Flow {
+        congestion: Congestion,
+        now: Duration,
+        next: u64,
+    }
+
+    impl Flow {
+        fn new(congestion: Congestion) -> Self {
+            Self { congestion, now: ms(0), next: 0 }
+        }
+
+        fn round(&mut self, round_trip: Duration, acknowledgements: u64) {
+            const FRAMES: u64 = 32;
+            let first = self.next;
+            self.next += FRAMES;
+            self.congestion.on_sent(self.congestion.limit / 8 * 6);
+            self.now += round_trip;
+            let each = FRAMES / acknowledgements;
+            for acknowledged in (first + each..=self.next).step_by(each as usize) {
+                self.now += ms(1);
+                for number in acknowledged - each..acknowledged {
+                    self.congestion.on_round_trip(self.now, number, self.next, round_trip);
+                }
+                self.congestion.on_acknowledged(self.now, 1_000, acknowledged, self.next);
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_in_one_acknowledgement_says_nothing_of_the_rate() {
+        let mut flow = Flow::new(Congestion::wide());
+        for _ in 0..50 {
+            flow.round(ms(500), 1);
+        }
+        assert_eq!(flow.congestion.limit, MAX_IN_FLIGHT_BYTES);
+        // The way has become longer, and it is time to look for an empty line; nobody knows the rate.
+        for _ in 0..50 {
+            flow.round(ms(530), 1);
+            if flow.congestion.timeout().is_some() {
+                assert!(flow.congestion.asks(false, flow.next));
+                flow.congestion.on_pong(flow.now, flow.next, ms(530));
+            }
+        }
+        assert!(flow.congestion.limit > MAX_IN_FLIGHT_BYTES / 2, "{}", flow.congestion.limit);
+    }
+
+    #[test]
+    fn when_no_ping_comes_back_the_line_is_used_again_and_not_emptied_at_once_again() {
+        let mut flow = Flow::new(Congestion::wide());
+        flow.round(ms(100), 16);
+        let mut pauses = Vec::new();
+        while flow.now < ms(100_000) {
+            flow.round(ms(2_500), 16);
+            if let Some(until) = flow.congestion.timeout() {
+                assert_eq!(flow.congestion.limit(Class::Bulk), (0, 0));
+                assert_eq!(flow.congestion.limit(Class::Interactive), (TRICKLE, TRICKLE), "keys go on");
+                pauses.push(until - flow.now);
+                flow.now = until;
+                flow.congestion.handle_timeout(until, flow.next);
+            }
+        }
+        assert!(pauses.len() <= 2, "{pauses:?}");
+        assert!(flow.congestion.limit > MAX_IN_FLIGHT_BYTES / 4, "{}", flow.congestion.limit);
+    }
+
+    #[test]
+    fn what_is_unknown_is_taken_for_slow() {
+        assert_eq!(first_limit(ms(0)), LEAST);
+        assert_eq!(first_limit(ms(100)), 17_500);
+        assert_eq!(first_limit(Duration::MAX / 4), FIRST_MOST);
+    }
 }

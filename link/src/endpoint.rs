@@ -195,7 +195,7 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         }
         self.tombstones.remove(&device);
         if let Some(link) = self.links.get_mut(&device) {
-            link.update(peer);
+            link.update(&mut self.core.context(), peer);
             return Ok(());
         }
         if self.links.len() >= MAX_PEERS {

@@ -162,8 +162,8 @@ pub(crate) struct Link<S: Suite> {
     unknown_there: Option<S::Secret>,
     /// So many Hellos in a row were refused because their secret was not known.
     refused: u8,
-    /// At a responder: the last Hello whose secret is not known, and how many different ones there were since a handshake.
-    unknown_hellos: (Vec<u8>, u8),
+    /// At a responder: the Hellos since a handshake whose secret is not known, as many as it takes.
+    unknown_hellos: Vec<Vec<u8>>,
     /// What the application is to store, with the session that tells which it is.
     to_store: Option<([u8; 16], PairSecrets<S::Secret>)>,
     /// The session whose secret is the one that is stored.
@@ -216,7 +216,7 @@ impl<S: Suite> Link<S> {
             next_secret: None,
             unknown_there: None,
             refused: 0,
-            unknown_hellos: (Vec::new(), 0),
+            unknown_hellos: Vec::new(),
             to_store: None,
             stored: None,
             show_next: None,
@@ -247,15 +247,25 @@ impl<S: Suite> Link<S> {
         }
     }
 
-    /// The peer was paired again, or its bundle is a newer one. The session goes on if the identity is the same.
-    pub(crate) fn update(&mut self, peer: Peer<S::Record, S::Bundle, S::Secret>) {
+    /// The peer was paired again, or its bundle is a newer one. The session goes on if the identity is the same and who makes the handshakes.
+    pub(crate) fn update<R: CryptoRng>(
+        &mut self,
+        cx: &mut Context<'_, S, R>,
+        peer: Peer<S::Record, S::Bundle, S::Secret>,
+    ) {
+        let turned = matches!(self.side, Side::Initiator(_)) != matches!(peer.side, Side::Initiator(_));
+        if turned {
+            self.end(cx, Code::GOODBYE, "paired the other way round", false);
+            self.pending.clear();
+            self.hello = Hello::Idle;
+        }
         self.record = peer.record;
         self.side = peer.side;
         if !S::same_secret(&peer.secrets.current, &self.secrets.current) {
             // Paired again. A handshake with the old secret that is under way must not put the old one back.
             (self.secrets, self.next_secret, self.to_store) = (peer.secrets, None, None);
             (self.unknown_there, self.stored, self.confirm, self.show_next) = (None, None, None, None);
-            (self.refused, self.unknown_hellos) = (0, (Vec::new(), 0));
+            (self.refused, self.unknown_hellos) = (0, Vec::new());
             self.pending.clear();
             if let Some(session) = &mut self.session {
                 session.drop_next();
@@ -267,6 +277,9 @@ impl<S: Suite> Link<S> {
         if matches!(self.hello, Hello::Never | Hello::Later(_)) {
             // What was refused may be accepted now.
             self.hello = Hello::Later(Duration::ZERO);
+        }
+        if turned && self.here {
+            self.want_hello(cx.now);
         }
     }
 
@@ -773,7 +786,8 @@ impl<S: Suite> Link<S> {
         let made = match turn {
             Turn::Urgent if session.show_next => Ok(session.make_next_signal(cx.rng)),
             Turn::Urgent if session.has_signal() => session.make_signal(cx.now, cx.rng).map(Some),
-            Turn::Urgent if up && session.send.has_due() => session.take_due(cx.now, cx.rng),
+            // Links take turns with this: a peer that acknowledges nothing must not keep others waiting.
+            Turn::Data(Class::Control) if up && session.send.has_due() => session.take_due(cx.now, cx.rng),
             Turn::Data(class) if session.has_data(class, &self.calls) => {
                 *tag = if *tag >= RAW_TAG - 1 { 1 } else { *tag + 1 };
                 session.make_data(cx.now, cx.rng, *tag, class, &mut self.calls, cx.events)

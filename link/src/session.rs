@@ -12,6 +12,7 @@ use happy_wire::packet::{SEALED_PREFIX, put_sealed_prefix};
 use happy_wire::relay::ToRelay;
 use rand_core::CryptoRng;
 
+use crate::allowance::Allowance;
 use crate::calls::{CallEvent, Calls};
 use crate::channels::{Channels, Happened, Numbering, SessionId, Violation};
 use crate::event::Event;
@@ -46,6 +47,9 @@ pub(crate) struct Outcome {
 /// How long what was sealed with the keys before the last may still arrive.
 const RETIRING_FOR: Duration = Duration::from_secs(60);
 
+/// An honest peer says Resume once for each path that comes up.
+const RESUMES: (u32, Duration) = (8, Duration::from_secs(10));
+
 /// A cipher and its name.
 struct Keyed<C> {
     id: [u8; 16],
@@ -75,6 +79,8 @@ pub(crate) struct Session<C> {
     /// Packets in a row that could not be opened.
     pub(crate) failures: u32,
     pub(crate) resume: bool,
+    /// How often everything in flight is sent again because the other side says Resume.
+    resumes: Allowance,
     pub(crate) ping: Option<u64>,
     pong: Option<u64>,
     /// The last Ping that was sent, to know its Pong.
@@ -109,6 +115,7 @@ impl<C: Cipher> Session<C> {
             confirmed: false,
             failures: 0,
             resume: false,
+            resumes: Allowance::new(RESUMES.0, RESUMES.1),
             ping: None,
             pong: None,
             pinged: None,
@@ -229,7 +236,9 @@ impl<C: Cipher> Session<C> {
 
     /// Whether there is something to send of this class and room for it.
     pub(crate) fn has_data(&self, class: Class, calls: &Calls) -> bool {
-        let control = class == Class::Control && (calls.has_message() || self.secret_stored.is_some());
+        // A message for channel 0 waits until the one before it has left, which may take the other side's leave.
+        let message = calls.has_message() && self.channels.is_idle(CALLS);
+        let control = class == Class::Control && (message || self.secret_stored.is_some());
         let waits = control || self.channels.has(class);
         waits && self.room(class) >= SMALLEST_FRAME
     }
@@ -423,8 +432,10 @@ impl<C: Cipher> Session<C> {
             }
         }
         if outcome.resume {
-            // PROTOCOL 9: at once, from the acknowledgement that it carries.
-            self.send.resend_all(Duration::MAX);
+            // PROTOCOL 9: at once, from the acknowledgement that it carries; but a Resume is small, and who says many gets no more than
+            // what had time to be acknowledged.
+            let before = if self.resumes.take(now) { Duration::MAX } else { self.send.overdue(now) };
+            self.send.resend_all(before);
             self.receive.owe_now();
         }
         Ok(())

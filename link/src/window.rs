@@ -118,14 +118,18 @@ impl SendWindow {
     /// the line carries, and the last quarter of that is closed to bulk, the last eighth to interactive data, so that an approval
     /// never waits for a round trip of somebody's file.
     pub(crate) fn room(&self, class: Class) -> usize {
-        let (eighths, most, largest) = match class {
-            Class::Control => (8, MAX_IN_FLIGHT_BYTES, usize::MAX),
-            Class::Interactive => (7, self.congestion.limit(), self.congestion.largest_frame()),
-            Class::Bulk => (6, self.congestion.limit(), self.congestion.largest_frame()),
+        let eighths = match class {
+            Class::Control => 8,
+            Class::Interactive => 7,
+            Class::Bulk => 6,
         };
         if self.frames.len() as u64 >= MAX_IN_FLIGHT_FRAMES / 8 * eighths {
             return 0;
         }
+        let (most, largest) = match class {
+            Class::Control => (MAX_IN_FLIGHT_BYTES, usize::MAX),
+            Class::Interactive | Class::Bulk => self.congestion.limit(class),
+        };
         (most / 8 * eighths as usize).saturating_sub(self.bytes).min(largest)
     }
 
@@ -224,6 +228,11 @@ impl SendWindow {
             frame.due = true;
             self.due += 1;
         }
+    }
+
+    /// What was last sent before this moment had time to be acknowledged.
+    pub(crate) fn overdue(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.round_trip.wait())
     }
 
     /// Everything that was last sent before `before` is to be sent again.

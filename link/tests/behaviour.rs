@@ -12,7 +12,7 @@ mod model;
 use std::time::Duration;
 
 use happy_link::{
-    Answer, CallError, ChannelName, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, RefusalReason,
+    Answer, CallError, ChannelName, Class, Code, Dial, Event, LinkDown, Login, OpenChannelError, Peer, RefusalReason,
     RelayDown, SendError, Side, Suite, Welcomed,
 };
 use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
@@ -1216,4 +1216,83 @@ fn a_packet_shows_a_step_of_size_and_not_what_was_said() {
     assert_eq!(sizes(&[b"y", b"n", b"yes", b"no, and here is why"]).len(), 1);
     assert_eq!(sizes(&[&[b'x'; 300], &[b'x'; 480]]).len(), 1);
     assert_eq!(sizes(&[b"y", &[b'x'; 480]]).len(), 2);
+}
+
+// What a peer could do to this device, and through it to others.
+
+#[test]
+fn who_says_resume_again_and_again_keeps_nobody_else_waiting() {
+    let mut lone = Lone::machine();
+    lone.add_peer(3, Side::Responder);
+    lone.presence(3, true);
+    let mut puppets = [2, 3].map(|peer| {
+        let mut puppet = Puppet::initiate(&mut lone, peer, 9);
+        puppet.say(&mut lone, &resume(0));
+        puppet
+    });
+    let next = widen(&mut lone, &mut puppets[0], 2);
+    let file = lone.endpoint.open_channel(&id(2), Class::Interactive, "terminal").unwrap();
+    lone.endpoint.send(&id(2), file, &[1; 250_000]).unwrap();
+    let flight: usize = lone.packets().iter().map(Vec::len).sum();
+    puppets[0].say(&mut lone, &resume(next));
+    lone.endpoint.emit(&id(3), b"approve?".to_vec()).unwrap();
+    let (mut sent, mut waited) = (0, None);
+    // As fast as the line carries, for ten seconds.
+    for poll in 0..20_000 {
+        if poll % 5 == 4 {
+            puppets[0].say(&mut lone, &resume(next));
+        }
+        lone.now += Duration::from_micros(500);
+        lone.endpoint.handle_timeout(lone.now);
+        let Some(frame) = lone.endpoint.poll_transmit(lone.now) else { continue };
+        match ToRelay::decode(&frame) {
+            Ok(ToRelay::Send { to, payload, .. }) if to == id(2) => sent += payload.len(),
+            Ok(ToRelay::Send { to, .. }) if to == id(3) => waited = waited.or(Some(poll)),
+            _ => {}
+        }
+    }
+    assert!(waited.is_some_and(|polls| polls < 4), "the other peer waited for {waited:?} frames");
+    // Eight times all of it, and then what had 0.2 s to be acknowledged.
+    assert!(sent <= flight * 70, "{sent} bytes were sent for Resumes, {flight} are in flight");
+}
+
+#[test]
+fn a_peer_that_grants_nothing_makes_nobody_spin() {
+    let (mut lone, mut puppet) = linked();
+    let mut next = 0;
+    // It acknowledges everything and never raises the limit of channel 0.
+    while lone.endpoint.emit(&id(2), vec![0; 20_000]) != Err(SendError::WouldBlock) {
+        for _ in 0..2 {
+            let packets = lone.packets();
+            next += said(&mut puppet, &packets).iter().filter(|(number, ..)| number.is_some()).count() as u64;
+            lone.now += ms(5);
+            puppet.say(&mut lone, &frame(None, next, &[]));
+        }
+    }
+    lone.frames();
+    lone.events();
+    for _ in 0..10 {
+        assert_eq!(lone.endpoint.emit(&id(2), vec![0; 20_000]), Err(SendError::WouldBlock));
+        assert!(lone.frames().is_empty());
+        assert!(lone.events().is_empty(), "told to go on although nothing was sent");
+    }
+}
+
+#[test]
+fn who_is_paired_again_the_other_way_round_makes_the_handshakes_and_who_no_longer_does_is_quiet() {
+    let secrets = happy_link::PairSecrets { current: 7, previous: None };
+    let again = |side| Peer { record: id(2), side, secrets: secrets.clone() };
+    let (mut lone, _) = linked();
+    lone.endpoint.add_peer(again(Side::Initiator(id(2)))).unwrap();
+    assert!(lone.events().iter().any(|event| matches!(event, Event::LinkDown { .. })));
+    let sent: Vec<_> = lone.wait(SECOND * 3).iter().filter_map(|frame| payload(frame)).collect();
+    assert_eq!(secret_of(hello_in(&sent)), 7);
+
+    let mut phone = Lone::phone();
+    assert!(!phone.frames().is_empty());
+    phone.endpoint.add_peer(again(Side::Responder)).unwrap();
+    // `wait` refuses a timer that stands still.
+    assert!(phone.wait(SECOND).is_empty());
+    Puppet::initiate_with(&mut phone, 2, 9, 7).say(&mut phone, &resume(0));
+    assert!(phone.endpoint.is_up(&id(2)));
 }

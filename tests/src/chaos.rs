@@ -40,7 +40,12 @@ enum Blow {
     Reset(u64),
     /// The relay's side ends; the other hears nothing, ever.
     HalfOpen(u64),
+    /// The device's side ends, and the relay's stays: what was on the way arrives there late, beside a newer path.
+    Doubled(u64),
 }
+
+/// How long the relay's side stays.
+const DOUBLED_FOR: Duration = Duration::from_secs(5);
 
 /// A running proxy. It ends when it is dropped.
 pub struct Chaos {
@@ -95,6 +100,22 @@ impl Chaos {
         self.blows += 1;
         self.blow.send_replace(Blow::HalfOpen(self.blows));
     }
+
+    /// Ends every connection at the device's side. At the relay's side it stays open for five seconds, and what was on the way comes late: the
+    /// device has two paths.
+    pub fn double(&mut self) {
+        self.blows += 1;
+        self.blow.send_replace(Blow::Doubled(self.blows));
+    }
+
+    /// One of the ways to lose a connection, by turns.
+    pub fn strike(&mut self) {
+        match self.blows % 3 {
+            0 => self.cut(),
+            1 => self.double(),
+            _ => self.half_open(),
+        }
+    }
 }
 
 impl Drop for Chaos {
@@ -114,20 +135,34 @@ async fn connection(
     let Ok(far) = TcpStream::connect(to).await else { return };
     // What small pieces there are is for the weather to say.
     let (_, _) = (near.set_nodelay(true), far.set_nodelay(true));
+    let up = pass(&near, &far, weather.clone(), |weather| weather.stalled_up);
+    let down = pass(&far, &near, weather, |weather| weather.stalled_down);
+    tokio::pin!(up);
     let happened = tokio::select! {
-        () = pass(&near, &far, weather.clone(), |weather| weather.stalled_up) => return,
-        () = pass(&far, &near, weather, |weather| weather.stalled_down) => return,
+        () = &mut up => return,
+        () = down => return,
         _ = blow.changed() => *blow.borrow(),
     };
-    if let Blow::HalfOpen(_) = happened {
-        drop(far);
+    match happened {
         // The device's side is held, unread, until the next blow.
-        let _ = blow.changed().await;
-        let _ = near.set_zero_linger();
-        return;
+        Blow::HalfOpen(_) => {
+            let _ = rustix::net::shutdown(&far, rustix::net::Shutdown::Both);
+            let _ = blow.changed().await;
+            let _ = near.set_zero_linger();
+        }
+        Blow::Doubled(_) => {
+            let _ = rustix::net::shutdown(&near, rustix::net::Shutdown::Both);
+            let linger = async { tokio::join!(&mut up, tokio::time::sleep(DOUBLED_FOR)) };
+            tokio::select! {
+                _ = linger => {}
+                _ = blow.changed() => {}
+            }
+        }
+        // Closing without a linger is a reset.
+        Blow::Reset(_) | Blow::None => {
+            let (_, _) = (near.set_zero_linger(), far.set_zero_linger());
+        }
     }
-    // Closing without a linger is a reset.
-    let (_, _) = (near.set_zero_linger(), far.set_zero_linger());
 }
 
 /// Passes on one direction until it ends.

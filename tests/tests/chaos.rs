@@ -54,12 +54,8 @@ fn paced_output_arrives_byte_for_byte_with_a_cut_every_two_seconds() -> Result<(
     let mut cuts = 0;
     while !reader.is_finished() {
         std::thread::sleep(Duration::from_secs(2));
-        // Every third one leaves the device to find out by itself.
-        if cuts % 3 == 2 {
-            chaos.half_open();
-        } else {
-            chaos.cut();
-        }
+        // Every third one leaves a second path behind, and every third one leaves the device to find out by itself.
+        chaos.strike();
         cuts += 1;
     }
     let bytes = reader.join().map_err(|_| anyhow::anyhow!("the reader"))??;

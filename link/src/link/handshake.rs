@@ -112,13 +112,12 @@ impl<S: Suite> Link<S> {
 
     /// An initiator tries what it has twice, in Hellos that differ. One that comes again because the refusal was lost is the same.
     fn was_the_last_attempt(&mut self, hello: &[u8]) -> bool {
-        let (last, count) = &mut self.unknown_hellos;
-        if last == hello {
+        let seen = &mut self.unknown_hellos;
+        if seen.len() >= usize::from(ATTEMPTS) || seen.iter().any(|before| before == hello) {
             return false;
         }
-        *last = hello.to_vec();
-        *count = count.saturating_add(1);
-        *count == ATTEMPTS
+        seen.push(hello.to_vec());
+        seen.len() == usize::from(ATTEMPTS)
     }
 
     /// `PROTOCOL 3`: our copy of the bundle is too old, and this is the new one, if it is signed by its owner.
@@ -155,7 +154,7 @@ impl<S: Suite> Link<S> {
             Some((established, used)) => {
                 let secrets = PairSecrets { current: established.next_secret.clone(), previous: Some(used) };
                 self.store(cx, established.session, secrets);
-                self.unknown_hellos = (Vec::new(), 0);
+                self.unknown_hellos.clear();
                 self.pending.clear();
                 self.confirmed_by = confirm.to_vec();
                 self.begin(cx, established, Numbering::Responder);

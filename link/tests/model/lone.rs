@@ -140,9 +140,14 @@ impl Puppet {
 
     /// Shakes hands with a machine, as the initiator.
     pub fn initiate(lone: &mut Lone, number: u8, life: u8) -> Self {
+        Self::initiate_with(lone, number, life, SECRETS.current)
+    }
+
+    /// The same with another pair secret.
+    pub fn initiate_with(lone: &mut Lone, number: u8, life: u8, secret: u64) -> Self {
         let suite = NullSuite { device: id(number) };
         let mut rng = ChaCha8Rng::seed_from_u64(life.into());
-        let (initiator, hello) = suite.start(&mut rng, &id(ME), &1, plan(life)).unwrap();
+        let (initiator, hello) = suite.start(&mut rng, &id(ME), &secret, plan(life)).unwrap();
         lone.frames();
         lone.deliver(number, &Packet::Hello(&hello).to_vec());
         let packets = lone.packets();

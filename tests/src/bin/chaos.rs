@@ -29,7 +29,8 @@ struct Arguments {
     /// The largest piece that arrives at once, bytes; 0 for no bound.
     #[arg(long, default_value_t = 0)]
     slice: usize,
-    /// Reset every connection every so many seconds; every third time one side hears nothing of it. 0 for never.
+    /// Take every connection away every so many seconds: by turns with a reset, so that the relay keeps it, and so that the device hears nothing of
+    /// it. 0 for never.
     #[arg(long, default_value_t = 0)]
     cut_every: u64,
     /// Let nothing pass in one direction, then in the other, for two seconds every so many seconds. 0 for never.
@@ -66,7 +67,7 @@ async fn main() -> Result<()> {
         tokio::select! {
             _ = cuts.tick() => {
                 count += 1;
-                if count.is_multiple_of(3) { chaos.half_open() } else { chaos.cut() }
+                chaos.strike();
                 anstream::println!("cut {count}");
             }
             _ = stalls.tick() => {

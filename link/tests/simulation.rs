@@ -23,7 +23,7 @@ use model::plan::{Plan, add};
 type Counts = BTreeMap<&'static str, u64>;
 
 /// What a run must have met, so that its being well proves something.
-const MET: [&str; 34] = [
+const MET: [&str; 36] = [
     "answered",
     "closed by the device",
     "closed in order",
@@ -53,6 +53,8 @@ const MET: [&str; 34] = [
     "packet repeated",
     "packet withheld",
     "queue full",
+    "relay died after forwarding",
+    "relay died before forwarding",
     "resumed",
     "session",
     "stored",

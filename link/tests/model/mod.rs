@@ -308,6 +308,12 @@ impl<S: Suite> World<S> {
         self.drain(device);
     }
 
+    fn count_if(&mut self, happened: bool, what: &'static str) {
+        if happened {
+            self.count(what);
+        }
+    }
+
     pub fn disconnect(&mut self, device: usize) {
         if let Some(connection) = self.devices[device].connection.take() {
             self.relay_lose(connection);
@@ -420,8 +426,14 @@ impl<S: Suite> World<S> {
                 self.count("fault: relay restart");
                 self.relay.down_until = self.now + down;
                 for device in 0..self.devices.len() {
-                    self.disconnect(device);
-                    self.drain(device);
+                    let Some(connection) = self.devices[device].connection else { continue };
+                    let (before, after) = self.relay.has_on_the_way(connection, self.now);
+                    self.count_if(before, "relay died before forwarding");
+                    self.count_if(after, "relay died after forwarding");
+                    self.relay.forget(connection);
+                    // What it had sent may still arrive, and then the end; or the end overtakes it.
+                    let late = if chance(&mut self.rng, 500) { ms(below(&mut self.rng, 300)) } else { ms(0) };
+                    self.at(self.now + late, Happens::Cut { device, connection });
                 }
             }
             Fault::QuickRestart { .. } => {

@@ -62,6 +62,17 @@ impl Relay {
         }
     }
 
+    /// Whether something is on its way from the device of this connection, and to it.
+    pub fn has_on_the_way(&self, connection: u64, now: Duration) -> (bool, bool) {
+        let connection = self.connections.get(&connection);
+        connection.map_or((false, false), |connection| (connection.last_up > now, connection.queued > 0))
+    }
+
+    /// The relay died, and with it what it knew of this connection.
+    pub fn forget(&mut self, connection: u64) {
+        self.connections.remove(&connection);
+    }
+
     pub fn arrival_at_relay(&mut self, connection: u64, at: Duration) -> Duration {
         let Some(connection) = self.connections.get_mut(&connection) else { return at };
         connection.last_up = connection.last_up.max(at);

@@ -185,9 +185,13 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         anstream::println!("{name:<44}{:>9.3}{:>9.3}", sample.percentile(50), sample.percentile(99));
     }
 
-    let idle = memory(&people, &sink, arguments.links).await?;
+    let (idle, full) = memory(&people, &sink, arguments.links).await?;
     anstream::println!();
-    anstream::println!("{idle:.0} KB of memory for each of {} idle links, both ends together", arguments.links);
+    anstream::println!("{:<44}{:>9}{:>9}", "memory of a link, both ends together", "idle KB", "busy KB");
+    anstream::println!(
+        "{:<44}{idle:>9.0}{full:>9.0}",
+        format!("each of {}; busy: files on all of them", arguments.links)
+    );
     goal("control-beside-bulk-p99", busy.percentile(99), "ms", 50.0);
     sink.task.abort();
     reader.abort();
@@ -205,6 +209,10 @@ async fn goodput(phone: &Device, sink: &mut Sink, bytes: usize) -> Result<Durati
     sink.until(|(_, all)| *all - before >= bytes).await?;
     Ok(began.elapsed())
 }
+
+/// How often, and how far apart, the memory of busy links is looked at; the largest counts.
+const FULL_LOOKS: u32 = 20;
+const FULL_LOOK: Duration = Duration::from_millis(250);
 
 /// Messages a second, and microseconds of this process for each.
 async fn small(phone: &Device, sink: &mut Sink, messages: usize) -> Result<(f64, f64)> {
@@ -240,8 +248,9 @@ async fn calls(phone: &Device, sink: &Sink, count: usize) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Kilobytes that an idle link costs this process, which is both ends.
-async fn memory(people: &People, sink: &Sink, links: usize) -> Result<f64> {
+/// Kilobytes that a link costs this process, which is both ends: an idle one, and one that a file passes through while one passes through all
+/// others as well.
+async fn memory(people: &People, sink: &Sink, links: usize) -> Result<(f64, f64)> {
     let before = resident()?;
     let mut phones = Vec::new();
     for _ in 0..links {
@@ -249,7 +258,15 @@ async fn memory(people: &People, sink: &Sink, links: usize) -> Result<f64> {
         phone.is_linked().await?;
         phones.push(phone);
     }
-    Ok((resident()? - before) / links as f64)
+    let idle = (resident()? - before) / links as f64;
+    let floods = phones.iter().map(|phone| flood(phone, sink)).collect::<Result<Vec<_>>>()?;
+    let mut most = 0.0_f64;
+    for _ in 0..FULL_LOOKS {
+        tokio::time::sleep(FULL_LOOK).await;
+        most = most.max(resident()? - before);
+    }
+    floods.iter().for_each(JoinHandle::abort);
+    Ok((idle, most / links as f64))
 }
 
 /// Resident memory of this process, KB.

@@ -65,6 +65,7 @@ fn a_machine_that_was_joined_may_do_nothing_at_the_one_that_joined_it() {
     host.until(&["devices"], |list| list["devices"][0]["presence"] == "here");
     host.run(&["ls", "--machine", "laptop"]).fails_with(&["ask for an invitation"]);
     host.run(&["run", "--machine", "laptop", "-d", "true"]).fails_with(&["ask for an invitation"]);
+    host.run(&["events", "--machine", "laptop"]).fails_with(&["ask for an invitation"]);
     assert_eq!(guest.json(&["ls"]).as_array().map(Vec::len), Some(0));
 }
 

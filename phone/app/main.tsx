@@ -158,6 +158,8 @@ function watchLife(): void {
     if (visible) theCore().wake();
   };
   document.addEventListener("visibilitychange", wake);
+  // A frozen page that is thawed may have been visible all the time.
+  document.addEventListener("resume", wake);
   addEventListener("pageshow", wake);
   addEventListener("online", wake);
   addEventListener("pagehide", () => theCore().setActive(false));

@@ -128,7 +128,8 @@ export function handle(event: CoreEvent): void {
       break;
     case "link":
       touch(event.device, event.up ? { linked: true, here: true, refused: null } : { linked: false });
-      if (event.up) void refreshMachine(event.device);
+      // What was missed comes as events; what could not be read before is read now.
+      if (event.up && unread.has(event.device)) void refreshMachine(event.device);
       break;
     case "refused":
       update(event.device, { refused: event.reason, linked: false });
@@ -206,14 +207,29 @@ export function queue<M extends keyof Calls>(device: string, method: M, params: 
   }
 }
 
+/** Machines whose lists have to be read again. */
+const unread = new Set<string>();
+/** What they tell while their lists are being read: a list may be older or newer than that, and the last word counts. */
+const meanwhile = new Map<string, string[]>();
+
 export async function refreshMachine(device: string): Promise<void> {
+  unread.add(device);
+  const told: string[] = [];
+  meanwhile.set(device, told);
   await attempt("The machine's state could not be read.", async () => {
     const [info, sessions] = await Promise.all([
       theCore().call(device, "machine.info", {}),
       theCore().call(device, "session.list", {}),
+      machine(device)?.devices ? refreshDevices(device) : undefined,
     ]);
+    // Another reading began later, and knows more.
+    if (meanwhile.get(device) !== told) return;
+    meanwhile.delete(device);
+    unread.delete(device);
     update(device, { info, sessions });
+    told.forEach((body) => handleMachineEvent(device, body));
   });
+  if (meanwhile.get(device) === told) meanwhile.delete(device);
 }
 
 /** Sessions that were started from this page: whoever starts one decides its size until another takes control. */
@@ -244,16 +260,17 @@ export function forgetMachine(device: string): void {
 
 function handleMachineEvent(device: string, body: string): void {
   const event = JSON.parse(body) as MachineEvent;
-  const sessions = machine(device)?.sessions ?? [];
+  if (event.event !== "session.list_again") meanwhile.get(device)?.push(body);
+  // Before the list was read one of it would look like the whole.
+  const sessions = machine(device)?.sessions;
   switch (event.event) {
     case "session.changed": {
       const changed = event.data;
-      const rest = sessions.filter((s) => s.id !== changed.id);
-      update(device, { sessions: [...rest, changed] });
+      if (sessions) update(device, { sessions: [...sessions.filter((s) => s.id !== changed.id), changed] });
       break;
     }
     case "session.removed":
-      update(device, { sessions: sessions.filter((s) => s.id !== event.data.session) });
+      if (sessions) update(device, { sessions: sessions.filter((s) => s.id !== event.data.session) });
       break;
     case "session.list_again":
       void refreshMachine(device);

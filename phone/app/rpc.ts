@@ -321,6 +321,32 @@ export type Event = { "event": "session.changed", "data": Session } | { "event":
  */
 session: string, } } | { "event": "session.list_again", "data": Record<symbol, never> } | { "event": "device.changed", "data": Array<Device> };
 
+export type EventPlace = { 
+/**
+ * Which log: another one after each start of the daemon.
+ */
+log: string, 
+/**
+ * Counts the events in it from 1; 0 is the place before the first.
+ */
+number: number, };
+
+export type Told = { 
+/**
+ * Its place. A machine of an earlier version gives none, and neither has what only one receiver is told.
+ */
+at?: EventPlace, } & ({ "event": "session.changed", "data": Session } | { "event": "session.removed", "data": { 
+/**
+ * Which.
+ */
+session: string, } } | { "event": "session.list_again", "data": Record<symbol, never> } | { "event": "device.changed", "data": Array<Device> });
+
+export type EventsFollow = { 
+/**
+ * The last event that the caller has; missing when it begins.
+ */
+after?: EventPlace, };
+
 export type EntryState = { "is": "draft" } | { "is": "queued" } | { "is": "sent" } | { "is": "delivered" } | { "is": "done" } | { "is": "failed", 
 /**
  * Why.
@@ -365,14 +391,37 @@ state: EntryState,
  */
 ended_at: number | null, 
 /**
- * It was sent in some life of this device, so the machine may know it.
+ * It is about to be sent, or was in some life of this device: the machine may know it.
  */
 asked: boolean, };
+
+export type Followed<E> = { 
+/**
+ * The log.
+ */
+log: string, 
+/**
+ * Where the caller is with this answer.
+ */
+number: number, 
+/**
+ * The events up to there, in order.
+ */
+missed: Array<E>, 
+/**
+ * False: there is no saying what came after the place that was named; ask for the lists again.
+ */
+complete: boolean, 
+/**
+ * The rest did not fit; ask again.
+ */
+more: boolean, };
 
 export interface Calls {
   "machine.info": { params: MachineInfo; result: Machine };
   "device.list": { params: DeviceList; result: Array<Device> };
   "device.revoke": { params: DeviceRevoke; result: Done };
+  "events.follow": { params: EventsFollow; result: Followed<Told> };
   "session.list": { params: SessionList; result: Array<Session> };
   "session.create": { params: SessionCreate; result: Session };
   "session.attach": { params: SessionAttach; result: Attached };

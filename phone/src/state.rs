@@ -602,6 +602,7 @@ mod tests {
         state.next_generation();
         let before = state.trace().generation;
         state.outbox.add(0, &name, None, happy_rpc::SessionCreate::default().into(), 1000).unwrap();
+        state.outbox.claim(&name);
         let written = state.next_generation();
         state.stored(before);
         assert_eq!(state.outbox.next(&name, 0, 0), None);

@@ -18,6 +18,7 @@ mod command;
 mod device;
 mod error;
 mod event;
+mod follower;
 mod machine;
 mod outbox;
 mod role;
@@ -30,7 +31,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use command::{Command, MAX_AHEAD_MS, MAX_COMMANDS};
 pub use device::*;
 pub use error::{CallError, ErrorCode};
-pub use event::Event;
+pub use event::{Event, EventPlace, EventsFollow, Followed, Told};
+pub use follower::{Caught, Follower, Step};
 pub use machine::*;
 pub use outbox::{Entry, EntryState, MAX_BYTES, MAX_ENTRIES, Mark, NotAnOutbox, Outbox, OutboxError, SHOWN_MS};
 pub use role::{Capability, Role};
@@ -146,6 +148,8 @@ calls! {
     "device.list", DeviceList -> Vec<Device>, View;
     /// Removes a device for good.
     "device.revoke", DeviceRevoke -> Done, Roster;
+    /// What was told after a place in the event log.
+    "events.follow", EventsFollow -> Followed<Told>, View;
     /// The sessions of this machine.
     "session.list", SessionList -> Vec<Session>, View;
     /// Starts a program in a new terminal.

@@ -1,8 +1,9 @@
 //! The commands that a person has given on a device and whose outcome the device does not have yet, or has not shown for long.
 //!
 //! Nothing here waits, sends or stores. Whoever owns an [`Outbox`] stores [`Outbox::to_bytes`] after each change, says so with
-//! [`Outbox::stored`], sends what [`Outbox::next`] gives, and tells what came of it. A restart in between costs nothing: what was sent
-//! is asked for again under its old number, and the machine knows what it has done.
+//! [`Outbox::stored`], sends what [`Outbox::next`] gives, and tells what came of it. A restart in between costs nothing: what may have been
+//! sent is asked for again under its old number, and the machine knows what it has done. So that nobody takes back, or calls expired,
+//! what a machine may have done already, a command is sent only when it is stored that it may have been ([`Outbox::claim`]).
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -88,11 +89,21 @@ pub struct Entry {
     /// When that was known for good, Unix ms.
     #[cfg_attr(feature = "typescript", ts(type = "number | null"))]
     pub ended_at: Option<u64>,
-    /// It was sent in some life of this device, so the machine may know it.
+    /// It is about to be sent, or was in some life of this device: the machine may know it.
     asked: bool,
+    /// Which claim says so in this life; it counts when that is stored. 0 for what was read as asked.
+    #[serde(skip)]
+    claim: u64,
     /// The machine had too much to do: it is not asked again before, Unix ms.
     #[serde(skip)]
     not_before: u64,
+}
+
+impl Entry {
+    /// Whether the machine may know it, as far as this device has noted: it is no longer taken back.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
 }
 
 /// Why a command was not taken.
@@ -132,23 +143,35 @@ pub struct Outbox {
     #[serde(default)]
     reused: bool,
     entries: Vec<Entry>,
+    /// Claims that were made in this life.
+    #[serde(skip)]
+    claims: u64,
     #[serde(skip)]
     stored: Mark,
 }
 
 /// How far a stored outbox reaches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mark {
     /// It holds every command up to this.
     taken: u64,
-    /// And the outcome of every one up to this.
-    done: u64,
+    /// And every claim up to this.
+    claims: u64,
+    /// The first command of each machine whose outcome it does not hold.
+    open: Vec<(String, u64)>,
+}
+
+impl Mark {
+    /// Up to which number the outcomes of this machine's commands are known.
+    fn done(&self, machine: &str) -> u64 {
+        self.open.iter().find(|(of, _)| of == machine).map_or(self.taken, |(_, first)| first - 1)
+    }
 }
 
 impl Outbox {
     /// An empty one. `life` is 16 random bytes as base64url.
     pub fn new(life: String) -> Self {
-        Self { version: VERSION, life, next: 1, reused: false, entries: Vec::new(), stored: Mark::default() }
+        Self { version: VERSION, life, next: 1, reused: false, entries: Vec::new(), claims: 0, stored: Mark::default() }
     }
 
     /// An empty one without a life: [`Self::begin_anew`] gives it one.
@@ -174,6 +197,16 @@ impl Outbox {
         Ok(outbox)
     }
 
+    /// The number that the next command gets.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// The next command gets this number at least, so that the lists for several machines can be counted as one.
+    pub fn count_from(&mut self, number: u64) {
+        self.next = self.next.max(number);
+    }
+
     /// The bytes to store.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Plain data with string keys: serialising it cannot fail.
@@ -182,21 +215,59 @@ impl Outbox {
 
     /// How far the bytes reach that [`Self::to_bytes`] gives now.
     pub fn mark(&self) -> Mark {
-        let open = self.entries.iter().find(|entry| !entry.state.is_final());
-        Mark { taken: self.next - 1, done: open.map_or(self.next, |entry| entry.number) - 1 }
+        let mut open: Vec<(String, u64)> = Vec::new();
+        for entry in self.entries.iter().filter(|entry| !entry.state.is_final()) {
+            if !open.iter().any(|(machine, _)| *machine == entry.machine) {
+                open.push((entry.machine.clone(), entry.number));
+            }
+        }
+        Mark { taken: self.next - 1, claims: self.claims, open }
     }
 
     /// Bytes that reach so far are stored and will be there after a crash: the commands in them may be sent, and the outcomes in them
     /// need not be asked for again.
     pub fn stored(&mut self, mark: Mark) {
-        self.stored.taken = self.stored.taken.max(mark.taken);
-        self.stored.done = self.stored.done.max(mark.done);
+        if mark.taken < self.stored.taken || mark.claims < self.stored.claims {
+            // Later bytes are stored already.
+            return;
+        }
+        self.stored = mark;
         let taken = self.stored.taken;
         for entry in self.entries.iter_mut().filter(|entry| entry.number <= taken) {
             if entry.state == EntryState::Draft {
                 entry.state = EntryState::Queued;
             }
         }
+    }
+
+    /// Whether the machine may know of the command.
+    fn may_be_known(&self, entry: &Entry) -> bool {
+        entry.asked && entry.claim <= self.stored.claims
+    }
+
+    /// The commands whose turn it is at this machine: of those about one session, and of those about none, the first.
+    fn turns(&self, machine: &str) -> Vec<u64> {
+        let mut busy: Vec<Option<Uuid>> = Vec::new();
+        let open = self.entries.iter().filter(|entry| entry.machine == machine && !entry.state.is_final());
+        let is_turn = |entry: &&Entry| {
+            let is_free = !busy.contains(&entry.session);
+            busy.push(entry.session);
+            is_free && entry.state.waits()
+        };
+        open.filter(is_turn).map(|entry| entry.number).collect()
+    }
+
+    /// The machine can be reached: the commands whose turn it is are about to be sent. True when that is news, which has to be stored before
+    /// [`Self::next`] gives them. Calling it before storing anything else saves a write.
+    pub fn claim(&mut self, machine: &str) -> bool {
+        let turns = self.turns(machine);
+        let claim = self.claims + 1;
+        let mut news = false;
+        for entry in self.entries.iter_mut().filter(|entry| turns.contains(&entry.number) && !entry.asked) {
+            (entry.asked, entry.claim, news) = (true, claim, true);
+        }
+        self.claims += u64::from(news);
+        news
     }
 
     /// What there is, in the order in which it was given.
@@ -227,17 +298,19 @@ impl Outbox {
             state: EntryState::Draft,
             ended_at: None,
             asked: false,
+            claim: 0,
             not_before: 0,
         };
         let weight = |entry: &Entry| serde_json::to_vec(entry).map_or(0, |json| json.len());
-        let weighs: usize = self.entries.iter().map(weight).sum();
-        while self.entries.len() >= MAX_ENTRIES {
+        let weighs = weight(&entry);
+        let open = self.entries.iter().filter(|entry| !entry.state.is_final());
+        if weighs + open.map(weight).sum::<usize>() > MAX_BYTES {
+            return Err(OutboxError::Full);
+        }
+        while self.entries.len() >= MAX_ENTRIES || weighs + self.entries.iter().map(weight).sum::<usize>() > MAX_BYTES {
             // What has ended is only shown, and makes room.
             let ended = self.entries.iter().position(|entry| entry.state.is_final()).ok_or(OutboxError::Full)?;
             self.entries.remove(ended);
-        }
-        if weighs + weight(&entry) > MAX_BYTES {
-            return Err(OutboxError::Full);
         }
         self.next += 1;
         self.entries.push(entry);
@@ -250,20 +323,19 @@ impl Outbox {
     /// Of the commands about one session one is on its way at a time, so that they take effect in order.
     pub fn next(&mut self, machine: &str, now: u64, ahead: i64) -> Option<(u64, Vec<u8>)> {
         self.expire(now);
-        let stored = self.stored;
-        let of_machine = |entry: &&Entry| entry.machine == machine && !entry.state.is_final();
-        let mut busy: Vec<Option<Uuid>> = Vec::new();
-        let number = self.entries.iter().filter(of_machine).find_map(|entry| {
-            let is_free = !busy.contains(&entry.session);
-            busy.push(entry.session);
-            (is_free && entry.state == EntryState::Queued && entry.not_before <= now).then_some(entry.number)
-        })?;
-        let life = self.life.clone();
+        let turns = self.turns(machine);
+        let can = |entry: &&Entry| {
+            entry.state == EntryState::Queued
+                && entry.not_before <= now
+                && self.may_be_known(entry)
+                && turns.contains(&entry.number)
+        };
+        let number = self.entries.iter().find(can)?.number;
+        let (life, done) = (self.life.clone(), self.stored.done(machine).min(number - 1));
         let entry = self.entry_mut(number)?;
         entry.state = EntryState::Sent;
-        entry.asked = true;
         let until = entry.until.saturating_add_signed(ahead);
-        let command = Command { life, number, done: stored.done.min(number - 1), until, given_at: entry.given_at };
+        let command = Command { life, number, done, until, given_at: entry.given_at };
         Some((number, command.name(&entry.request)))
     }
 
@@ -294,8 +366,8 @@ impl Outbox {
                     reused = true;
                     EntryState::Failed { error }
                 }
-                // The machine has taken nothing in; it may when it has less to do.
-                ErrorCode::Busy | ErrorCode::TooMany if now < entry.until => {
+                // It is asked again when it has less to do. It knows best whether the time has passed, or whether it was asked before.
+                ErrorCode::Busy => {
                     entry.not_before = now + BUSY_MS;
                     EntryState::Queued
                 }
@@ -318,8 +390,13 @@ impl Outbox {
         (self.life, self.reused) = (life, false);
         let message =
             "this device was restored from an old copy of itself; give the command again if it is still wanted";
+        self.give_up(&CallError::new(ErrorCode::Reused, message), now);
+    }
+
+    /// No command on the list is asked for any more, for this reason: what was never sent has failed, of the rest nobody knows.
+    pub fn give_up(&mut self, error: &CallError, now: u64) {
         for entry in self.entries.iter_mut().filter(|entry| !entry.state.is_final()) {
-            let error = CallError::new(ErrorCode::Reused, message);
+            let error = error.clone();
             entry.state = match entry.asked {
                 true => EntryState::Indeterminate { error },
                 false => EntryState::Failed { error },
@@ -337,8 +414,11 @@ impl Outbox {
 
     /// Takes a command back. False when it was sent already, or has ended.
     pub fn cancel(&mut self, number: u64, now: u64) -> bool {
-        let can = |entry: &&mut Entry| entry.state.waits() && !entry.asked;
-        let Some(entry) = self.entry_mut(number).filter(can) else { return false };
+        let can = |entry: &&Entry| entry.number == number && entry.state.waits() && !self.may_be_known(entry);
+        if !self.entries.iter().any(|entry| can(&entry)) {
+            return false;
+        }
+        let Some(entry) = self.entry_mut(number) else { return false };
         entry.state = EntryState::Cancelled;
         entry.ended_at = Some(now);
         true
@@ -359,14 +439,13 @@ impl Outbox {
     /// Time has passed. What was never sent and is late has expired; of what was sent only the machine knows. What ended a day ago is
     /// dropped. True when anything changed.
     pub fn expire(&mut self, now: u64) -> bool {
-        let mut changed = false;
-        for entry in &mut self.entries {
-            if entry.state.waits() && !entry.asked && entry.until < now {
-                entry.state = EntryState::Expired;
-                entry.ended_at = Some(now);
-                changed = true;
-            }
+        let is_late = |entry: &&Entry| entry.state.waits() && entry.until < now && !self.may_be_known(entry);
+        let late: Vec<u64> = self.entries.iter().filter(is_late).map(|entry| entry.number).collect();
+        for entry in self.entries.iter_mut().filter(|entry| late.contains(&entry.number)) {
+            entry.state = EntryState::Expired;
+            entry.ended_at = Some(now);
         }
+        let changed = !late.is_empty();
         let before = self.entries.len();
         self.entries.retain(|entry| entry.ended_at.is_none_or(|ended| now < ended.saturating_add(SHOWN_MS)));
         changed || self.entries.len() != before
@@ -404,6 +483,13 @@ mod tests {
         number
     }
 
+    /// What is sent when the machine can be reached: what is about to be is stored first.
+    fn send(outbox: &mut Outbox, now: u64) -> Option<(u64, Vec<u8>)> {
+        outbox.claim("m");
+        outbox.stored(outbox.mark());
+        outbox.next("m", now, 0)
+    }
+
     fn state(outbox: &Outbox, number: u64) -> EntryState {
         outbox.entries().iter().find(|entry| entry.number == number).unwrap().state.clone()
     }
@@ -420,13 +506,13 @@ mod tests {
     fn commands_about_one_session_go_one_after_the_other_and_others_beside_them() {
         let mut outbox = outbox();
         let [one, two, other] = [1, 1, 2].map(|session| add(&mut outbox, session));
-        let mut sent = || std::iter::from_fn(|| outbox.next("m", NOW, 0)).map(|(number, _)| number).collect::<Vec<_>>();
+        let mut sent = || std::iter::from_fn(|| send(&mut outbox, NOW)).map(|(number, _)| number).collect::<Vec<_>>();
         assert_eq!(sent(), [one, other]);
         outbox.delivered(one);
         assert_eq!(state(&outbox, one), EntryState::Delivered);
         assert!(outbox.answered(one, NOW, &done()));
         assert!(!outbox.answered(one, NOW, &done()), "there is one answer");
-        assert_eq!(outbox.next("m", NOW, 0).unwrap().0, two);
+        assert_eq!(send(&mut outbox, NOW).unwrap().0, two);
         assert_eq!(outbox.next("another machine", NOW, 0), None);
     }
 
@@ -441,13 +527,52 @@ mod tests {
         assert_eq!(state(&outbox, number), EntryState::Draft);
         outbox.stored(outbox.mark());
         assert_eq!(state(&outbox, number), EntryState::Queued);
+        assert_eq!(outbox.next("m", NOW, 0), None, "nor before it is stored that it may have been sent");
+        assert!(outbox.claim("m"));
+        assert!(!outbox.claim("m"), "once is enough");
+        assert_eq!(outbox.next("m", NOW, 0), None);
+        outbox.stored(outbox.mark());
         assert_eq!(outbox.next("m", NOW, 0).unwrap().0, number);
+    }
+
+    /// Otherwise a person would give again what was done already.
+    #[test]
+    fn what_may_have_been_sent_is_neither_taken_back_nor_called_expired_after_a_crash() {
+        let mut outbox = outbox();
+        let [sent, waits] = [1, 1].map(|session| add(&mut outbox, session));
+        outbox.claim("m");
+        assert!(outbox.clone().cancel(sent, NOW), "until that is stored nothing has left");
+        outbox.stored(outbox.mark());
+        let stored = outbox.to_bytes();
+        outbox.next("m", NOW, 0).unwrap();
+        let mut again = Outbox::from_bytes(&stored).unwrap();
+        assert!(!again.cancel(sent, NOW));
+        again.expire(NOW + 100_000);
+        assert_eq!((state(&again, sent), state(&again, waits)), (EntryState::Queued, EntryState::Expired));
+        assert_eq!(again.next("m", NOW + 100_000, 0).unwrap().0, sent);
+    }
+
+    /// Or a machine that is away would fill up what all others remember.
+    #[test]
+    fn what_is_done_is_told_to_each_machine_whatever_another_has_not_answered() {
+        let mut outbox = outbox();
+        let (session, request) = kill(9);
+        outbox.add(NOW, "away", session, request, 60_000).unwrap();
+        outbox.claim("away");
+        for session in 1..4 {
+            add(&mut outbox, session);
+            let (number, body) = send(&mut outbox, NOW).unwrap();
+            assert_eq!(Command::of(&body).unwrap().unwrap().done, if session == 1 { 1 } else { number - 1 });
+            assert!(outbox.answered(number, NOW, &done()));
+        }
     }
 
     #[test]
     fn what_was_sent_is_asked_for_again_after_a_restart_under_its_number() {
         let mut outbox = outbox();
         let number = add(&mut outbox, 1);
+        outbox.claim("m");
+        outbox.stored(outbox.mark());
         let (_, body) = outbox.next("m", NOW, 5).unwrap();
         let command = Command::of(&body).unwrap().unwrap();
         assert_eq!((command.number, command.until), (number, NOW + 60_005));
@@ -478,7 +603,7 @@ mod tests {
     fn a_machine_that_is_busy_is_asked_again_and_other_refusals_are_final() {
         let mut outbox = outbox();
         let [busy, failed, unknown] = [1, 2, 3].map(|session| add(&mut outbox, session));
-        while outbox.next("m", NOW, 0).is_some() {}
+        while send(&mut outbox, NOW).is_some() {}
         assert!(outbox.answered(busy, NOW, &refused(ErrorCode::Busy)));
         assert!(outbox.answered(failed, NOW, &refused(ErrorCode::NotFound)));
         assert!(outbox.answered(unknown, NOW, b"nonsense"));
@@ -494,14 +619,31 @@ mod tests {
     fn a_list_from_an_old_copy_goes_on_under_another_name() {
         let mut outbox = outbox();
         let [reused, waits] = [1, 1].map(|session| add(&mut outbox, session));
-        outbox.next("m", NOW, 0).unwrap();
+        send(&mut outbox, NOW).unwrap();
         assert!(outbox.answered(reused, NOW, &refused(ErrorCode::Reused)));
         assert!(outbox.is_reused());
         outbox.begin_anew("B".repeat(22), NOW);
         assert!(matches!(state(&outbox, waits), EntryState::Failed { .. }));
         let new = add(&mut outbox, 1);
-        let command = Command::of(&outbox.next("m", NOW, 0).unwrap().1).unwrap().unwrap();
+        let command = Command::of(&send(&mut outbox, NOW).unwrap().1).unwrap().unwrap();
         assert_eq!((command.life, command.number), ("B".repeat(22), new));
+    }
+
+    #[test]
+    fn a_list_that_is_given_up_says_what_is_known_and_goes_on_counting() {
+        let mut outbox = outbox();
+        let [sent, waits] = [1, 1].map(|session| add(&mut outbox, session));
+        outbox.claim("m");
+        outbox.stored(outbox.mark());
+        outbox.next("m", NOW, 0).unwrap();
+        outbox.give_up(&CallError::new(ErrorCode::NotPermitted, "it is gone"), NOW);
+        assert!(matches!(state(&outbox, sent), EntryState::Indeterminate { .. }));
+        assert!(matches!(state(&outbox, waits), EntryState::Failed { .. }));
+        assert_eq!(outbox.next("m", NOW, 0), None);
+        outbox.count_from(9);
+        outbox.count_from(5);
+        assert_eq!((outbox.next_number(), add(&mut outbox, 1)), (9, 9));
+        assert_eq!(Outbox::from_bytes(&outbox.to_bytes()).unwrap().next_number(), 10);
     }
 
     #[test]
@@ -518,6 +660,12 @@ mod tests {
         let heavy = crate::SessionCreate { command: vec!["x".repeat(MAX_BYTES)], ..Default::default() };
         let mut outbox = Outbox::new("A".repeat(22));
         assert_eq!(outbox.add(NOW, "m", None, heavy.into(), 1), Err(OutboxError::Full));
+        // What weighs much and has ended is only shown.
+        let half = crate::SessionCreate { command: vec!["x".repeat(MAX_BYTES / 2)], ..Default::default() };
+        let first = outbox.add(NOW, "m", None, half.clone().into(), 1).unwrap();
+        assert_eq!(outbox.add(NOW, "m", None, half.clone().into(), 1), Err(OutboxError::Full));
+        assert!(outbox.cancel(first, NOW));
+        assert!(outbox.add(NOW, "m", None, half.into(), 1).is_ok());
     }
 
     #[test]
@@ -558,6 +706,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Add(u8),
+        /// The machine can be reached.
+        Claim,
         Send,
         /// One of the requests on their way arrives; the answer comes back, or is lost.
         Arrive {
@@ -574,6 +724,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             3 => (0..3u8).prop_map(Step::Add),
+            3 => Just(Step::Claim),
             4 => Just(Step::Send),
             4 => (any::<usize>(), any::<bool>()).prop_map(|(pick, answered)| Step::Arrive { pick, answered }),
             1 => Just(Step::Lose),
@@ -601,6 +752,7 @@ mod tests {
                         let number = outbox.add(NOW, "m", about, request, 60_000).unwrap();
                         sessions.insert(number, session);
                     }
+                    Step::Claim => drop(outbox.claim("m")),
                     Step::Send => on_their_way.extend(outbox.next("m", NOW, 0).map(|(_, body)| body)),
                     Step::Arrive { pick, answered } if !on_their_way.is_empty() => {
                         let body = on_their_way.remove(pick % on_their_way.len());
@@ -633,7 +785,7 @@ mod tests {
             for body in on_their_way {
                 outbox.unanswered(Command::of(&body).unwrap().unwrap().number);
             }
-            while let Some((number, body)) = outbox.next("m", NOW, 0) {
+            while let Some((number, body)) = send(&mut outbox, NOW) {
                 let (_, outcome) = machine.take(&body);
                 outbox.answered(number, NOW, &outcome);
             }

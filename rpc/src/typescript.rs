@@ -5,9 +5,9 @@ use std::fmt::Write;
 use ts_rs::{Config, TS};
 
 use crate::{
-    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, Machine,
-    MachineInfo, Presence, Role, Session, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList,
-    SessionState, SessionTakeControl, SessionType, TerminalResize, typescript_calls,
+    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, EventPlace,
+    EventsFollow, Followed, Machine, MachineInfo, Presence, Role, Session, SessionAttach, SessionCreate, SessionDetach,
+    SessionKill, SessionList, SessionState, SessionTakeControl, SessionType, TerminalResize, Told, typescript_calls,
 };
 
 /// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
@@ -21,8 +21,10 @@ pub fn typescript() -> String {
     }
     declare! {
         Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionList
-        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl TerminalResize Event EntryState Entry
+        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
     }
+    // Generic, so it is declared by an instance.
+    let _ = writeln!(out, "export {}\n", <Followed<Told> as TS>::decl(&config));
     out.push_str("export interface Calls {\n");
     for (method, params, result) in typescript_calls(&config) {
         let _ = writeln!(out, "  \"{method}\": {{ params: {params}; result: {result} }};");

@@ -214,7 +214,7 @@ impl Watcher {
                     self.note(Some("happy: the daemon is gone; waiting for it"))?;
                     let mut waiting = Waiting::new(self);
                     client = tokio::select! {
-                        client = find_again(&self.home, self.machine.as_deref()) => client?,
+                        client = find_again(&self.home, self.machine.as_deref(), "then attach again: the session goes on.") => client?,
                         left = waiting.leave(&mut interrupts) => return Ok(left),
                     };
                     waiting.end(self);
@@ -523,7 +523,7 @@ impl Waiting {
 }
 
 /// The daemon, when it is back.
-async fn find_again(home: &Home, machine: Option<&str>) -> Result<Client, Trouble> {
+pub(super) async fn find_again(home: &Home, machine: Option<&str>, then: &str) -> Result<Client, Trouble> {
     let deadline = Instant::now() + DAEMON_WAIT;
     loop {
         if let Some(client) = Client::connect(&home.socket(), machine).await? {
@@ -532,7 +532,7 @@ async fn find_again(home: &Home, machine: Option<&str>) -> Result<Client, Troubl
         if Instant::now() > deadline {
             return Err(Trouble::new(
                 format!("The daemon ended and did not come back within {} seconds.", DAEMON_WAIT.as_secs()),
-                "Start it with `happy daemon start`, then attach again: the session goes on.",
+                format!("Start it with `happy daemon start`, {then}"),
             ));
         }
         tokio::time::sleep(RETRY).await;

@@ -232,6 +232,15 @@ impl Client {
         C::read_answer(&body).map_err(CallFailure::Refused)
     }
 
+    /// The same, with the answer read as a type that may know less of it.
+    ///
+    /// # Errors
+    /// See [`CallFailure`].
+    pub async fn call_as<T: serde::de::DeserializeOwned>(&self, call: impl Call) -> Result<T, CallFailure> {
+        let body = self.exchange(call.to_body()).await?;
+        read_local_answer(&body).map_err(CallFailure::Refused)
+    }
+
     /// Makes a call that exists only on this socket.
     ///
     /// # Errors

@@ -24,13 +24,7 @@ const STOP_TIME: Duration = Duration::from_secs(15);
 
 /// A connection to the running daemon.
 pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Trouble> {
-    let client = Client::connect(&home.socket(), target).await?.ok_or_else(|| {
-        Trouble::new(
-            format!("No daemon is running for {}.", home.root().display()),
-            "Start it with `happy up`, or in the background with `happy daemon start`.",
-        )
-        .with_exit(3)
-    })?;
+    let client = connect_quietly(home, target).await?;
     if !client.link_up() {
         let name = tame(&client.greeted().name, 64);
         let why = match why_away(home, &client.greeted().device).await {
@@ -42,8 +36,19 @@ pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Troubl
     Ok(client)
 }
 
+/// The same, without a word when there is no link.
+pub async fn connect_quietly(home: &Home, target: Option<&str>) -> Result<Client, Trouble> {
+    Client::connect(&home.socket(), target).await?.ok_or_else(|| {
+        Trouble::new(
+            format!("No daemon is running for {}.", home.root().display()),
+            "Start it with `happy up`, or in the background with `happy daemon start`.",
+        )
+        .with_exit(3)
+    })
+}
+
 /// Why a machine is not reached, if it is the relay's fault.
-async fn why_away(home: &Home, device: &str) -> Option<String> {
+pub async fn why_away(home: &Home, device: &str) -> Option<String> {
     let daemon = Client::connect(&home.socket(), None).await.ok()??;
     let machines = daemon.local(Machines {}).await.ok()?;
     let relay = machines.into_iter().find(|machine| machine.device == device)?.relay;

@@ -4,11 +4,13 @@ mod attach;
 mod client;
 mod daemon;
 mod devices;
+mod events;
 mod invite;
 mod join;
 mod logs;
 mod output;
 mod panel;
+mod queue;
 mod sessions;
 mod stdin;
 mod tty;
@@ -62,6 +64,12 @@ enum Command {
     Attach(AttachArgs),
     /// End a session's program, or take an ended session off the list.
     Kill(KillArgs),
+    /// Type a text into a session and press Enter.
+    Type(TypeArgs),
+    /// Show what was given for other machines and what became of it.
+    Queue(QueueArgs),
+    /// Print what happens to sessions and devices, as it happens.
+    Events(MachineArg),
     /// List the paired devices, or remove one.
     Devices(DevicesArgs),
     /// Start, stop or look at the background service.
@@ -199,6 +207,8 @@ struct RunArgs {
     cwd: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArg,
+    #[command(flatten)]
+    waiting: WaitingArgs,
     /// The program and its arguments; your shell without one.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
@@ -245,6 +255,61 @@ struct KillArgs {
     id: String,
     #[command(flatten)]
     machine: MachineArg,
+    #[command(flatten)]
+    waiting: WaitingArgs,
+}
+
+/// What becomes of a command for another machine while there is no connection.
+#[derive(Debug, Clone, Default, Args)]
+struct WaitingArgs {
+    /// How long it may wait for a connection, as 90s, 10m,
+    /// 2h or 7d [default: 10m]; see `happy queue`
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "machine",
+        conflicts_with = "no_queue",
+        value_parser = queue::parse_time,
+        verbatim_doc_comment
+    )]
+    expires: Option<std::time::Duration>,
+    /// Do it now or not at all.
+    #[arg(long, requires = "machine")]
+    no_queue: bool,
+}
+
+#[derive(Debug, Args)]
+struct TypeArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    /// The text; several lines are one paste. One that begins
+    /// with a hyphen goes behind `--`
+    #[arg(verbatim_doc_comment)]
+    text: String,
+    /// Do not press Enter afterwards.
+    #[arg(long)]
+    no_enter: bool,
+    #[command(flatten)]
+    machine: MachineArg,
+    #[command(flatten)]
+    waiting: WaitingArgs,
+}
+
+#[derive(Debug, Args)]
+struct QueueArgs {
+    #[command(subcommand)]
+    command: Option<QueueCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum QueueCommand {
+    /// Take a command back that was not sent yet.
+    Cancel {
+        /// Its number.
+        number: u64,
+    },
+    /// Drop those that are over.
+    Clear,
 }
 
 #[derive(Debug, Args)]
@@ -357,6 +422,13 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
         Command::Ls(machine) => sessions::list(&home, form, machine).await,
         Command::Attach(args) => attach::attach(&home, form, args).await,
         Command::Kill(args) => sessions::kill(&home, form, args).await,
+        Command::Type(args) => queue::type_text(&home, form, args).await,
+        Command::Queue(args) => match args.command {
+            None => queue::list(&home, form).await,
+            Some(QueueCommand::Cancel { number }) => queue::cancel(&home, form, number).await,
+            Some(QueueCommand::Clear) => queue::clear(&home, form).await,
+        },
+        Command::Events(machine) => events::events(&home, form, machine).await,
         Command::Devices(args) => match args.command {
             None => devices::list(&home, form, args.machine).await,
             Some(DevicesCommand::Revoke(args)) => devices::revoke(&home, form, args).await,

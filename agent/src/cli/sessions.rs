@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use happy_rpc::{ErrorCode, Session, SessionCreate, SessionKill, SessionList, SessionState};
+use happy_rpc::{Call, ErrorCode, Session, SessionCreate, SessionKill, SessionList, SessionState};
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
 use crate::cli::client::{CallFailure, Client, sentence};
 use crate::cli::daemon::{connect, connect_or_start};
 use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, signal_name, table, tame};
+use crate::cli::queue::{self, Desk, Given};
 use crate::cli::{DaemonArgs, KillArgs, MachineArg, RunArgs, tty};
 use crate::store::Home;
 use crate::trouble::Trouble;
@@ -31,13 +32,7 @@ fn show(sessions: &[Session]) {
         return;
     }
     let row = |session: &Session| {
-        let (style, state) = match session.state {
-            SessionState::Running => (GOOD, "running".into()),
-            SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
-            SessionState::Exited { code } => (WARN, format!("exited {code}")),
-            SessionState::Killed { signal } => (WARN, signal_name(signal)),
-            SessionState::Lost => (BAD, "lost".into()),
-        };
+        let (style, state) = state(session);
         let plain = anstyle::Style::new();
         vec![
             (STRONG, short(session)),
@@ -51,15 +46,45 @@ fn show(sessions: &[Session]) {
     table(&["ID", "NAME", "STATE", "SIZE", "VIEWERS", "STARTED"], &sessions.iter().map(row).collect::<Vec<_>>());
 }
 
+/// What its program is doing, as lists show it.
+pub fn state(session: &Session) -> (anstyle::Style, String) {
+    match session.state {
+        SessionState::Running => (GOOD, "running".into()),
+        SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
+        SessionState::Exited { code } => (WARN, format!("exited {code}")),
+        SessionState::Killed { signal } => (WARN, signal_name(signal)),
+        SessionState::Lost => (BAD, "lost".into()),
+    }
+}
+
 fn short(session: &Session) -> String {
-    session.id.to_string().chars().take(SHORT_ID).collect()
+    short_id(session.id)
+}
+
+/// The beginning of an id, as lists show it.
+pub fn short_id(session: uuid::Uuid) -> String {
+    session.to_string().chars().take(SHORT_ID).collect()
 }
 
 /// `happy kill`.
 pub async fn kill(home: &Home, form: Form, args: KillArgs) -> Result<u8, Trouble> {
+    if let Some(desk) = Desk::open(home, &args.machine, &args.waiting).await? {
+        let session = desk.find(&args.id).await?;
+        let given = desk.give(form, SessionKill { session: session.id }).await?;
+        return match (given, session.seen) {
+            (Given::Waits, _) => Ok(0),
+            (Given::Failed(error), _) => Err(CallFailure::Refused(error).into()),
+            (Given::Done(entry, _), None) => Ok(queue::say_done(form, &entry)),
+            (Given::Done(..), Some(seen)) => Ok(say_killed(form, &seen)),
+        };
+    }
     let client = connect(home, args.machine.machine.as_deref()).await?;
     let session = find(&client, &args.id).await?;
     client.call(SessionKill { session: session.id }).await?;
+    Ok(say_killed(form, &session))
+}
+
+fn say_killed(form: Form, session: &Session) -> u8 {
     #[derive(Serialize)]
     struct Killed {
         session: uuid::Uuid,
@@ -67,18 +92,15 @@ pub async fn kill(home: &Home, form: Form, args: KillArgs) -> Result<u8, Trouble
     }
     let killed = Killed { session: session.id, was_running: session.state == SessionState::Running };
     form.result(&killed, |killed| match killed.was_running {
-        true => say(&format!("The program of {} was told to end.", short(&session))),
-        false => say(&format!("{} had ended; it is off the list.", short(&session))),
+        true => say(&format!("The program of {} was told to end.", short(session))),
+        false => say(&format!("{} had ended; it is off the list.", short(session))),
     });
-    Ok(0)
+    0
 }
 
 /// `happy run`.
 pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> {
-    let client = match &args.machine.machine {
-        Some(machine) => connect(home, Some(machine)).await?,
-        None => connect_or_start(home, &DaemonArgs::default()).await?,
-    };
+    let desk = Desk::open(home, &args.machine, &args.waiting).await?;
     let local = args.machine.machine.is_none();
     let (cols, rows) = tty::size().unwrap_or((80, 24));
     let cwd = match (&args.cwd, local) {
@@ -92,7 +114,25 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
     let create =
         SessionCreate { command: args.command, cwd, env: local.then(environment), name: args.name, cols, rows };
     let folder = create.cwd.clone();
-    let session = client.call(create).await.map_err(|failure| not_run(failure, local, folder.as_deref()))?;
+    let not_run = |failure| not_run(failure, local, folder.as_deref());
+    let (client, session) = match desk {
+        Some(desk) => match desk.give(form, create).await? {
+            Given::Waits => return Ok(0),
+            Given::Failed(error) => return Err(not_run(CallFailure::Refused(error))),
+            Given::Done(entry, None) => return Ok(queue::say_done(form, &entry)),
+            Given::Done(_, Some(answer)) => {
+                (desk.client, SessionCreate::read_answer(&answer).map_err(CallFailure::Refused)?)
+            }
+        },
+        None => {
+            let client = match &args.machine.machine {
+                Some(machine) => connect(home, Some(machine)).await?,
+                None => connect_or_start(home, &DaemonArgs::default()).await?,
+            };
+            let session = client.call(create).await.map_err(not_run)?;
+            (client, session)
+        }
+    };
     if args.detach || !tty::is_interactive() && form == Form::Json {
         form.result(&session, |session| say(&short(session)));
         return Ok(0);
@@ -132,15 +172,19 @@ fn environment() -> BTreeMap<String, String> {
 /// # Errors
 /// When there is none, or more than one.
 pub async fn find(client: &Client, wanted: &str) -> Result<Session, Trouble> {
-    pick(client.call(SessionList {}).await?, wanted)
+    pick(client.call(SessionList {}).await?, wanted, |session| (session.id, &session.name))
 }
 
-fn pick(sessions: Vec<Session>, wanted: &str) -> Result<Session, Trouble> {
+/// The one of these sessions that is meant; `names` gives id and name of one.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn pick<T>(sessions: Vec<T>, wanted: &str, names: impl Fn(&T) -> (uuid::Uuid, &str)) -> Result<T, Trouble> {
     let lower = wanted.to_ascii_lowercase();
-    let by_id = |session: &Session| !lower.is_empty() && session.id.to_string().starts_with(&lower);
+    let by_id = |session: &T| !lower.is_empty() && names(session).0.to_string().starts_with(&lower);
     let (mut fitting, others): (Vec<_>, Vec<_>) = sessions.into_iter().partition(by_id);
     if fitting.is_empty() {
-        fitting = others.into_iter().filter(|session| session.name == wanted).collect();
+        fitting = others.into_iter().filter(|session| names(session).1 == wanted).collect();
     }
     match fitting.len() {
         0 => {
@@ -148,7 +192,7 @@ fn pick(sessions: Vec<Session>, wanted: &str) -> Result<Session, Trouble> {
         }
         1 => Ok(fitting.remove(0)),
         _ => {
-            let list: Vec<_> = fitting.iter().map(|session| session.id.to_string()).collect();
+            let list: Vec<_> = fitting.iter().map(|session| names(session).0.to_string()).collect();
             Err(Trouble::new(
                 format!("`{}` means more than one session: {}.", tame(wanted, 64), list.join(", ")),
                 "Give more of the id.",
@@ -189,10 +233,11 @@ mod tests {
     fn a_session_is_meant_by_a_unique_prefix_or_its_name() {
         let (a, b) = ("aaaaaaaa-0000-4000-8000-000000000000", "aaaabbbb-0000-4000-8000-000000000000");
         let all = || vec![session(a, "vim"), session(b, "top")];
-        assert_eq!(pick(all(), "aaaaA").unwrap().name, "vim");
-        assert_eq!(pick(all(), "top").unwrap().id.to_string(), b);
-        assert!(pick(all(), "aaaa").unwrap_err().what.contains("more than one"));
-        assert!(pick(all(), "zz").unwrap_err().what.contains("no session"));
-        assert!(pick(all(), "").is_err());
+        let pick = |wanted| pick(all(), wanted, |session| (session.id, &session.name));
+        assert_eq!(pick("aaaaA").unwrap().name, "vim");
+        assert_eq!(pick("top").unwrap().id.to_string(), b);
+        assert!(pick("aaaa").unwrap_err().what.contains("more than one"));
+        assert!(pick("zz").unwrap_err().what.contains("no session"));
+        assert!(pick("").is_err());
     }
 }

@@ -197,6 +197,9 @@ impl Daemon {
                 caller.gone();
             }
             self.network().tombstone(*device);
+            if let Err(trouble) = self.outboxes().forget(device) {
+                tracing::error!(%trouble, "the commands for a removed device are not deleted");
+            }
             self.doubts().settled(device);
         }
         let deleted = file.remove(devices);
@@ -227,6 +230,7 @@ impl Daemon {
             tracing::error!(%trouble, "that this machine was removed cannot be noted");
         }
         self.network().remove_peer(&machine);
+        self.outboxes().removed_by(&machine);
         if let Err(trouble) = file.remove(&[machine]) {
             tracing::error!(%trouble, "the secret of a machine that removed this one is not deleted");
         }

@@ -4,8 +4,13 @@ use happy_rpc::{CallError, ErrorCode, Role};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::queue::{
+    Queue, QueueCancel, QueueClear, QueueCleared, QueueEntry, QueueGive, QueueList, QueueSessions, QueueWait,
+    QueueWaited, SeenSession,
+};
+
 /// A request that no other device can make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "params")]
 pub enum LocalRequest {
     /// Makes an invitation; one that is live ends.
@@ -32,6 +37,24 @@ pub enum LocalRequest {
     /// Removes every device and gives this machine new keys; the daemon starts anew then.
     #[serde(rename = "devices.revoke_all")]
     RevokeAll(RevokeAll),
+    /// Takes a command for another machine.
+    #[serde(rename = "queue.give")]
+    QueueGive(QueueGive),
+    /// The commands for other machines.
+    #[serde(rename = "queue.list")]
+    QueueList(QueueList),
+    /// Waits a while for the outcome of one.
+    #[serde(rename = "queue.wait")]
+    QueueWait(QueueWait),
+    /// Takes one back.
+    #[serde(rename = "queue.cancel")]
+    QueueCancel(QueueCancel),
+    /// Drops those that are over.
+    #[serde(rename = "queue.clear")]
+    QueueClear(QueueClear),
+    /// The sessions of another machine that were last seen.
+    #[serde(rename = "queue.sessions")]
+    QueueSessions(QueueSessions),
     /// What the daemon is.
     #[serde(rename = "daemon.status")]
     Status(Status),
@@ -68,6 +91,12 @@ local_calls! {
     Machines(Machines) -> Vec<MachineEntry>;
     Devices(Devices) -> Vec<DeviceEntry>;
     RevokeAll(RevokeAll) -> Renewed;
+    QueueGive(QueueGive) -> QueueEntry;
+    QueueList(QueueList) -> Queue;
+    QueueWait(QueueWait) -> QueueWaited;
+    QueueCancel(QueueCancel) -> QueueEntry;
+    QueueClear(QueueClear) -> QueueCleared;
+    QueueSessions(QueueSessions) -> Vec<SeenSession>;
     Status(Status) -> DaemonStatus;
     Stop(Stop) -> happy_rpc::Done;
 }
@@ -81,7 +110,7 @@ impl LocalRequest {
         }
         serde_json::from_slice::<Named>(body).is_ok_and(|named| {
             let method = named.method.as_str();
-            ["pair.", "daemon.", "devices."].iter().any(|family| method.starts_with(family))
+            ["pair.", "daemon.", "devices.", "queue."].iter().any(|family| method.starts_with(family))
                 || matches!(method, "join" | "machines" | "devices")
         })
     }

@@ -6,6 +6,7 @@
 //! | [`server`], [`proxy`] | its two kinds of client: one of this machine, one that speaks to another |
 //! | [`network`], [`trust`], [`router`] | the relays, which of them are believed, the links through them, and where what comes over them goes |
 //! | [`pairing`], [`join`] | both sides of a pairing |
+//! | [`outbox`], [`queue`] | commands for other machines, which wait for a link |
 //! | [`keys`], [`doubts`] | keys that change while it runs, and signs that somebody has a copy of them |
 //! | [`relay`], [`health`] | the relay inside, the local API |
 
@@ -15,8 +16,10 @@ pub mod join;
 pub mod keys;
 pub mod local;
 pub mod network;
+pub mod outbox;
 pub mod pairing;
 pub mod proxy;
+pub mod queue;
 pub mod relay;
 pub mod router;
 pub mod server;
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use happy_crypto::{DeviceId, Identity};
 use happy_pairing::Origin;
-use happy_rpc::{Event, SessionState};
+use happy_rpc::{Event, EventPlace, Followed, SessionState, Told};
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tracing_subscriber::EnvFilter;
@@ -38,9 +41,10 @@ use tracing_subscriber::EnvFilter;
 use crate::daemon::doubts::Doubts;
 use crate::daemon::local::{DaemonStatus, DeviceEntry, LocalEvent, MachineEntry, Reach};
 use crate::daemon::network::{LinkNews, Network};
+use crate::daemon::outbox::Outboxes;
 use crate::daemon::pairing::Pairing;
 use crate::daemon::relay::EmbeddedRelay;
-use crate::service::{self, Caller, Once};
+use crate::service::{self, Caller, EventLog, Once};
 use crate::session::{Config, Sessions};
 use crate::store::{
     API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT,
@@ -107,10 +111,12 @@ pub struct Daemon {
     prekeys: Mutex<Prekeys>,
     doubts: Mutex<Doubts>,
     once: Arc<Once>,
+    outboxes: Outboxes,
     network: Network,
     pairing: Pairing,
     relay: Option<EmbeddedRelay>,
     local_events: broadcast::Sender<Arc<[u8]>>,
+    events: Mutex<EventLog>,
     stop: watch::Sender<bool>,
     again: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -172,6 +178,8 @@ impl Daemon {
         };
         let sessions = open_sessions(&home).await?;
         let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
+        let outboxes = Outboxes::open(home.outbox(), |device| roster.is_member(device))?;
+        roster.peers().iter().filter(|peer| peer.removed_us).for_each(|peer| outboxes.removed_by(&peer.device));
         let (network, events) = Network::start(&home, identity.clone(), prekeys.all(), home_relay)?;
         let listener = server::bind(&home.socket())?;
 
@@ -185,10 +193,12 @@ impl Daemon {
             prekeys: Mutex::new(prekeys),
             doubts: Mutex::default(),
             once,
+            outboxes,
             network,
             pairing: Pairing::new(),
             relay,
             local_events: broadcast::channel(LOCAL_EVENTS).0,
+            events: Mutex::default(),
             stop: watch::Sender::new(false),
             again: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -201,6 +211,7 @@ impl Daemon {
         daemon.run(keys::keep(daemon.clone()));
         daemon.name_peers();
         daemon.run(keys::rotate(daemon.clone()));
+        daemon.run(outbox::run(daemon.clone()));
         daemon.run(router::run(daemon.clone(), events));
         daemon.run(router::tell_sessions(daemon.clone()));
         daemon.run(health::serve(api, api_port, daemon.clone()));
@@ -331,6 +342,11 @@ impl Daemon {
         &self.once
     }
 
+    /// The commands for other machines.
+    pub fn outboxes(&self) -> &Outboxes {
+        &self.outboxes
+    }
+
     /// The linked devices that have said something. Not to be held across a wait.
     fn callers(&self) -> MutexGuard<'_, HashMap<DeviceId, Arc<Caller>>> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -357,13 +373,31 @@ impl Daemon {
         let _ = self.local_events.send(body.into());
     }
 
+    /// Tells everybody of an event. The log is held until it is told, so that nobody hears of a later one before (`PROTOCOL 10.3`); what
+    /// the event says is found out meanwhile, so that a later one is never the older truth.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        let mut log = self.events();
+        let told = log.push(event());
+        self.tell_local(&told.to_body());
+        for device in self.links_of_callers() {
+            let seen = told.clone().seen_by(Some(&device.to_string()));
+            self.network.emit(&device, seen.to_body());
+        }
+    }
+
     /// Tells everybody that the devices have changed; each sees the list with itself marked.
     pub fn tell_devices(&self) {
-        self.tell_local(&Event::DevicesChanged(service::devices(self, None)).to_body());
-        for device in self.links_of_callers() {
-            let body = Event::DevicesChanged(service::devices(self, Some(device))).to_body();
-            self.network.emit(&device, body);
-        }
+        self.tell(|| Event::DevicesChanged(service::devices(self, None)));
+    }
+
+    /// What was told after a place, as a device (or the person at this machine) sees it.
+    pub fn events_after(&self, place: Option<EventPlace>, device: Option<DeviceId>) -> Followed<Told> {
+        self.events().after(place, device.map(|device| device.to_string()).as_deref())
+    }
+
+    /// What was told. Taken before the members and the links, and not to be held across a wait.
+    fn events(&self) -> MutexGuard<'_, EventLog> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The origins under which this machine's relay can be reached by others, the most useful first.

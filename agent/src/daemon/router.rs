@@ -135,11 +135,7 @@ fn stale(daemon: &Arc<Daemon>, peer: DeviceId) {
 pub async fn tell_sessions(daemon: Arc<Daemon>) {
     let mut events = daemon.sessions().subscribe();
     while let Some(event) = events.next().await {
-        let body = event.to_body();
-        daemon.tell_local(&body);
-        for device in daemon.links_of_callers() {
-            daemon.network().emit(&device, body.clone());
-        }
+        daemon.tell(|| event);
     }
 }
 

@@ -91,7 +91,8 @@ async fn greet(daemon: Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(64 * 1024, reader);
     let first = tokio::time::timeout(HELLO_TIME, socket::read_frame(&mut reader)).await??;
     let Some((socket::CALLS, body)) = first else { return Ok(()) };
-    let target = match read_hello(&body).and_then(|hello| find(&daemon, hello)) {
+    let target = match read_hello(&body).and_then(|hello| hello.target.map(|target| find(&daemon, &target)).transpose())
+    {
         Ok(target) => target,
         Err(error) => return say(&mut writer, &Greeting::Error(error)).await,
     };
@@ -135,11 +136,14 @@ fn read_hello(body: &[u8]) -> Result<Hello, CallError> {
     ))
 }
 
-fn find(daemon: &Daemon, hello: Hello) -> Result<Option<crate::store::Peer>, CallError> {
-    let Some(target) = hello.target else { return Ok(None) };
-    let peer = daemon.roster().find_machine(&target)?;
+/// The machine that somebody wants to speak to.
+///
+/// # Errors
+/// When there is none, or it has to be paired again first.
+pub fn find(daemon: &Daemon, target: &str) -> Result<crate::store::Peer, CallError> {
+    let peer = daemon.roster().find_machine(target)?;
     let why = match daemon.must_pair_again(&peer.device) {
-        None => return Ok(Some(peer)),
+        None => return Ok(peer),
         Some(PairAgain::NoKeys) => {
             format!(
                 "`{}` was paired with an older version, or the keys for it are lost: it has to be paired again",
@@ -268,6 +272,12 @@ async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
                 again = renewed.is_ok();
                 local::answer(&renewed.map(|device| local::Renewed { device: device.to_string() }))
             }
+            LocalRequest::QueueGive(params) => local::answer(&daemon.queue_give(params).await),
+            LocalRequest::QueueList(_) => local::answer(&daemon.queue_list().await),
+            LocalRequest::QueueWait(params) => local::answer(&daemon.queue_wait(params).await),
+            LocalRequest::QueueCancel(params) => local::answer(&daemon.queue_cancel(params).await),
+            LocalRequest::QueueClear(_) => local::answer(&daemon.queue_clear().await),
+            LocalRequest::QueueSessions(params) => local::answer(&daemon.queue_sessions(params)),
             LocalRequest::Status(_) => local::answer(&Ok(daemon.status().await)),
             LocalRequest::Stop(_) => {
                 daemon.stop();

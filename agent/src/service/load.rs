@@ -39,7 +39,7 @@ impl Load {
     /// # Errors
     /// What the caller is told.
     pub fn admit(&self, body: &[u8]) -> Result<(Request, Option<Command>, Share), CallError> {
-        let busy = |_| CallError::new(ErrorCode::TooMany, "too many calls are running; wait for one to end");
+        let busy = |_| CallError::new(ErrorCode::Busy, "too many calls are running; wait for one to end");
         let call = self.calls.clone().try_acquire_owned().map_err(busy)?;
         let request = Request::parse(body)?;
         let command = Command::of(body)?;
@@ -68,6 +68,7 @@ fn held_by(request: &Request) -> usize {
         // Ids and numbers.
         Request::MachineInfo(_)
         | Request::DeviceList(_)
+        | Request::EventsFollow(_)
         | Request::SessionList(_)
         | Request::SessionDetach(_)
         | Request::SessionKill(_)
@@ -96,7 +97,7 @@ mod tests {
         let body = format!(r#"{{"method":"session.list","params":{{"ballast":"{ballast}"}}}}"#);
         let running: Vec<_> = (0..MAX_OUTSTANDING).map(|_| load.admit(body.as_bytes()).unwrap()).collect();
         assert_eq!(load.bytes.available_permits(), HELD_BYTES);
-        assert_eq!(code(load.admit(&SessionList {}.to_body())), Err(ErrorCode::TooMany));
+        assert_eq!(code(load.admit(&SessionList {}.to_body())), Err(ErrorCode::Busy));
         drop(running);
         assert_eq!(code(load.admit(b"nonsense")), Err(ErrorCode::Malformed));
         assert_eq!(load.calls.available_permits(), MAX_OUTSTANDING, "what ended or was refused holds nothing");
@@ -109,7 +110,7 @@ mod tests {
         let long = create(vec!["x".repeat(BODY - 200)]);
         let running: Vec<_> = std::iter::from_fn(|| load.admit(&long).ok()).collect();
         assert_eq!(running.len(), HELD_BYTES / (BODY - 200 + ENTRY_COST));
-        assert_eq!(code(load.admit(&long)), Err(ErrorCode::TooMany));
+        assert_eq!(code(load.admit(&long)), Err(ErrorCode::Busy));
         // What holds nothing still runs.
         assert_eq!(code(load.admit(&SessionList {}.to_body())), Ok(()));
         drop(running);
@@ -119,6 +120,6 @@ mod tests {
         assert!(many.len() <= BODY);
         let alone = load.admit(&many);
         assert!(alone.is_ok());
-        assert_eq!(code(load.admit(&many)), Err(ErrorCode::TooMany));
+        assert_eq!(code(load.admit(&many)), Err(ErrorCode::Busy));
     }
 }

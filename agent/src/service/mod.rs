@@ -4,6 +4,7 @@
 //! meets its meaning and where its caller's role is checked.
 
 mod caller;
+mod events;
 mod line;
 mod load;
 mod once;
@@ -13,12 +14,13 @@ use std::sync::Arc;
 
 use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
-    Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, Machine, MachineInfo,
-    Presence, Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList, SessionTakeControl,
-    SessionType, TerminalResize,
+    Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, EventsFollow, Machine,
+    MachineInfo, Presence, Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList,
+    SessionTakeControl, SessionType, TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
+pub use events::EventLog;
 pub use line::{CallName, Gone, Line};
 pub use once::Once;
 
@@ -106,6 +108,7 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
         Request::MachineInfo(_) => MachineInfo::answer(&Ok(machine_info(daemon, role))),
         Request::DeviceList(_) => DeviceList::answer(&Ok(devices(daemon, caller.device()))),
         Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device).await),
+        Request::EventsFollow(params) => EventsFollow::answer(&Ok(daemon.events_after(params.after, caller.device()))),
         Request::SessionList(_) => SessionList::answer(&Ok(daemon.sessions().list().await)),
         Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
         Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, session, params).await),

@@ -124,6 +124,9 @@ pub enum TypeError {
     /// The program ended before it had all of it.
     #[error("the program ended before it had all of the text")]
     Ended,
+    /// Nobody can say how much of it the program had when the session's process could no longer be reached.
+    #[error("the session could no longer be reached while the text was typed; it has all of it, or a part, or nothing")]
+    Lost,
     /// The program did not take it in time, and may yet.
     #[error("the program has not taken all of the text; it is typed as soon as the program reads")]
     Late,
@@ -137,7 +140,7 @@ impl From<TypeError> for CallError {
             TypeError::TooLong => CallError::new(ErrorCode::TooMany, message),
             TypeError::NoScreen => CallError::new(ErrorCode::Failed, message),
             TypeError::Ended => CallError::new(ErrorCode::Conflict, message),
-            TypeError::Late => CallError::new(ErrorCode::Indeterminate, message),
+            TypeError::Lost | TypeError::Late => CallError::new(ErrorCode::Indeterminate, message),
         }
     }
 }

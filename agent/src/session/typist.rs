@@ -74,7 +74,7 @@ async fn put(sender: &mut ViewerSender, receiver: &mut ViewerReceiver, bytes: &[
     let mut offset = 0;
     for chunk in bytes.chunks(MAX_CHUNK) {
         let message = TerminalMessage::Input { offset, bytes: chunk }.to_vec();
-        sender.send(&message).await.map_err(|_| TypeError::Ended)?;
+        sender.send(&message).await.map_err(|_| TypeError::Lost)?;
         offset += chunk.len() as u64;
     }
     while let Ok(Some(message)) = receiver.recv().await {
@@ -84,5 +84,5 @@ async fn put(sender: &mut ViewerSender, receiver: &mut ViewerReceiver, bytes: &[
             _ => {}
         }
     }
-    Err(TypeError::Ended)
+    Err(TypeError::Lost)
 }

@@ -147,7 +147,7 @@ fn begin(
         let message = "the command is wanted later than the protocol allows; see whether both clocks are right";
         return Ok(Err(CallError::new(ErrorCode::Malformed, message)));
     }
-    forget_silent(transaction, device, now)?;
+    forget_silent(transaction, device, life, now)?;
     let Some(done) = hear(transaction, device, command, now)? else {
         return Ok(Err(too_many("this device has too many lists of commands here")));
     };
@@ -172,7 +172,9 @@ fn begin(
         Some((_, None)) => unknown("the machine ended while it ran the command; it was done, or not, or in part"),
         None => {
             if count(transaction, device)? >= MAX_COMMANDS {
-                return Ok(Err(too_many("too many commands of this device are not done")));
+                // It has room again when the device has had answers, so it may ask again.
+                let message = "too many commands of this device are not done";
+                return Ok(Err(CallError::new(ErrorCode::Busy, message)));
             }
             transaction
                 .prepare_cached(
@@ -226,17 +228,18 @@ fn hear(
     Ok(Some(done))
 }
 
-fn forget_silent(transaction: &Transaction<'_>, device: &[u8; 32], now: u64) -> rusqlite::Result<()> {
+/// Not the life that is speaking: it may still ask for what it was not told.
+fn forget_silent(transaction: &Transaction<'_>, device: &[u8; 32], speaks: &str, now: u64) -> rusqlite::Result<()> {
     let silent_since = now.saturating_sub(SILENT_MS);
     transaction
         .prepare_cached(
             "DELETE FROM commands WHERE device = ?1
-             AND life IN (SELECT life FROM lives WHERE device = ?1 AND heard < ?2)",
+             AND life IN (SELECT life FROM lives WHERE device = ?1 AND heard < ?2 AND life <> ?3)",
         )?
-        .execute(params![device, silent_since])?;
+        .execute(params![device, silent_since, speaks])?;
     transaction
-        .prepare_cached("DELETE FROM lives WHERE device = ?1 AND heard < ?2")?
-        .execute(params![device, silent_since])?;
+        .prepare_cached("DELETE FROM lives WHERE device = ?1 AND heard < ?2 AND life <> ?3")?
+        .execute(params![device, silent_since, speaks])?;
     Ok(())
 }
 
@@ -385,7 +388,7 @@ mod tests {
         for number in 1..=MAX_COMMANDS {
             assert_eq!(stage.begin(&command(number)), Ok(Found::New));
         }
-        assert_eq!(stage.begin(&command(MAX_COMMANDS + 1)), Err(ErrorCode::TooMany));
+        assert_eq!(stage.begin(&command(MAX_COMMANDS + 1)), Err(ErrorCode::Busy));
         assert_eq!(stage.begin(&Command { done: 1, ..command(MAX_COMMANDS + 1) }), Ok(Found::New));
         let mut stage = Stage::new();
         let of_life =
@@ -396,6 +399,10 @@ mod tests {
         assert_eq!(stage.begin(&of_life('q', NOW)), Err(ErrorCode::TooMany));
         // When they have been silent for long enough there is room.
         let later = NOW + SILENT_MS + 1;
+        // But one that speaks is not forgotten: what it was not told it may still ask for.
+        stage.commands.finish(&PHONE, &of_life('a', NOW), b"done".to_vec()).unwrap();
+        let asked = stage.commands.begin(&PHONE, &of_life('a', NOW), &WHAT, later).unwrap();
+        assert_eq!(asked, Found::Outcome(b"done".to_vec()));
         assert_eq!(stage.commands.begin(&PHONE, &of_life('q', later), &WHAT, later).unwrap(), Found::New);
     }
 

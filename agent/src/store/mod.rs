@@ -9,6 +9,7 @@
 //! | `membership.log` | the signed statements ([`Roster`]) | no |
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
 //! | `commands.db` | which commands were begun, and how they ended ([`CommandsFile`]) | 0600: answers of calls |
+//! | `outbox/` | commands for other machines, and what became of them ([`OutboxFile`]) | 0700: what was typed |
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
@@ -21,6 +22,7 @@ mod key;
 mod lines;
 mod lock;
 mod log;
+pub mod outbox;
 mod pair_secrets;
 mod peers;
 mod prekeys;
@@ -39,6 +41,7 @@ pub use commands::{CommandsFile, Found};
 pub use key::AccessKey;
 pub use lock::DaemonLock;
 pub use log::{LogFile, MAX_LOG};
+pub use outbox::OutboxFile;
 pub use pair_secrets::PairSecretsFile;
 pub use peers::Peer;
 pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
@@ -106,6 +109,7 @@ impl Home {
         file::private_dir(&self.root)?;
         file::private_dir(&self.logs())?;
         file::private_dir(&self.sessions())?;
+        file::private_dir(&self.outbox())?;
         self.check_writable()
     }
 
@@ -138,6 +142,11 @@ impl Home {
     /// Which commands were begun.
     pub fn commands(&self) -> PathBuf {
         self.root.join("commands.db")
+    }
+
+    /// The commands for other machines.
+    pub fn outbox(&self) -> PathBuf {
+        self.root.join("outbox")
     }
 
     /// The daemon's socket.

@@ -13,7 +13,7 @@ use happy_link::driver::rng;
 use happy_link::driver::web::{self, Config, Handle};
 use happy_link::{Answer, CallId, Event, LinkDown, Login, Peer, RefusalReason, RelayDown, Side};
 use happy_pairing::{Invitation, Origin};
-use happy_rpc::{Call, CallError, Entry, ErrorCode, MachineInfo, OutboxError, Request};
+use happy_rpc::{Call, CallError, Caught, Entry, ErrorCode, Follower, MachineInfo, OutboxError, Request, Step};
 use happy_wire::Code;
 use js_sys::{Function, JsString};
 use uuid::Uuid;
@@ -25,6 +25,7 @@ use super::event::CoreEvent;
 use super::pairing::Pairing;
 use super::terminal::Live;
 use super::{call_js, json};
+use crate::follow::{self, LIST_AGAIN};
 use crate::state::{Keys, Machine, State, Trace};
 
 /// How long the link waits for the answer to a command before it is asked for again.
@@ -42,6 +43,8 @@ pub enum Reply {
     Command(u64),
     /// What time it is there: asked at this time, Unix ms.
     Clock(u64),
+    /// What was missed of a machine's events: the number of the question.
+    Missed(DeviceId, u64),
     /// Nobody.
     Nobody,
 }
@@ -54,6 +57,8 @@ pub struct Hub {
     calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
     /// Machines with a link, and by how many ms their clocks are ahead.
     ahead: RefCell<BTreeMap<DeviceId, i64>>,
+    /// Where this page is in the event logs of machines.
+    followers: RefCell<BTreeMap<DeviceId, Follower>>,
     terminals: RefCell<Vec<Weak<Live>>>,
     pairing: RefCell<Option<Rc<Pairing>>>,
     listen: Function,
@@ -70,6 +75,7 @@ impl Hub {
             links: RefCell::default(),
             calls: RefCell::default(),
             ahead: RefCell::default(),
+            followers: RefCell::default(),
             terminals: RefCell::default(),
             pairing: RefCell::default(),
             listen,
@@ -235,6 +241,7 @@ impl Hub {
         let handle = self.handle(&device);
         let origin = self.state().machine(&device).and_then(|machine| machine.relays.first().cloned());
         self.state.borrow_mut().forget(&device);
+        self.followers.borrow_mut().remove(&device);
         if let Some(handle) = handle {
             handle.remove_peer(&device);
         }
@@ -257,6 +264,7 @@ impl Hub {
             Event::LinkUp { peer, resumed, .. } => {
                 self.tell(CoreEvent::Link { device: peer, up: true, why: String::new() });
                 self.ask_for_clock(peer);
+                self.follow(peer);
                 self.each_terminal(&peer, |live| live.on_link_up(resumed));
             }
             Event::LinkDown { peer, why } => {
@@ -293,7 +301,12 @@ impl Hub {
                 }
             }
             Event::Notice { peer, body } => {
-                self.tell(CoreEvent::Event { device: peer, body: String::from_utf8_lossy(&body).into_owned() });
+                let step = follow::step(self.followers.borrow_mut().entry(peer).or_default(), &body);
+                match step {
+                    Step::Take => self.tell_event(peer, String::from_utf8_lossy(&body).into_owned()),
+                    Step::Leave => {}
+                    Step::Ask => self.follow(peer),
+                }
             }
             Event::Message { peer, channel, bytes } => {
                 self.each_terminal(&peer, |live| live.on_message(channel, &bytes));
@@ -365,7 +378,12 @@ impl Hub {
         within: u64,
     ) -> Result<u64, OutboxError> {
         let mut state = self.state.borrow_mut();
-        let number = state.outbox.add(clock::unix_ms(), &device.to_string(), session, request, within)?;
+        let name = device.to_string();
+        let number = state.outbox.add(clock::unix_ms(), &name, session, request, within)?;
+        if self.ahead.borrow().contains_key(&device) {
+            // It is sent as soon as it is stored, so one write does for both.
+            state.outbox.claim(&name);
+        }
         drop(state);
         self.outbox_changed();
         Ok(number)
@@ -414,6 +432,11 @@ impl Hub {
         let Some(ahead) = self.ahead.borrow().get(device).copied() else { return };
         let Some(handle) = self.handle(device) else { return };
         let name = device.to_string();
+        let claimed = self.state.borrow_mut().outbox.claim(&name);
+        if claimed {
+            // What is about to be sent is stored first; then it is asked for again here.
+            self.tell(CoreEvent::State);
+        }
         loop {
             let next = self.state.borrow_mut().outbox.next(&name, clock::unix_ms(), ahead);
             let Some((number, body)) = next else { return };
@@ -437,7 +460,13 @@ impl Hub {
     }
 
     fn on_clock(&self, device: DeviceId, asked_at: u64, answer: &Answer) {
-        let Answer::Body(body) = answer else { return };
+        let Answer::Body(body) = answer else {
+            // Nothing is sent before this is known.
+            if matches!(answer, Answer::DeadlinePassed) && self.handle(&device).is_some() {
+                self.ask_for_clock(device);
+            }
+            return;
+        };
         // A machine of an earlier version does not say, and knows no commands either: it refuses their requests as they are.
         let now = clock::unix_ms();
         let theirs = MachineInfo::read_answer(body).map_or(now, |machine| machine.now);
@@ -456,14 +485,62 @@ impl Hub {
             }
             Answer::Indeterminate | Answer::DeadlinePassed | Answer::LinkGone => state.outbox.unanswered(number),
         }
+        // The next one's turn is stored with this one's outcome.
+        self.ahead.borrow().keys().for_each(|device| drop(state.outbox.claim(&device.to_string())));
         state.renew_outbox(&mut rng(), now);
         drop(state);
         self.outbox_changed();
     }
 
+    // Events (PROTOCOL 10.3).
+
+    /// Asks for what was told since the last event that was taken.
+    fn follow(&self, device: DeviceId) {
+        let (question, asked) = self.followers.borrow_mut().entry(device).or_default().ask();
+        self.call(device, asked.to_body(), Reply::Missed(device, question));
+    }
+
+    fn on_missed(&self, device: DeviceId, question: u64, answer: &Answer) {
+        let mut followers = self.followers.borrow_mut();
+        let follower = followers.entry(device).or_default();
+        let body = match answer {
+            Answer::Body(body) => body,
+            // It is slow, and asked again.
+            Answer::DeadlinePassed if follower.is_awaited(question) => {
+                drop(followers);
+                return self.follow(device);
+            }
+            // When a link comes up it is asked again.
+            Answer::DeadlinePassed | Answer::Indeterminate | Answer::LinkGone => return,
+        };
+        let (caught, missed) = match follow::read(body) {
+            Some(followed) => match follower.answered(question, &followed) {
+                Some(caught) => (caught, followed.missed),
+                None => return,
+            },
+            // A machine of an earlier version knows no such call.
+            None if follower.refused(question) => (Caught { lists: true, ..Caught::default() }, Vec::new()),
+            None => return,
+        };
+        drop(followers);
+        if caught.lists {
+            self.tell_event(device, LIST_AGAIN.to_owned());
+        }
+        missed.iter().skip(caught.skip).for_each(|event| self.tell_event(device, event.get().to_owned()));
+        if caught.again {
+            self.follow(device);
+        }
+    }
+
+    fn tell_event(&self, device: DeviceId, body: String) {
+        self.tell(CoreEvent::Event { device, body });
+    }
+
     fn reply(&self, reply: Reply, answer: &Answer) {
-        if let Reply::Command(number) = reply {
-            return self.on_command_answer(number, answer);
+        match reply {
+            Reply::Command(number) => return self.on_command_answer(number, answer),
+            Reply::Missed(device, question) => return self.on_missed(device, question, answer),
+            _ => {}
         }
         let body = match answer {
             Answer::Body(body) => body.clone(),
@@ -484,7 +561,7 @@ impl Hub {
                 Ok(()) => call_js(&resolve, &wasm_bindgen::JsValue::UNDEFINED),
                 Err(message) => call_js(&reject, &js_sys::Error::new(&message)),
             },
-            Reply::Nobody | Reply::Command(_) | Reply::Clock(_) => {}
+            Reply::Nobody | Reply::Command(_) | Reply::Clock(_) | Reply::Missed(..) => {}
         }
     }
 

@@ -57,6 +57,7 @@ impl Desk {
                 ensure!(number == self.given, "numbers count up");
             }
             // Memory is what this phone has instead of a disk.
+            self.outbox.claim(&machine);
             self.outbox.stored(self.outbox.mark());
             while let Some((number, body)) = self.outbox.next(&machine, now(), 0) {
                 let (handle, device) = (self.phone.handle().clone(), self.phone.machine);

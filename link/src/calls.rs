@@ -118,8 +118,9 @@ pub(crate) struct Calls {
     /// Events that wait for others; counted in `event_bytes`.
     batch: Batch,
     refusals: usize,
-    /// Somebody was told WouldBlock, and since then there is room again.
+    /// Somebody was told WouldBlock.
     blocked: bool,
+    /// And since then something has left, so that there may be room.
     unblocked: bool,
 
     /// Commands that were handed to the channel of calls and may not be in a frame yet.

@@ -21,7 +21,7 @@ const FIRST_MOST: usize = 32 * 1024;
 const SLOW_LINE: u128 = 125;
 /// A shortest round trip that was not seen again for so long is looked for with an empty queue.
 const BASE_LASTS: Duration = Duration::from_secs(10);
-/// An answer that took longer to come will not come; or four times the shortest round trip, if that is longer.
+/// How long the Ping over the emptied line is waited for; or four of the last round trips, if that is longer.
 const DRAIN_LASTS: Duration = Duration::from_secs(2);
 /// What may be in flight meanwhile: nothing that a Ping would see.
 const TRICKLE: usize = 1024;
@@ -160,7 +160,7 @@ impl Congestion {
         self.base.is_none() && !self.round.asked
     }
 
-    /// When the line has been empty for long enough.
+    /// When what can wait goes on although no Ping has come back.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         match self.phase {
             Phase::Draining { until, .. } => Some(until),

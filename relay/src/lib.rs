@@ -44,6 +44,7 @@ use tokio::sync::{Semaphore, watch};
 pub use bus::{Bus, MemoryBus};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};
+pub use socket::ByteStream;
 pub use tap::Tap;
 
 use crate::hub::Hub;
@@ -103,6 +104,12 @@ impl Relay {
     /// [`ListenError`] says which address cannot be used and what to do.
     pub async fn listen(&self, address: std::net::SocketAddr, door: Door) -> Result<Listening, ListenError> {
         listen::listen(self.shared.clone(), address, door).await
+    }
+
+    /// Serves one connection that was accepted elsewhere, such as that of a tunnel or of a simulated network, until it ends
+    /// or becomes a websocket, which is served on a task of its own. TLS, if any, is its caller's.
+    pub async fn serve(&self, stream: impl ByteStream + 'static) {
+        listen::serve_foreign(self.shared.clone(), Box::new(stream)).await;
     }
 
     /// Replaces the names of [`Config::names`] for connections that come from now on: a port may be known only after

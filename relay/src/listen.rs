@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::SocketRefusal;
-use crate::socket::{Counted, Stream};
+use crate::socket::{ByteStream, Counted, Stream};
 use crate::{Shared, http};
 
 /// Connections that the kernel keeps ready while we are busy.
@@ -186,21 +186,29 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
                 continue;
             }
         };
-        // A socket too many is closed without a word: an answer would cost what it is meant to save.
-        let Ok(socket) = shared.sockets.clone().try_acquire_owned() else {
-            shared.hub.metrics.socket_refused(SocketRefusal::Full);
-            continue;
-        };
-        let Ok(unproven) = shared.unproven.clone().try_acquire_owned() else {
-            shared.hub.metrics.socket_refused(SocketRefusal::Unproven);
-            continue;
-        };
-        let admission = Arc::new(Admission { _socket: socket, unproven: Mutex::new(Some(unproven)) });
+        let Some(admission) = admit(&shared) else { continue };
         tokio::spawn(serve(shared.clone(), router.clone(), door.clone(), tcp, peer, admission));
     }
 }
 
-/// Serves one socket as far as HTTP goes. An upgrade takes the socket out of here, and its admission with it.
+/// A socket too many is closed without a word: an answer would cost what it is meant to save.
+fn admit(shared: &Shared) -> Option<Arc<Admission>> {
+    let refused = |reason| {
+        shared.hub.metrics.socket_refused(reason);
+        None
+    };
+    let Ok(socket) = shared.sockets.clone().try_acquire_owned() else { return refused(SocketRefusal::Full) };
+    let Ok(unproven) = shared.unproven.clone().try_acquire_owned() else { return refused(SocketRefusal::Unproven) };
+    Some(Arc::new(Admission { _socket: socket, unproven: Mutex::new(Some(unproven)) }))
+}
+
+/// Serves a connection that somebody else accepted, and opens no TLS on it.
+pub(crate) async fn serve_foreign(shared: Arc<Shared>, stream: Box<dyn ByteStream>) {
+    let Some(admission) = admit(&shared) else { return };
+    let router = http::router(shared.clone());
+    speak_http(shared, router, Stream::Foreign(Counted::new(stream)), admission).await;
+}
+
 async fn serve(
     shared: Arc<Shared>,
     router: Router,
@@ -212,6 +220,11 @@ async fn serve(
     // Frames are gathered before they are written; the kernel shall not wait for more.
     let _ = tcp.set_nodelay(true);
     let Some(stream) = Box::pin(open(&shared, &door, tcp, peer)).await else { return };
+    speak_http(shared, router, stream, admission).await;
+}
+
+/// Serves one socket as far as HTTP goes. An upgrade takes the socket out of here, and its admission with it.
+async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admission: Arc<Admission>) {
     let to_router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |mut request: http::Incoming| {
         request.extensions_mut().insert(admission.clone());

@@ -1,4 +1,4 @@
-//! A TCP connection with or without TLS, which knows how many bytes the kernel has taken from it.
+//! A connection with or without TLS, which knows how many bytes the kernel has taken from it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,14 +8,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// A TCP connection that counts. The count is below TLS, where bytes are really taken and not only buffered.
-pub(crate) struct Counted {
-    tcp: TcpStream,
+/// A stream of bytes that a relay can serve, whoever accepted it.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A connection that counts. The count is below TLS, where bytes are really taken and not only buffered.
+pub(crate) struct Counted<T = TcpStream> {
+    tcp: T,
     taken: u64,
 }
 
-impl Counted {
-    pub(crate) fn new(tcp: TcpStream) -> Self {
+impl<T> Counted<T> {
+    pub(crate) fn new(tcp: T) -> Self {
         Self { tcp, taken: 0 }
     }
 
@@ -27,13 +32,13 @@ impl Counted {
     }
 }
 
-impl AsyncRead for Counted {
+impl<T: ByteStream> AsyncRead for Counted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Counted {
+impl<T: ByteStream> AsyncWrite for Counted<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
         self.count(written)
@@ -65,6 +70,7 @@ impl AsyncWrite for Counted {
 pub(crate) enum Stream {
     Plain(Counted),
     Tls(Box<TlsStream<Counted>>),
+    Foreign(Counted<Box<dyn ByteStream>>),
 }
 
 impl Stream {
@@ -73,6 +79,7 @@ impl Stream {
         match self {
             Stream::Plain(tcp) => tcp.taken,
             Stream::Tls(tls) => tls.get_ref().0.taken,
+            Stream::Foreign(stream) => stream.taken,
         }
     }
 }
@@ -82,6 +89,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Stream::Foreign(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -91,6 +99,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Stream::Foreign(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -102,6 +111,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Stream::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Stream::Foreign(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -113,6 +123,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Stream::Foreign(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -120,6 +131,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Stream::Foreign(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     PairSecrets, Peer, PeerError, RequestId, SendError,
 };
 
-pub use dial::{DialError, Trust, TrustError};
+pub use dial::{ByteStream, Connect, Connecting, DialError, Tcp, Trust, TrustError};
 
 /// Bytes that are gathered before the socket is flushed, and the most that stand in our own buffer when it blocks.
 const GATHER: usize = 64 * 1024;
@@ -67,8 +67,19 @@ pub struct Config {
 /// # Errors
 /// When the certificates to be trusted cannot be read.
 pub fn spawn(config: Config) -> Result<(Handle, mpsc::Receiver<Event>), TrustError> {
+    spawn_over(config, Arc::new(Tcp))
+}
+
+/// Like [`spawn`], over connections of another kind: through a proxy, a tunnel, or a simulated network.
+///
+/// # Errors
+/// When the certificates to be trusted cannot be read.
+pub fn spawn_over(
+    config: Config,
+    connect: Arc<dyn Connect>,
+) -> Result<(Handle, mpsc::Receiver<Event>), TrustError> {
     let Config { identity, prekeys, login, relay, trust, events } = config;
-    let dialer = dial::Dialer::new(relay, &trust)?;
+    let dialer = dial::Dialer::new(relay, &trust, connect)?;
     let start = Instant::now();
     let mut endpoint = Endpoint::new(identity, dialer.url().authority().to_owned(), login, rng(), Duration::ZERO);
     endpoint.set_prekeys(prekeys);

@@ -4,10 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use ::tokio::io::{AsyncRead, AsyncWrite};
 use ::tokio::net::{TcpSocket, TcpStream, lookup_host};
 use ::tokio::time::timeout;
 use happy_wire::Code;
@@ -17,7 +16,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -99,18 +97,46 @@ impl DialError {
     }
 }
 
+/// A stream of bytes that a websocket can stand on.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// What [`Connect::connect`] promises.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send + 'a>>;
+
+/// A way to a relay's host and port. TLS and the websocket stand on what it opens, so it need not be trusted.
+pub trait Connect: Send + Sync {
+    /// Opens a connection. It is dropped when the whole of dialling takes more than five seconds.
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a>;
+}
+
+/// TCP of the operating system, to the first address of the name that answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tcp;
+
+impl Connect for Tcp {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
+        Box::pin(async move { Ok(Box::new(connect_tcp(host, port).await?) as Box<dyn ByteStream>) })
+    }
+}
+
+/// A connection with or without TLS.
+pub(super) type Stream = Box<dyn ByteStream>;
+
 pub(super) struct Dialer {
     url: RelayUrl,
+    connect: Arc<dyn Connect>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Dialer {
-    pub(super) fn new(url: RelayUrl, trust: &Trust) -> Result<Self, TrustError> {
+    pub(super) fn new(url: RelayUrl, trust: &Trust, connect: Arc<dyn Connect>) -> Result<Self, TrustError> {
         let tls = match url.is_secure() {
             true => Some((TlsConnector::from(Arc::new(tls_config(trust)?)), server_name(&url)?)),
             false => None,
         };
-        Ok(Self { url, tls })
+        Ok(Self { url, connect, tls })
     }
 
     pub(super) fn url(&self) -> &RelayUrl {
@@ -122,11 +148,12 @@ impl Dialer {
     }
 
     async fn dial_unbounded(&self) -> Result<WebSocketStream<Stream>, DialError> {
-        let tcp = self.connect().await.map_err(DialError::Network)?;
-        let stream = match &self.tls {
-            None => Stream::Plain(tcp),
+        let connecting = self.connect.connect(self.url.host(), self.url.port());
+        let stream = connecting.await.map_err(DialError::Network)?;
+        let stream: Stream = match &self.tls {
+            None => stream,
             Some((connector, name)) => {
-                Stream::Tls(Box::new(connector.connect(name.clone(), tcp).await.map_err(DialError::Tls)?))
+                Box::new(connector.connect(name.clone(), stream).await.map_err(DialError::Tls)?)
             }
         };
         let upgrade = |error| DialError::Upgrade(Box::new(error));
@@ -141,27 +168,27 @@ impl Dialer {
         let (socket, _) = client_async_with_config(request, stream, Some(config)).await.map_err(upgrade)?;
         Ok(socket)
     }
+}
 
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let mut addresses = lookup_host((self.url.host(), self.url.port())).await?.peekable();
-        while let Some(address) = addresses.next() {
-            let attempt = async {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                socket.set_send_buffer_size(SEND_BUFFER)?;
-                let stream = socket.connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(stream)
-            };
-            let within = if addresses.peek().is_some() { ADDRESS_WITHIN } else { DIAL_WITHIN };
-            match timeout(within, attempt).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut addresses = lookup_host((host, port)).await?.peekable();
+    while let Some(address) = addresses.next() {
+        let attempt = async {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            let stream = socket.connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let within = if addresses.peek().is_some() { ADDRESS_WITHIN } else { DIAL_WITHIN };
+        match timeout(within, attempt).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
         }
-        Err(last)
     }
+    Err(last)
 }
 
 fn server_name(url: &RelayUrl) -> Result<ServerName<'static>, TrustError> {
@@ -198,42 +225,4 @@ fn tls_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
         return Err(TrustError::NoRoots);
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// A connection with or without TLS.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
-        }
-    }
 }

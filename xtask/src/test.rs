@@ -37,7 +37,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "lint",
-        minutes: 6,
+        minutes: 8,
         what: "clippy has nothing to say",
         program: "cargo",
         arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
@@ -58,14 +58,14 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "wasm",
-        minutes: 4,
+        minutes: 3,
         what: "the cryptography gives the same bytes in wasm",
         program: "cargo",
         arguments: &["run", "--quiet", "--package", "xtask", "--", "vectors", "--wasm"],
     },
     Suite {
         name: "web",
-        minutes: 5,
+        minutes: 4,
         what: "phone/dist is what its sources give",
         program: "cargo",
         arguments: &["run", "--quiet", "--package", "xtask", "--", "web", "--check"],

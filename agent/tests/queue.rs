@@ -77,6 +77,20 @@ impl Stage {
         self.desk.run(&all).ok()
     }
 
+    /// Waits until the desk has written down that there is this session.
+    #[track_caller]
+    fn until_seen(&self, id: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_seen = || {
+            let files = std::fs::read_dir(self.desk.file("seen")).unwrap();
+            files.map_while(Result::ok).any(|file| harness::read(&file.path()).contains(id))
+        };
+        while !is_seen() {
+            assert!(Instant::now() < deadline, "the session is not noted");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     /// The states on the list, by number.
     fn states(&self) -> Vec<(u64, String)> {
         states(&self.desk.json(&["queue"]))
@@ -120,6 +134,7 @@ fn what_is_given_without_a_connection_is_done_once_and_in_order_or_not_at_all() 
     let short = &scribe.id[..8];
     // The desk has seen the session, so its short id is enough; with a link it is typed at once.
     stage.desk.until(&["ls", "--machine", &stage.name], |list| list[0]["id"] == scribe.id.as_str());
+    stage.until_seen(&scribe.id);
     assert!(stage.type_there(short, "zero", &[]).contains("Typed into"));
     stage.relay_dies();
 
@@ -149,8 +164,9 @@ fn what_is_given_without_a_connection_is_done_once_and_in_order_or_not_at_all() 
 
     stage.desk_dies_and_comes_back();
     assert_eq!(stage.states()[1..7], expected(&waiting));
-    stage.desk.run(&["type", "--machine", &stage.name, short, "x"]).fails_with(&["cannot be reached", "whole id"]);
-    assert!(stage.type_there(&scribe.id, "four", &[]).contains("queued: 9"));
+    stage.desk.run(&["type", "--machine", &stage.name, "nosuch", "x"]).fails_with(&["cannot be reached", "whole id"]);
+    // What was seen before the crash is known still.
+    assert!(stage.type_there(short, "four", &[]).contains("queued: 9"));
     assert_eq!(scribe.lines(), ["zero"]);
 
     // One that shall not wait in the queue waits for the link itself.
@@ -176,6 +192,51 @@ fn what_is_given_without_a_connection_is_done_once_and_in_order_or_not_at_all() 
     assert_eq!(scribe.lines()[6], "here");
     assert!(stage.desk.run(&["queue", "clear"]).ok().contains("10 commands"));
     assert!(stage.desk.run(&["queue"]).ok().contains("Nothing waits"));
+}
+
+#[test]
+fn what_the_machine_has_and_has_not_done_is_shown_as_delivered() {
+    let stage = Stage::new();
+    let scribe = stage.scribe();
+    let folder = stage.host.file("sessions").join(&scribe.id);
+    // Nothing reaches the terminal while its holder stands still, and the daemon there waits for that.
+    let stopped = Stopped::new(holder_of(&folder));
+    let typing = stage.desk.spawn(&["type", "--machine", &stage.name, &scribe.id, "slow"]);
+    let list = stage.desk.until(&["queue"], |list| list[0]["state"] == "delivered");
+    assert!(list[0]["ended_at"].is_null());
+    assert!(stage.desk.run(&["queue"]).ok().contains("delivered"));
+    stage.desk.run(&["queue", "cancel", "1"]).fails_with(&["too late", "was sent"]);
+    drop(stopped);
+    assert!(typing.finish().ok().contains("Typed into"));
+    assert_eq!(stage.states(), expected(&[(1, "done")]));
+    scribe.until(1);
+    assert_eq!(scribe.lines(), ["slow"]);
+}
+
+/// A process that stands still, until the end of the test at the latest.
+struct Stopped(rustix::process::Pid);
+
+impl Stopped {
+    fn new(pid: rustix::process::Pid) -> Stopped {
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+/// The process that holds the session of this folder: it was started with the folder's path.
+fn holder_of(folder: &std::path::Path) -> rustix::process::Pid {
+    let output = std::process::Command::new("ps").args(["-axww", "-o", "pid=,args="]).output().unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    let is_holder = |line: &&str| line.contains(" holder ") && line.contains(&folder.display().to_string());
+    let line = list.lines().find(is_holder).unwrap_or_else(|| panic!("no holder in {list}"));
+    let pid = line.split_ascii_whitespace().next().unwrap().parse().unwrap();
+    rustix::process::Pid::from_raw(pid).unwrap()
 }
 
 #[test]

@@ -201,6 +201,8 @@ impl Calls {
         self.delivering.clear();
         self.batch = Batch::default();
         self.event_bytes = 0;
+        // There is room, or nobody to send to: who was told to wait learns which.
+        self.unblocked |= std::mem::take(&mut self.blocked) && !planted::is(Bug::ForgetsWhoWaits);
         self.refusals = 0;
         // Their sessions are gone, so nobody waits for these answers before asking again.
         for asked in self.asked.values_mut() {

@@ -3,6 +3,7 @@
 //! Without the feature `planted`, which only tests enable, none of this is in a program: [`is`] is a constant then.
 
 /// A mistake that a person could make here.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "those of the driver are planted there"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {
     /// A frame behind a gap is acknowledged as if the gap were closed.
@@ -59,10 +60,28 @@ pub enum Bug {
     ForgetsSecretsEarly,
     /// The older secret is not tried when the newer is unknown.
     TriesOneSecret,
+
+    // Those of the driver for tokio.
+    /// Who was told to wait with an event is not told that the session with all that waited is gone.
+    ForgetsWhoWaits,
+    /// The driver is not woken when somebody has asked for something.
+    DoesNotWake,
+    /// An event that the full queue has no room for is dropped.
+    DropsWhatDoesNotFit,
+    /// Who waits to send is not woken when a channel is closed.
+    WakesNoSenders,
+    /// What was gathered for one write stays where it is.
+    NeverFlushes,
+    /// The calls that wait when the driver ends go on waiting.
+    LeavesCallsWaiting,
+    /// Nobody is told that the driver has ended.
+    EndsUnheard,
+    /// No timer is set.
+    SetsNoTimer,
 }
 
 impl Bug {
-    /// All of them.
+    /// All that are planted below the drivers.
     #[cfg(feature = "planted")]
     pub const ALL: [Bug; 27] = [
         Bug::AcknowledgesTheGap,
@@ -92,6 +111,19 @@ impl Bug {
         Bug::TellsBeforeStoring,
         Bug::ForgetsSecretsEarly,
         Bug::TriesOneSecret,
+    ];
+
+    /// Those that only a simulation of the drivers can find.
+    #[cfg(feature = "planted")]
+    pub const OF_THE_DRIVER: [Bug; 8] = [
+        Bug::ForgetsWhoWaits,
+        Bug::DoesNotWake,
+        Bug::DropsWhatDoesNotFit,
+        Bug::WakesNoSenders,
+        Bug::NeverFlushes,
+        Bug::LeavesCallsWaiting,
+        Bug::EndsUnheard,
+        Bug::SetsNoTimer,
     ];
 }
 

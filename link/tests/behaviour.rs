@@ -1296,3 +1296,20 @@ fn who_is_paired_again_the_other_way_round_makes_the_handshakes_and_who_no_longe
     Puppet::initiate_with(&mut phone, 2, 9, 7).say(&mut phone, &resume(0));
     assert!(phone.endpoint.is_up(&id(2)));
 }
+
+/// Events waited for a peer that was away, and it came back in a new life: they were gone with the session, and whoever had been told to wait
+/// was never told to go on. The simulation of the drivers (`tests/tests/turmoil`) found it.
+#[test]
+fn who_waits_to_tell_something_hears_of_it_when_the_session_is_replaced() {
+    let (mut lone, _) = linked();
+    while lone.endpoint.emit(&id(2), vec![0; 20_000]) != Err(SendError::WouldBlock) {}
+    lone.presence(2, false);
+    lone.presence(2, true);
+    lone.events();
+    let mut again = Puppet::initiate(&mut lone, 2, 10);
+    again.say(&mut lone, &resume(0));
+    lone.frames();
+    let events = lone.events();
+    assert!(events.iter().any(|event| matches!(event, Event::LinkUp { resumed: false, .. })), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, Event::Writable { channel: 0, .. })), "{events:?}");
+}

@@ -83,7 +83,6 @@ pub(crate) async fn serve(
 
 async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> Result<Seat, Refusal> {
     const GONE: Refusal = Refusal::new(LoginResult::Gone, Code::GOODBYE, 0, "");
-    let mut closing = shared.closing.subscribe();
     let attempt = async {
         let mut nonce = [0; 32];
         // Without randomness no login can be safe; the operating system has it from its start.
@@ -97,9 +96,15 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
         shared.hub.enter(&proven).await
     };
     let seat = tokio::select! {
+        // In this order, and not in one of chance, so that simulations repeat themselves.
+        biased;
+        () = shared.closing.begun() => return Err(Refusal::CLOSING),
         seat = timeout(shared.config.timings.login, attempt) => seat.unwrap_or(Err(Refusal::LATE))?,
-        _ = closing.wait_for(|closing| *closing) => return Err(Refusal::CLOSING),
     };
+    // Who is seated after `dismiss_all` went through the seats would never be told to leave.
+    if shared.closing.has_begun() {
+        return Err(Refusal::CLOSING);
+    }
     let host = seat.mailbox.host.as_ref().map(|(host, _)| host.device);
     seat.mailbox.notify(&FromRelay::Welcome { max_payload: MAX_PAYLOAD as u32, queue_bytes: QUEUE_BYTES as u32, host });
     Ok(seat)

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::config::{authority, web_origin};
-use crate::listen::{Admission, is_closing};
+use crate::listen::Admission;
 use crate::socket::Stream;
 use crate::{Shared, connection};
 
@@ -53,7 +53,7 @@ async fn method_not_allowed() -> Response {
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    let (status, word) = match is_closing(&shared.closing) {
+    let (status, word) = match shared.closing.has_begun() {
         false => (StatusCode::OK, "ok"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "closing"),
     };
@@ -130,7 +130,7 @@ struct Wanted {
 impl Wanted {
     fn from_headers(shared: &Shared, headers: &HeaderMap) -> Result<Self, Box<Response>> {
         let refuse = |status, code, message| Err(Box::new(error(status, code, message)));
-        if is_closing(&shared.closing) {
+        if shared.closing.has_begun() {
             return refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "closing",

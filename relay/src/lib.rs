@@ -22,6 +22,7 @@
 
 mod app;
 pub mod bus;
+mod closing;
 mod config;
 mod connection;
 mod http;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 pub use bus::{Bus, MemoryBus};
 pub use config::{App, Config, ConfigError, Timings};
@@ -47,6 +48,7 @@ pub use listen::{Door, ListenError, Listening, PlainHttp};
 pub use socket::ByteStream;
 pub use tap::Tap;
 
+use crate::closing::Closing;
 use crate::hub::Hub;
 
 /// A relay. Clones are the same relay.
@@ -66,8 +68,7 @@ struct Shared {
     sockets: Arc<Semaphore>,
     /// Sockets that have not proven a device yet.
     unproven: Arc<Semaphore>,
-    /// True from the beginning of the shutdown.
-    closing: watch::Sender<bool>,
+    closing: Closing,
 }
 
 impl Shared {
@@ -90,7 +91,7 @@ impl Relay {
             app,
             sockets: Arc::new(Semaphore::new((config.max_connections + config.max_unproven) as usize)),
             unproven: Arc::new(Semaphore::new(config.max_unproven as usize)),
-            closing: watch::Sender::new(false),
+            closing: Closing::default(),
             names: RwLock::new(config.names.as_slice().into()),
             config,
         };
@@ -135,7 +136,7 @@ impl Relay {
     /// Stops accepting, tells every device to come back at a time of its own (Goaway 4503), writes out what is queued for
     /// it, and returns when all sockets are closed or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
-        self.shared.closing.send_replace(true);
+        self.shared.closing.begin();
         self.shared.hub.dismiss_all();
         let all = self.shared.sockets.acquire_many(self.shared.socket_limit());
         if tokio::time::timeout(grace, all).await.is_err() {

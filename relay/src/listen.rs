@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -172,11 +172,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
     let router = http::router(shared.clone());
-    let mut closing = shared.closing.subscribe();
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = shared.closing.begun() => return,
             accepted = listener.accept() => accepted,
-            _ = closing.wait_for(|closing| *closing) => return,
         };
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -237,12 +237,12 @@ async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admissi
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut closing = shared.closing.subscribe();
     let mut life = pin!(tokio::time::sleep(HTTP_LIFE));
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => Some(ended),
         () = life.as_mut() => None,
-        _ = closing.wait_for(|closing| *closing) => None,
+        () = shared.closing.begun() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -300,11 +300,6 @@ async fn use_https(mut tcp: TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     while tcp.read(&mut request).await? > 0 {}
     Ok(())
-}
-
-/// Whether the relay is shutting down.
-pub(crate) fn is_closing(closing: &watch::Sender<bool>) -> bool {
-    *closing.borrow()
 }
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ impl Refusal {
         0,
         "the login is not signed for this relay; dial it by its own name",
     );
-    pub(crate) const LATE: Refusal = Refusal::new(LoginResult::Late, Code::LOGIN_REFUSED, 0, "the login came too late");
+    /// A network that stood still for a while, most often: the next attempt is worth making soon, and a guest's ticket is as good as before.
+    pub(crate) const LATE: Refusal = Refusal::new(LoginResult::Late, Code::SILENT, 0, "the login came too late");
     pub(crate) const OLDER: Refusal =
         Refusal::new(LoginResult::OlderEpoch, Code::DISPLACED, 0, "a newer connection of this device is live");
     pub(crate) const TICKET: Refusal = Refusal::new(

@@ -451,6 +451,15 @@ impl Outbox {
         changed || self.entries.len() != before
     }
 
+    /// This device's clock was set back by so many ms: what waits is wanted until the same moment as before. Nothing of the kind for a clock
+    /// that seems to have been set forward: it may be that the device slept, and the time has passed.
+    pub fn clock_set_back(&mut self, by: u64) {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.state.is_final()) {
+            entry.until = entry.until.saturating_sub(by);
+            entry.not_before = entry.not_before.saturating_sub(by);
+        }
+    }
+
     fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.number == number)
     }
@@ -597,6 +606,23 @@ mod tests {
         assert!(outbox.clone().dismiss(late));
         assert!(outbox.expire(NOW + SHOWN_MS + 60_001));
         assert!(outbox.entries().is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_gives_no_command_more_time() {
+        let mut outbox = outbox();
+        let [first, second] = [1, 2].map(|session| add(&mut outbox, session));
+        assert!(outbox.cancel(second, NOW));
+        let hour = 3_600_000;
+        outbox.clock_set_back(hour);
+        let until = |number| outbox.entries().iter().find(|entry| entry.number == number).unwrap().until;
+        assert_eq!((until(first), until(second)), (NOW - hour + 60_000, NOW + 60_000), "what is over stays as it was");
+        // The machine's clock is ahead by as much now, so it is told the same as before.
+        outbox.claim("m");
+        outbox.stored(outbox.mark());
+        let (_, body) = outbox.next("m", NOW - hour, 3_600_000).unwrap();
+        let command = Command::of(&body).unwrap().unwrap();
+        assert_eq!((command.until, command.given_at), (NOW + 60_000, NOW));
     }
 
     #[test]

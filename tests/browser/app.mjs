@@ -78,16 +78,16 @@ export async function scanAndPair(page, terminal, { name, shots }) {
 
 /**
  * A relay, a machine and a phone that has scanned the machine's code and shows its sessions. All of it ends with the test; `cli` runs a command of
- * the machine and gives what it says as JSON.
+ * the machine and gives what it says as JSON. `more` are variables for the machine's programs.
  */
-export async function pairedPhone(t, name) {
+export async function pairedPhone(t, name, more = {}) {
   const folder = await scratch(t);
   const tls = await certificate(folder);
   const relay = new Relay(await freePort(), tls);
   await relay.start();
   t.after(() => relay.kill());
   const home = path.join(folder, 'home');
-  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
+  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8', ...more };
   const happy = program('happy');
   const cli = async (...words) => {
     const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });

@@ -33,7 +33,7 @@ const TOO_LONG: [&str; 3] = [
 const RUNNER: &str = r#"--config=target."cfg(all())".runner=["env","RUSTC_BOOTSTRAP=1"]"#;
 
 /// The parts of the tree that the page has figures of.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("ratchet", &["crypto/src/ratchet/"]),
     ("handshake", &["crypto/src/handshake/"]),
     ("durable", &["crypto/src/durable/"]),
@@ -50,6 +50,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "agent/src/store/state.rs",
         ],
     ),
+    ("commands of the agent", &["agent/src/store/commands.rs"]),
 ];
 
 /// A package, what of it is changed, and the tests that have to notice.
@@ -61,9 +62,10 @@ struct Suite {
     tests: &'static [&'static str],
 }
 
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite { package: "happy-crypto", places: &["crypto/src/"], tests: &[] },
     Suite { package: "happy", places: GROUPS[4].1, tests: &["store::"] },
+    Suite { package: "happy", places: GROUPS[5].1, tests: &["store::commands::"] },
 ];
 
 /// What is not changed.

@@ -27,7 +27,10 @@ pub struct Arguments {
     /// Ten minutes of storm in each run, instead of one: to run again a seed of --faults that failed.
     #[arg(long)]
     long: bool,
-    /// Also plant each known bug and see that it is found within 2,000 seeds.
+    /// The asynchronous drivers and the relay itself over simulated TCP, instead of the link without its sockets. 300 seeds unless --seeds says otherwise.
+    #[arg(long, conflicts_with_all = ["faults", "long"])]
+    drivers: bool,
+    /// Also plant each known bug and see that it is found within 2,000 seeds, with --drivers within 200.
     #[arg(long)]
     planted: bool,
 }
@@ -38,7 +41,10 @@ pub struct Arguments {
 /// When a promise was broken, a seed ran differently the second time, or a planted bug was not found.
 pub fn run(arguments: Arguments) -> Result<()> {
     let began = Instant::now();
-    let Arguments { seeds, first_seed, faults, long, planted } = arguments;
+    let Arguments { seeds, first_seed, faults, long, drivers, planted } = arguments;
+    if drivers {
+        return run_drivers(seeds.unwrap_or(300), first_seed, planted);
+    }
     let seeds = seeds.or(faults.is_none().then_some(50_000));
     let what = match (seeds, faults) {
         (Some(seeds), _) => format!("{seeds} seeds from {first_seed}"),
@@ -74,8 +80,40 @@ pub fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
+fn run_drivers(seeds: u64, first_seed: u64, planted: bool) -> Result<()> {
+    let began = Instant::now();
+    report::step(&format!("{seeds} seeds from {first_seed}, with drivers and relay"));
+    let status = cargo_test()
+        .args(["--package", "happy-tests", "--test", "turmoil", "--", "--ignored", "--nocapture", "--exact"])
+        .arg("as_many_as_asked_for")
+        .env("HAPPY_SIM_FIRST", first_seed.to_string())
+        .env("HAPPY_SIM_SEEDS", seeds.to_string())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the seed that fails stands above");
+    report::done("the drivers keep the promises", began.elapsed());
+    if planted {
+        let began = Instant::now();
+        report::step("bugs of the driver that the simulation must find");
+        let status = cargo_test()
+            .args(["--package", "happy-tests", "--features", "planted", "--test", "turmoil", "--", "--nocapture"])
+            .args(["--exact", "every_bug_that_is_planted_into_the_driver_is_found"])
+            .status()
+            .context("cannot start cargo")?;
+        ensure!(status.success(), "a planted bug was not found");
+        report::done("each planted bug was found", began.elapsed());
+    }
+    Ok(())
+}
+
 fn cargo() -> Command {
+    let mut command = cargo_test();
+    command.args(["--package", "happy-link", "--features", "tokio"]);
+    command
+}
+
+fn cargo_test() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--quiet", "--package", "happy-link", "--features", "tokio"]).current_dir(root());
+    command.args(["test", "--quiet"]).current_dir(root());
     command
 }

@@ -12,9 +12,10 @@ use crate::cli::client::{Client, sentence};
 use crate::cli::output::{
     BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside, aside_sentences, lines, paint, say, say_sentences, tame,
 };
+use crate::cli::queue::span;
 use crate::daemon::local::{DaemonStatus, Machines, RelayStatus, Status, Stop};
 use crate::daemon::{Daemon, Taken};
-use crate::store::{DaemonLock, Home};
+use crate::store::{DaemonLock, Home, unix_ms};
 use crate::trouble::Trouble;
 
 /// How long a daemon may take from its start to its socket; it makes keys and opens the sessions' files meanwhile.
@@ -321,7 +322,11 @@ fn relay_state(relay: &RelayStatus) -> String {
 
 fn trouble_of(relay: &RelayStatus) -> Option<String> {
     let trouble = relay.trouble.as_ref().filter(|_| !relay.up)?;
-    Some(format!("{} It is tried again.", sentence(&tame(trouble, 400))))
+    let when = match relay.retry_at {
+        Some(at) => format!(" in {}", span(at.saturating_sub(unix_ms()))),
+        None => String::new(),
+    };
+    Some(format!("{} It is tried again{when}.", sentence(&tame(trouble, 400))))
 }
 
 /// `happy relay`.
@@ -350,5 +355,31 @@ fn show_relay(relay: &RelayStatus) {
     }
     if let Some(hash) = relay.key.as_deref().and_then(|key| key.strip_prefix("sha256:")) {
         say(&format!("  its key, SHA-256:\n  {hash}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_is_left_alone_is_told_with_the_reason_and_the_time() {
+        let mut relay = RelayStatus {
+            origin: "https://relay.example".into(),
+            up: false,
+            trouble: Some("a newer connection took over".into()),
+            retry_at: None,
+            embedded: false,
+            key: None,
+            origins: Vec::new(),
+        };
+        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again.");
+        relay.retry_at = Some(unix_ms() + 600_000);
+        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again in 10 min.");
+        // A moment ago.
+        relay.retry_at = Some(0);
+        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again in 0 s.");
+        relay.up = true;
+        assert_eq!(trouble_of(&relay), None);
     }
 }

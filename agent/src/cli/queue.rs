@@ -292,7 +292,7 @@ fn what(request: &Request) -> String {
 }
 
 /// A span of time, for people.
-fn span(ms: u64) -> String {
+pub fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     match seconds {
         0..=119 => format!("{seconds} s"),

@@ -427,6 +427,9 @@ pub struct RelayStatus {
     pub up: bool,
     /// Why not, when it is known.
     pub trouble: Option<String>,
+    /// When it is tried again, Unix milliseconds, if this machine stays away from it for long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<u64>,
     /// Whether it runs inside the daemon.
     pub embedded: bool,
     /// The key of its own certificate, as `sha256:` and hex; `authority` when one vouches for it. None before it was reached, and

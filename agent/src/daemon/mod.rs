@@ -178,7 +178,7 @@ impl Daemon {
         };
         let sessions = open_sessions(&home).await?;
         let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
-        let outboxes = Outboxes::open(home.outbox(), |device| roster.is_member(device))?;
+        let outboxes = Outboxes::open(&home, |device| roster.is_member(device))?;
         roster.peers().iter().filter(|peer| peer.removed_us).for_each(|peer| outboxes.removed_by(&peer.device));
         let (network, events) = Network::start(&home, identity.clone(), prekeys.all(), home_relay)?;
         let listener = server::bind(&home.socket())?;

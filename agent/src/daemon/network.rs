@@ -17,12 +17,13 @@ use happy_link::{
 use happy_pairing::Origin;
 use happy_wire::Code;
 use happy_wire::frame::Class;
-use tokio::sync::{Notify, broadcast, mpsc};
+use rand_core::Rng;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::daemon::local::RelayStatus;
 use crate::daemon::trust::{Expected, RelayVerifier};
 use crate::service::Gone;
-use crate::store::{Home, Peer, RelayKeys};
+use crate::store::{Home, Peer, RelayKeys, random, unix_ms};
 use crate::trouble::Trouble;
 
 /// Relays at once: the own one and those of machines joined.
@@ -34,6 +35,12 @@ const NEWS: usize = 256;
 const CHANNEL_QUEUE: usize = 64 * 1024;
 /// How long the opening of a channel waits for a link.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
+
+/// How long this machine stays away from a relay where a newer connection of it took over (`PROTOCOL 13`, 4409), at least: long enough
+/// that two daemons with the same key do not take turns all the time, and nobody has to restart the one that is left.
+const DISPLACED_PAUSE: Duration = Duration::from_secs(600);
+/// Up to so much more, so that two of them do not come back in step.
+const DISPLACED_JITTER: Duration = Duration::from_secs(120);
 
 /// What happens on a link.
 #[derive(Debug, Clone)]
@@ -75,6 +82,8 @@ struct Shared {
     to_keep: Mutex<ToKeep>,
     /// There is something to keep.
     keep: Notify,
+    /// Usually [`displaced_pause`].
+    displaced_pause: fn() -> Duration,
 }
 
 /// What handshakes have left and is not on the disk yet. Of each device the newest counts, so it never holds more than there are devices.
@@ -106,6 +115,8 @@ struct Relay {
     users: i64,
     up: bool,
     trouble: Option<String>,
+    /// When it is dialled again although it said that a newer connection took over, Unix milliseconds.
+    retry_at: Option<u64>,
 }
 
 impl Network {
@@ -119,6 +130,16 @@ impl Network {
         prekeys: Vec<SignedPrekey>,
         relay: Origin,
     ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
+        Self::start_with(home, identity, prekeys, relay, displaced_pause)
+    }
+
+    fn start_with(
+        home: &Home,
+        identity: Identity,
+        prekeys: Vec<SignedPrekey>,
+        relay: Origin,
+        displaced_pause: fn() -> Duration,
+    ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
         let (events, queue) = mpsc::channel(EVENTS);
         let network = Network(Arc::new(Shared {
             identity,
@@ -130,6 +151,7 @@ impl Network {
             state: Mutex::new(State { prekeys, ..State::default() }),
             to_keep: Mutex::default(),
             keep: Notify::new(),
+            displaced_pause,
         }));
         network.connect(&relay)?;
         Ok((network, queue))
@@ -149,7 +171,14 @@ impl Network {
         let expected = Expected::Kept(shared.relay_keys.clone());
         let Dialled { handle, mut events, verifier } =
             dial(&shared.identity, state.prekeys.clone(), login, origin, expected)?;
-        let relay = Relay { handle: handle.clone(), verifier: verifier.clone(), users: 0, up: false, trouble: None };
+        let relay = Relay {
+            handle: handle.clone(),
+            verifier: verifier.clone(),
+            users: 0,
+            up: false,
+            trouble: None,
+            retry_at: None,
+        };
         state.relays.insert(origin.clone(), relay);
         drop(state);
         let (network, origin) = (self.clone(), origin.clone());
@@ -175,13 +204,17 @@ impl Network {
         match &event {
             Event::RelayUp { .. } => {
                 if let Some(relay) = state.relays.get_mut(origin) {
-                    (relay.up, relay.trouble) = (true, None);
+                    (relay.up, relay.trouble, relay.retry_at) = (true, None, None);
                 }
             }
             Event::RelayDown { why } => {
                 if let Some(relay) = state.relays.get_mut(origin) {
                     relay.up = false;
                     relay.trouble = Some(down(why, relay.dial_trouble()));
+                    relay.retry_at = None;
+                    if *why == RelayDown::Told(Code::DISPLACED) {
+                        relay.retry_at = Some(self.come_back(origin, &relay.handle));
+                    }
                 }
             }
             Event::LinkUp { peer, .. } => {
@@ -238,6 +271,27 @@ impl Network {
             _ => {}
         }
         Some(event)
+    }
+
+    /// The relay has sent this machine away for good (`PROTOCOL 13`, 4409): it comes back after a pause. Gives when.
+    fn come_back(&self, origin: &Origin, handle: &Handle) -> u64 {
+        let pause = (self.0.displaced_pause)();
+        let at = unix_ms().saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        tracing::warn!(
+            relay = %origin, ?pause,
+            "a newer connection of this machine took over: another daemon has its key; it is tried again after a pause"
+        );
+        let (network, origin, handle) = (self.clone(), origin.clone(), handle.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // Under the lock: a relay that is no longer wanted, or was said goodbye to, is not dialled again.
+            let mut state = network.state();
+            if let Some(relay) = state.relays.get_mut(&origin).filter(|relay| relay.retry_at == Some(at)) {
+                relay.retry_at = None;
+                handle.revive();
+            }
+        });
+        at
     }
 
     fn tell(&self, peer: DeviceId, news: LinkNews) {
@@ -397,10 +451,20 @@ impl Network {
             true => handle.command(peer, body, Some(deadline)).await,
             false => handle.call(peer, body, Some(deadline)).await,
         };
-        match answer {
-            Ok(answer) => answer,
-            Err(error) => Answer::Body(not_called(error)),
-        }
+        answer.unwrap_or_else(|error| Answer::Body(not_called(error)))
+    }
+
+    /// Asks a peer for a command. `delivered` is told when the peer has it.
+    pub async fn command(
+        &self,
+        peer: &DeviceId,
+        body: Vec<u8>,
+        deadline: Duration,
+        delivered: oneshot::Sender<()>,
+    ) -> Answer {
+        let Some(handle) = self.handle_of(peer) else { return Answer::LinkGone };
+        let answer = handle.command_with(peer, body, Some(deadline), delivered).await;
+        answer.unwrap_or_else(|error| Answer::Body(not_called(error)))
     }
 
     /// Answers a call of a peer.
@@ -530,7 +594,11 @@ impl Network {
 
     /// Says goodbye everywhere.
     pub async fn shut_down(&self) {
-        let handles: Vec<_> = self.state().relays.values().map(|relay| relay.handle.clone()).collect();
+        let goodbye = |relay: &mut Relay| {
+            relay.retry_at = None;
+            relay.handle.clone()
+        };
+        let handles: Vec<_> = self.state().relays.values_mut().map(goodbye).collect();
         let mut goodbyes = tokio::task::JoinSet::new();
         for handle in handles {
             goodbyes.spawn(async move { handle.shutdown().await });
@@ -647,15 +715,26 @@ fn status(origin: &Origin, relay: &Relay) -> RelayStatus {
         origin: origin.to_string(),
         up: relay.up,
         trouble: relay.dial_trouble().or_else(|| relay.trouble.clone()).filter(|_| !relay.up),
+        retry_at: relay.retry_at,
         embedded: false,
         key: relay.verifier.as_ref().and_then(|verifier| verifier.proved()).map(|key| key.to_string()),
         origins: vec![origin.to_string()],
     }
 }
 
+/// How long to stay away from a relay where a newer connection took over.
+fn displaced_pause() -> Duration {
+    let jitter = u64::try_from(DISPLACED_JITTER.as_millis()).unwrap_or(u64::MAX);
+    DISPLACED_PAUSE + Duration::from_millis(random().next_u64() % jitter.saturating_add(1))
+}
+
 fn down(why: &RelayDown, trouble: Option<String>) -> String {
     trouble.unwrap_or_else(|| match why {
         RelayDown::Lost => "the connection broke".into(),
+        // Its own connections follow one another, so it is another process.
+        RelayDown::Told(Code::DISPLACED) => {
+            "a newer connection of this machine took over; another daemon runs with a copy of this home".into()
+        }
         RelayDown::Told(code) | RelayDown::Ours(code) => code.explain().into(),
     })
 }
@@ -667,4 +746,61 @@ fn not_called(error: CallError) -> Vec<u8> {
         CallError::UnknownPeer => ErrorCode::NotFound,
     };
     happy_rpc::refusal(&happy_rpc::CallError::new(code, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::daemon::relay::EmbeddedRelay;
+    use crate::store::AccessKey;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn who_was_displaced_stays_away_for_ten_minutes_and_a_little() {
+        let longest = Duration::from_secs(12 * 60);
+        let pauses: Vec<_> = (0..200).map(|_| displaced_pause()).collect();
+        assert!(pauses.iter().all(|pause| (DISPLACED_PAUSE..=longest).contains(pause)), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_displaced_says_so_and_comes_back_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("h")).unwrap();
+        home.prepare().unwrap();
+        let relay = EmbeddedRelay::start(&home, 0).await.unwrap();
+        let origin: Origin = format!("http://127.0.0.1:{}", relay.port()).parse().unwrap();
+        let identity = AccessKey::open(&home.access_key()).unwrap().identity;
+        let pause = || Duration::from_millis(300);
+        let (network, mut events) =
+            Network::start_with(&home, identity.clone(), Vec::new(), origin.clone(), pause).unwrap();
+        until(&mut events, |event| matches!(event, Event::RelayUp { .. })).await;
+
+        // Another daemon with a copy of the home, started later.
+        let login = Login::Device { epoch: epoch(&home).unwrap() };
+        let expected = Expected::Kept(network.relay_keys().clone());
+        let mut other = dial(&identity, Vec::new(), login, &origin, expected).unwrap();
+        for _ in 0..2 {
+            // The second time its own login is refused, for the other one is still there.
+            until(&mut events, |event| *event == Event::RelayDown { why: RelayDown::Told(Code::DISPLACED) }).await;
+            let status = network.relay(&origin).unwrap();
+            assert!(status.trouble.unwrap().contains("another daemon"));
+            assert!(status.retry_at.is_some());
+        }
+        let there = async { while !matches!(other.events.recv().await, Some(Event::RelayUp { .. })) {} };
+        timeout(PATIENCE, there).await.unwrap();
+        other.handle.shutdown().await;
+        until(&mut events, |event| matches!(event, Event::RelayUp { .. })).await;
+        let status = network.relay(&origin).unwrap();
+        assert_eq!((status.up, status.trouble, status.retry_at), (true, None, None));
+        network.shut_down().await;
+    }
+
+    async fn until(events: &mut mpsc::Receiver<(Origin, Event)>, is: impl Fn(&Event) -> bool) {
+        let found = async { while !is(&events.recv().await.unwrap().1) {} };
+        timeout(PATIENCE, found).await.unwrap();
+    }
 }

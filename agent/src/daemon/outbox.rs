@@ -14,7 +14,7 @@ use happy_rpc::{
     Call, CallError, Entry, EntryState, ErrorCode, Event, MAX_AHEAD_MS, MAX_TEXT, MachineInfo, Outbox, Request,
     SessionList, Told,
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use crate::daemon::queue::{
     SeenSession,
 };
 use crate::daemon::{Daemon, server};
-use crate::store::{OutboxFile, outbox, unix_ms};
+use crate::store::{Home, OutboxFile, Seen, outbox, unix_ms};
 use crate::trouble::Trouble;
 
 /// How long the link waits for the answer to a command before it is asked for again: the other machine remembers it.
@@ -39,8 +39,6 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Answers that are kept in memory for whoever waits for them, and how long each may be: 1 MiB in all.
 const MAX_ANSWERS: usize = 64;
 const MAX_ANSWER: usize = 16 * 1024;
-/// The most sessions of one machine that are remembered by name.
-const MAX_SEEN: usize = 4096;
 /// The longest request: what a message between two machines holds, less the name of the command.
 const MAX_REQUEST: usize = 240 * 1024;
 
@@ -49,9 +47,19 @@ pub struct Outboxes {
     folder: PathBuf,
     /// Held while a list is written, so never taken on a thread that others wait for.
     state: Mutex<State>,
-    seen: Mutex<HashMap<DeviceId, BTreeMap<Uuid, String>>>,
+    /// Where the sessions of other machines are kept, and what was seen of them; only of machines.
+    seen_folder: PathBuf,
+    seen: Mutex<HashMap<DeviceId, Noted>>,
     /// Counts changes.
     changes: watch::Sender<u64>,
+}
+
+/// What was seen of a machine. What is news is written within a [`TICK`], so that a session which prints a lot costs the disk little; a
+/// crash in between loses that only.
+#[derive(Default)]
+struct Noted {
+    seen: Seen,
+    unsaved: bool,
 }
 
 #[derive(Default)]
@@ -66,7 +74,8 @@ impl Outboxes {
     ///
     /// # Errors
     /// When the folder cannot be read. A list that cannot be is told to whoever wants to use it.
-    pub fn open(folder: PathBuf, is_member: impl Fn(&DeviceId) -> bool) -> Result<Outboxes, Trouble> {
+    pub fn open(home: &Home, is_member: impl Fn(&DeviceId) -> bool) -> Result<Outboxes, Trouble> {
+        let (folder, seen_folder) = (home.outbox(), home.seen());
         let mut files = BTreeMap::new();
         for device in outbox::machines(&folder)? {
             if is_member(&device) {
@@ -79,8 +88,16 @@ impl Outboxes {
                 outbox::delete(&folder, &device)?;
             }
         }
+        let mut seen = HashMap::new();
+        for device in outbox::machines(&seen_folder)? {
+            if is_member(&device) {
+                seen.insert(device, Noted { seen: Seen::read(&seen_folder, &device), unsaved: false });
+            } else {
+                outbox::delete(&seen_folder, &device)?;
+            }
+        }
         let state = Mutex::new(State { files, ..State::default() });
-        Ok(Outboxes { folder, state, seen: Mutex::default(), changes: watch::Sender::new(0) })
+        Ok(Outboxes { folder, state, seen_folder, seen: Mutex::new(seen), changes: watch::Sender::new(0) })
     }
 
     /// Nothing for this device is kept any more.
@@ -90,11 +107,14 @@ impl Outboxes {
     pub fn forget(&self, device: &DeviceId) -> Result<(), Trouble> {
         let mut state = self.state();
         state.files.remove(device);
-        self.seen().remove(device);
+        let mut seen = self.seen();
+        seen.remove(device);
+        let names = outbox::delete(&self.seen_folder, device);
+        drop(seen);
         let deleted = outbox::delete(&self.folder, device);
         drop(state);
         self.changed();
-        deleted
+        deleted.and(names)
     }
 
     /// This machine has removed us: what waits for it will never be done.
@@ -174,27 +194,40 @@ impl Outboxes {
 
     fn seen_at(&self, device: &DeviceId) -> Vec<SeenSession> {
         let seen = self.seen();
-        let sessions = seen.get(device).into_iter().flatten();
+        let sessions = seen.get(device).into_iter().flat_map(|noted| noted.seen.iter());
         sessions.map(|(id, name)| SeenSession { id: *id, name: name.clone() }).collect()
     }
 
     fn see(&self, device: DeviceId, event: Event) {
         let mut seen = self.seen();
-        let seen = seen.entry(device).or_default();
-        match event {
-            Event::SessionChanged(session) if seen.len() < MAX_SEEN => {
-                seen.insert(session.id, session.name);
-            }
-            Event::SessionRemoved { session } => {
-                seen.remove(&session);
-            }
-            _ => {}
-        }
+        let noted = seen.entry(device).or_default();
+        noted.unsaved |= match event {
+            Event::SessionChanged(session) => noted.seen.see(session.id, session.name),
+            Event::SessionRemoved { session } => noted.seen.miss(&session),
+            _ => false,
+        };
     }
 
     fn see_all(&self, device: DeviceId, sessions: Vec<happy_rpc::Session>) {
-        let seen = sessions.into_iter().take(MAX_SEEN).map(|session| (session.id, session.name)).collect();
-        self.seen().insert(device, seen);
+        let sessions = Seen::all(sessions.into_iter().map(|session| (session.id, session.name)));
+        let mut seen = self.seen();
+        let noted = seen.entry(device).or_default();
+        noted.unsaved |= noted.seen != sessions;
+        noted.seen = sessions;
+    }
+
+    /// Writes down what is news of the sessions elsewhere.
+    fn save_seen(&self) {
+        // Under the lock, so that no list is written of a machine that is just forgotten.
+        for (device, noted) in self.seen().iter_mut().filter(|(_, noted)| noted.unsaved) {
+            match noted.seen.write(&self.seen_folder, device) {
+                Ok(()) => noted.unsaved = false,
+                // It is tried again with the next tick.
+                Err(trouble) => {
+                    tracing::warn!(machine = %device.short(), %trouble, "the sessions that were seen are not stored");
+                }
+            }
+        }
     }
 
     /// The next command to send to a machine with a link. That it is sent is on the disk before.
@@ -216,6 +249,14 @@ impl Outboxes {
             self.changed();
         }
         next
+    }
+
+    /// The machine has it. Not written down: after a restart it is asked for again, and counts as sent until then.
+    fn delivered(&self, device: DeviceId, number: u64) {
+        if let Some(Ok(file)) = self.state().files.get_mut(&device) {
+            file.steer(|outbox| outbox.delivered(number));
+        }
+        self.changed();
     }
 
     fn answered(&self, device: DeviceId, number: u64, answer: &Answer) {
@@ -267,7 +308,7 @@ impl Outboxes {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn seen(&self) -> MutexGuard<'_, HashMap<DeviceId, BTreeMap<Uuid, String>>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<DeviceId, Noted>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -327,6 +368,11 @@ fn check(request: &Request, within: u64) -> Result<(), CallError> {
 }
 
 impl Daemon {
+    /// Whether it is one whose sessions this machine may steer; a phone has none.
+    fn is_machine(&self, device: &DeviceId) -> bool {
+        self.roster().machines().iter().any(|peer| peer.device == *device)
+    }
+
     async fn with_outboxes<T: Send + 'static>(
         self: &Arc<Self>,
         task: impl FnOnce(&Outboxes) -> T + Send + 'static,
@@ -486,7 +532,11 @@ pub async fn run(daemon: Arc<Daemon>) {
             // The sender of these lives as long as the daemon.
             Ok(()) = changes.changed() => sender.pump_all().await,
             _ = ticks.tick() => {
-                daemon.with_outboxes(Outboxes::tick).await;
+                let tick = |outboxes: &Outboxes| {
+                    outboxes.tick();
+                    outboxes.save_seen();
+                };
+                daemon.with_outboxes(tick).await;
                 sender.pump_all().await;
             }
         }
@@ -504,7 +554,7 @@ struct Sender {
 impl Sender {
     /// What is wanted within minutes is wanted by the clock of the other machine, so that is asked for first.
     fn link_up(&mut self, device: DeviceId) {
-        if !self.daemon.roster().machines().iter().any(|peer| peer.device == device) {
+        if !self.daemon.is_machine(&device) {
             return;
         }
         let daemon = self.daemon.clone();
@@ -524,6 +574,7 @@ impl Sender {
             let answer = daemon.network().call(&device, SessionList {}.to_body(), CLOCK_TIME).await;
             if let Answer::Body(body) = answer
                 && let Ok(sessions) = SessionList::read_answer(&body)
+                && daemon.is_machine(&device)
             {
                 daemon.outboxes().see_all(device, sessions);
             }
@@ -534,6 +585,7 @@ impl Sender {
     fn notice(&self, device: DeviceId, body: &[u8]) {
         if let Ok(Told { event, .. }) = serde_json::from_slice::<Told>(body)
             && matches!(event, Event::SessionChanged(_) | Event::SessionRemoved { .. })
+            && self.daemon.is_machine(&device)
         {
             self.daemon.outboxes().see(device, event);
         }
@@ -556,11 +608,24 @@ impl Sender {
             let next = self.daemon.with_outboxes(move |outboxes| outboxes.next(device, ahead)).await;
             let Some(Some((number, body))) = next else { return };
             let daemon = self.daemon.clone();
-            self.asked.spawn(async move {
-                Heard::Answer(device, number, daemon.network().call(&device, body, ASK_AGAIN).await)
-            });
+            self.asked.spawn(async move { Heard::Answer(device, number, ask(&daemon, device, number, body).await) });
         }
     }
+}
+
+/// Asks for a command, and notes on the way that the machine has it.
+async fn ask(daemon: &Arc<Daemon>, device: DeviceId, number: u64, body: Vec<u8>) -> Answer {
+    let (tell, delivered) = oneshot::channel();
+    let mut answer = std::pin::pin!(daemon.network().command(&device, body, ASK_AGAIN, tell));
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        // One that is dropped will not be told: the answer says why.
+        Ok(()) = delivered => {}
+    }
+    // Before the answer is looked at, so that the two are noted in their order.
+    daemon.with_outboxes(move |outboxes| outboxes.delivered(device, number)).await;
+    answer.await
 }
 
 #[cfg(test)]
@@ -576,7 +641,8 @@ mod tests {
     #[test]
     fn what_may_have_been_sent_is_known_after_a_crash_and_numbers_count_over_all_machines() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Outboxes::open(folder.path().to_owned(), |_| true).unwrap();
+        let home = home(&folder);
+        let open = || Outboxes::open(&home, |_| true).unwrap();
         let [near, far] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
         let outboxes = open();
         let give = |device, session| outboxes.give(device, kill(session), 60_000).unwrap().number;
@@ -589,6 +655,8 @@ mod tests {
         assert!(outboxes.cancel(1).unwrap_err().message.contains("was sent"));
         assert_eq!(outboxes.cancel(2).unwrap().state, EntryState::Cancelled);
         assert_eq!(outboxes.next(near, 0), Some((1, body)), "it is asked for again under its name");
+        outboxes.delivered(near, 1);
+        assert_eq!(outboxes.find(1).unwrap().0.state, EntryState::Delivered);
         outboxes.answered(near, 1, &Answer::DeadlinePassed);
         assert_eq!(outboxes.next(near, 0).unwrap().0, 1);
         outboxes.answered(near, 1, &Answer::Body(SessionKill::answer(&Ok(Done {}))));
@@ -601,9 +669,47 @@ mod tests {
         drop(outboxes);
 
         // A device that was removed when a crash left no time to delete what waits for it.
-        let outboxes = Outboxes::open(folder.path().to_owned(), |device| *device == far).unwrap();
+        let outboxes = Outboxes::open(&home, |device| *device == far).unwrap();
         assert_eq!(outboxes.list().0.len(), 0);
-        assert_eq!(outbox::machines(folder.path()).unwrap(), [far]);
+        assert_eq!(outbox::machines(&home.outbox()).unwrap(), [far]);
+    }
+
+    fn home(folder: &tempfile::TempDir) -> Home {
+        let home = Home::at(folder.path().join("h")).unwrap();
+        home.prepare().unwrap();
+        home
+    }
+
+    #[test]
+    fn what_was_seen_of_a_machine_survives_a_crash_and_goes_with_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        let [near, far] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
+        let gone = |number| Event::SessionRemoved { session: Uuid::from_u128(number) };
+        let names = |outboxes: &Outboxes, device| {
+            outboxes.seen_at(device).into_iter().map(|session| session.id.as_u128()).collect::<Vec<_>>()
+        };
+        let outboxes = Outboxes::open(&home, |_| true).unwrap();
+        for device in [near, far] {
+            let noted = Seen::all([1, 2].map(|number| (Uuid::from_u128(number), "build".to_owned())));
+            outboxes.seen().insert(device, Noted { seen: noted, unsaved: true });
+        }
+        outboxes.save_seen();
+        outboxes.see(near, gone(1));
+        outboxes.save_seen();
+        drop(outboxes);
+
+        let outboxes = Outboxes::open(&home, |_| true).unwrap();
+        assert_eq!((names(&outboxes, &near), names(&outboxes, &far)), (vec![2], vec![1, 2]));
+        // The list that a link brings takes its place.
+        outboxes.see_all(far, Vec::new());
+        outboxes.save_seen();
+        outboxes.forget(&near).unwrap();
+        outboxes.save_seen();
+        assert_eq!(outbox::machines(&home.seen()).unwrap(), [far]);
+        drop(outboxes);
+        assert_eq!(names(&Outboxes::open(&home, |device| *device == near).unwrap(), &far), []);
+        assert_eq!(outbox::machines(&home.seen()).unwrap(), []);
     }
 
     #[test]

@@ -167,8 +167,8 @@ mod tests {
     use std::time::Duration;
 
     use happy_link::LinkDown;
-    use happy_rpc::{Attached, Call, CallError, ErrorCode, SessionAttach};
-    use happy_wire::call::CallMessage;
+    use happy_rpc::{Attached, Call, CallError, ErrorCode, EventPlace, EventsFollow, Followed, SessionAttach, Told};
+    use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
     use happy_wire::terminal;
     use uuid::Uuid;
 
@@ -230,14 +230,28 @@ mod tests {
             self.caller.request(CallName::Local(self.asked), &attach.to_body());
         }
 
-        /// The next answer; what is said about channels is passed over.
+        fn follow(&mut self, after: Option<EventPlace>) {
+            self.asked += 1;
+            self.caller.request(CallName::Local(self.asked), &EventsFollow { after }.to_body());
+        }
+
+        async fn followed(&mut self) -> (Followed<Told>, usize) {
+            let body = self.response().await;
+            (EventsFollow::read_answer(&body).unwrap(), body.len())
+        }
+
         async fn answer(&mut self) -> Result<Attached, CallError> {
+            SessionAttach::read_answer(&self.response().await)
+        }
+
+        /// The next answer; what is said about channels is passed over.
+        async fn response(&mut self) -> Vec<u8> {
             loop {
                 let (channel, message) = tokio::time::timeout(PATIENCE, self.answers.recv()).await.unwrap().unwrap();
                 if channel == CALLS
                     && let CallMessage::Response { body, .. } = CallMessage::decode(&message).unwrap()
                 {
-                    return SessionAttach::read_answer(body);
+                    return body.to_vec();
                 }
             }
         }
@@ -260,6 +274,49 @@ mod tests {
             assert_eq!(stage.answer().await.unwrap_err().code, ErrorCode::NotFound);
             assert!(stage.caller.inbox(1).is_none(), "the channel was closed");
         }
+    }
+
+    /// One that asks for much and reads nothing. What is told after that shows which answers were made by then.
+    #[tokio::test]
+    async fn a_caller_that_asks_and_does_not_read_has_a_bounded_number_of_answers_made() {
+        let mut stage = Stage::new().await;
+        let daemon = stage.daemon.clone();
+        let tell = || daemon.tell(|| happy_rpc::Event::SessionRemoved { session: Uuid::new_v4() });
+        stage.follow(None);
+        let (begun, _) = stage.followed().await;
+        let after = Some(EventPlace { log: begun.log, number: begun.number });
+        (0..400).for_each(|_| tell());
+        stage.follow(after);
+        let (before, bytes) = stage.followed().await;
+        assert!(bytes > 48 * 1024 && !before.more, "{bytes}, {}", before.more);
+
+        // As many calls as may be outstanding.
+        for _ in 0..MAX_OUTSTANDING {
+            stage.follow(after);
+        }
+        // Every task has begun, and waits for whatever it waits for.
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        tell();
+        let mut made = 0;
+        for _ in 0..MAX_OUTSTANDING {
+            let (answer, bytes) = stage.followed().await;
+            made += if answer.number == before.number { bytes } else { 0 };
+        }
+        // The queue of this caller holds a few as well.
+        assert!((4..9 * 1024 * 1024).contains(&made), "{made} bytes waited");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_does_not_repeat_what_it_refuses() {
+        let mut stage = Stage::new().await;
+        stage.asked += 1;
+        let params = format!(r#"{{"session":"{}","text":"","enter":"{}"}}"#, Uuid::nil(), "x".repeat(200_000));
+        let body = format!(r#"{{"method":"session.type","params":{params}}}"#);
+        stage.caller.request(CallName::Local(stage.asked), body.as_bytes());
+        let bytes = stage.response().await.len();
+        assert!((1..1_000).contains(&bytes), "{bytes}");
     }
 
     #[tokio::test]

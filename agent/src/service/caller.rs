@@ -35,6 +35,8 @@ const INBOX: usize = 1024;
 const UNATTACHED_INBOX: usize = 8;
 /// `session.attach` may overtake the opening of its channel, since calls have the right of way; never by more than this.
 const CHANNEL_WAIT: Duration = Duration::from_secs(5);
+/// The longest reason for which a call is not begun, bytes: a few sentences. A link has at most 2,048 such refusals waiting.
+const MAX_REASON: usize = 400;
 
 /// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,12 +225,21 @@ impl Caller {
     pub fn request(self: &Arc<Self>, id: CallName, body: &[u8]) {
         let caller = self.clone();
         let admitted = self.load.admit(body);
+        if let Ok((request, ..)) = &admitted {
+            let device = self.device().map_or_else(|| "local".to_owned(), |device| device.short());
+            tracing::debug!(%device, method = request.method(), "a call");
+        }
         // Noted here and not in the task, which may begin when the next session has taken the place of this one.
         let session = self.channels().session;
         tokio::spawn(async move {
-            let (answer, _share) = match admitted {
-                Ok((request, command, share)) => (super::answer(&caller, session, request, command).await, Some(share)),
-                Err(error) => (happy_rpc::refusal(&error), None),
+            let (answer, _held) = match admitted {
+                Ok((request, command, share)) => {
+                    let mut room = caller.load.room(&request).await;
+                    let answer = fit(super::answer(&caller, session, request, command).await);
+                    room.shrink(answer.len());
+                    (answer, Some((share, room)))
+                }
+                Err(error) => (refusal(error), None),
             };
             caller.line.respond(id, answer).await;
         });
@@ -399,6 +410,20 @@ impl Caller {
     fn channels(&self) -> MutexGuard<'_, Channels> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A refusal that has no room of its own among the answers, so it must not repeat what it refuses at length.
+fn refusal(mut error: CallError) -> Vec<u8> {
+    error.message.truncate(error.message.floor_char_boundary(MAX_REASON));
+    happy_rpc::refusal(&error)
+}
+
+/// An answer that fits no message is replaced by a refusal rather than cut, before it is kept for a caller that may be slow.
+fn fit(answer: Vec<u8>) -> Vec<u8> {
+    if answer.len() <= happy_link::MAX_BODY {
+        return answer;
+    }
+    happy_rpc::refusal(&CallError::new(ErrorCode::TooMany, "the answer is larger than a message may be"))
 }
 
 #[cfg(test)]

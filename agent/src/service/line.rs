@@ -7,7 +7,7 @@ use happy_wire::call::CallMessage;
 use tokio::sync::mpsc;
 
 use crate::daemon::network::Network;
-use crate::daemon::socket::{CALLS, CONTROL, Control, MAX_MESSAGE};
+use crate::daemon::socket::{CALLS, CONTROL, Control};
 
 /// The way back to a caller.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Line {
         match (self, id) {
             (Line::Local(out), CallName::Local(id)) => {
                 let message = CallMessage::Response { id, body: &body }.to_vec();
-                let _ = out.send((CALLS, fit(message, id))).await;
+                let _ = out.send((CALLS, message)).await;
             }
             (Line::Link(network, device), CallName::Link(id)) => network.respond(device, id, body).await,
             // A name comes in over the line that it is answered on.
@@ -85,13 +85,4 @@ impl Line {
             Line::Link(network, device) => network.close_channel(device, channel, code, reason),
         }
     }
-}
-
-/// An answer that does not fit a message is replaced by a refusal rather than cut.
-fn fit(message: Vec<u8>, id: u64) -> Vec<u8> {
-    if message.len() <= MAX_MESSAGE {
-        return message;
-    }
-    let error = happy_rpc::CallError::new(happy_rpc::ErrorCode::TooMany, "the answer is larger than a message may be");
-    CallMessage::Response { id, body: &happy_rpc::refusal(&error) }.to_vec()
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use happy_link::MAX_BODY;
 use happy_rpc::{CallError, Command, ErrorCode, Request};
 use happy_wire::call::MAX_OUTSTANDING;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,12 +14,22 @@ const HELD_BYTES: usize = 4 * 1024 * 1024;
 /// What a string or an entry of a list counts beside its bytes: its place, its allocation, and the room that lists grow by.
 const ENTRY_COST: usize = 96;
 
+/// The answers of one caller that it has not taken yet, bytes: what the line itself keeps comes on top (4 MiB, `happy-link`). Whoever
+/// asks and does not read has its further calls wait, and pays with its own answers only. A list of a hundred sessions has 50 KiB, so a
+/// caller that reads never waits for this.
+const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// The room that is taken before a call runs whose answer says little more than that it was done, bytes.
+const SHORT_ANSWER: usize = 4 * 1024;
+/// The same for one that lists something or shows a session: the largest answer, for how long it gets is known only afterwards.
+const LONG_ANSWER: usize = MAX_BODY;
+
 /// The running calls of one caller.
 #[derive(Debug)]
 pub struct Load {
     /// `PROTOCOL 10`: the calls that one caller may have outstanding.
     calls: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
 }
 
 /// What a call has of that, until it is answered.
@@ -28,10 +39,30 @@ pub struct Share {
     _bytes: OwnedSemaphorePermit,
 }
 
+/// Room for an answer, until the caller has taken it.
+#[derive(Debug)]
+pub struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// The answer is there and has so many bytes: what it does not need is given back.
+    pub fn shrink(&mut self, bytes: usize) {
+        let Some(permit) = &mut self.0 else { return };
+        drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+    }
+}
+
 impl Load {
     /// Nothing runs yet.
     pub fn new() -> Self {
-        Self { calls: Arc::new(Semaphore::new(MAX_OUTSTANDING)), bytes: Arc::new(Semaphore::new(HELD_BYTES)) }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { calls: semaphore(MAX_OUTSTANDING), bytes: semaphore(HELD_BYTES), answers: semaphore(ANSWER_BYTES) }
+    }
+
+    /// Waits until the answer to a request has room, in the order of asking.
+    pub async fn room(&self, request: &Request) -> Room {
+        let bytes = if is_short(request) { SHORT_ANSWER } else { LONG_ANSWER };
+        // It is never closed.
+        Room(self.answers.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok())
     }
 
     /// Reads a request, if it may run now.
@@ -47,6 +78,24 @@ impl Load {
         let held = u32::try_from(held_by(&request).min(HELD_BYTES)).unwrap_or(u32::MAX);
         let bytes = self.bytes.clone().try_acquire_many_owned(held).map_err(busy)?;
         Ok((request, command, Share { _call: call, _bytes: bytes }))
+    }
+}
+
+/// Whether its answer is that it was done, or why not.
+fn is_short(request: &Request) -> bool {
+    match request {
+        Request::DeviceRevoke(_)
+        | Request::SessionDetach(_)
+        | Request::SessionKill(_)
+        | Request::SessionType(_)
+        | Request::SessionTakeControl(_)
+        | Request::TerminalResize(_) => true,
+        Request::MachineInfo(_)
+        | Request::DeviceList(_)
+        | Request::EventsFollow(_)
+        | Request::SessionList(_)
+        | Request::SessionCreate(_)
+        | Request::SessionAttach(_) => false,
     }
 }
 
@@ -84,7 +133,29 @@ mod tests {
     use super::*;
 
     /// The largest body that a link carries.
-    const BODY: usize = happy_link::MAX_BODY;
+    const BODY: usize = MAX_BODY;
+
+    #[tokio::test]
+    async fn room_for_answers_is_taken_before_they_are_made_and_given_back_when_they_are_taken() {
+        let load = Load::new();
+        let list: Request = SessionList {}.into();
+        let mut rooms = Vec::new();
+        for _ in 0..ANSWER_BYTES / LONG_ANSWER {
+            rooms.push(load.room(&list).await);
+        }
+        let mut one_more = std::pin::pin!(load.room(&list));
+        assert!(now(one_more.as_mut()).await.is_none(), "it waits");
+        rooms[0].shrink(100);
+        assert!(now(one_more.as_mut()).await.is_some());
+        rooms[1].shrink(LONG_ANSWER + 1);
+        drop(rooms);
+        assert_eq!(load.answers.available_permits(), ANSWER_BYTES);
+    }
+
+    /// What a future gives now.
+    async fn now<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        tokio::time::timeout(std::time::Duration::ZERO, future).await.ok()
+    }
 
     fn code(outcome: Result<(Request, Option<Command>, Share), CallError>) -> Result<(), ErrorCode> {
         outcome.map(drop).map_err(|error| error.code)

@@ -12,16 +12,19 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use crate::store::file;
 use crate::trouble::Trouble;
 
-/// Lists of commands of one device: one for each browser tab that lost its storage, and some.
+/// Lists of commands of one device with outcomes that are kept: one for each browser tab that lost its storage, and some.
 const MAX_LIVES: u64 = 16;
-/// A life that was silent for so long is forgotten. Its commands have expired long before.
+/// Lives of one device that are remembered by name, with outcomes or without: that of a person who clears the browser's storage a
+/// hundred times a day is among them for a month. A name has some 50 bytes.
+const MAX_NAMES: u64 = 4096;
+/// A life that was silent for so long is forgotten, with its name. Its commands have expired long before.
 const SILENT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// The longest outcome that is kept, bytes: sixteen times that of a new session.
 const MAX_OUTCOME: usize = 16 * 1024;
 /// How long a step waits for another one of this process; there is no other process.
 const BUSY: Duration = Duration::from_secs(5);
 /// What this version writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE lives (
@@ -29,6 +32,7 @@ const SCHEMA: &str = "
         life TEXT NOT NULL,
         done INTEGER NOT NULL,
         heard INTEGER NOT NULL,
+        forgotten INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (device, life)
     ) WITHOUT ROWID;
     CREATE TABLE commands (
@@ -41,6 +45,9 @@ const SCHEMA: &str = "
         PRIMARY KEY (device, life, number)
     ) WITHOUT ROWID;
 ";
+
+/// Version 1 forgot nothing by itself.
+const FROM_1_TO_2: &str = "ALTER TABLE lives ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0";
 
 /// What was found of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,9 +81,14 @@ impl CommandsFile {
             database.pragma_update(None, "journal_mode", "WAL")?;
             database.pragma_update(None, "synchronous", "FULL")?;
             let version = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            if version == 0 {
+            let steps = match version {
+                0 => Some(SCHEMA),
+                1 => Some(FROM_1_TO_2),
+                _ => None,
+            };
+            if let Some(steps) = steps {
                 let transaction = database.unchecked_transaction()?;
-                transaction.execute_batch(SCHEMA)?;
+                transaction.execute_batch(steps)?;
                 transaction.pragma_update(None, "user_version", VERSION)?;
                 transaction.commit()?;
             }
@@ -148,8 +160,8 @@ fn begin(
         return Ok(Err(CallError::new(ErrorCode::Malformed, message)));
     }
     forget_silent(transaction, device, life, now)?;
-    let Some(done) = hear(transaction, device, command, now)? else {
-        return Ok(Err(too_many("this device has too many lists of commands here")));
+    let Some(Known { done, forgotten }) = hear(transaction, device, command, now)? else {
+        return Ok(Err(too_many("this device has had too many lists of commands here of late")));
     };
     if *number <= done {
         let message = "a command of this name is done; the calling device goes on from an old copy of itself";
@@ -168,10 +180,15 @@ fn begin(
         }
         Some((_, Some(outcome))) => return Ok(Ok(Found::Outcome(outcome))),
         Some((by, None)) if by == process => return Ok(Ok(Found::Running)),
+        // PROTOCOL 10.2: it may have begun before its life was forgotten, so it never begins again.
+        None if *number <= forgotten => {
+            let message = "the machine has forgotten what became of the command; it was done, or not, or in part";
+            return Ok(Ok(Found::Outcome(unknown(message))));
+        }
         // PROTOCOL 10.2: the daemon ended between the intent and the outcome.
         Some((_, None)) => unknown("the machine ended while it ran the command; it was done, or not, or in part"),
         None => {
-            if count(transaction, device)? >= MAX_COMMANDS {
+            if !make_room(transaction, process, device, life)? {
                 // It has room again when the device has had answers, so it may ask again.
                 let message = "too many commands of this device are not done";
                 return Ok(Err(CallError::new(ErrorCode::Busy, message)));
@@ -198,34 +215,45 @@ fn is_known(transaction: &Transaction<'_>, device: &[u8; 32], command: &Command)
         .exists(params![device, command.life, command.number])
 }
 
-/// Notes that a life was heard of and what is done of it; gives up to where it is done. None when the device has too many lives.
+/// What is remembered of a life beside the outcomes.
+struct Known {
+    /// The device has had the outcomes up to this number.
+    done: u64,
+    /// This machine has forgotten the outcomes up to this number.
+    forgotten: u64,
+}
+
+/// Notes that a life was heard of and what is done of it. None when the device has too many lives.
 fn hear(
     transaction: &Transaction<'_>,
     device: &[u8; 32],
     command: &Command,
     now: u64,
-) -> rusqlite::Result<Option<u64>> {
+) -> rusqlite::Result<Option<Known>> {
     let Command { life, done, .. } = command;
-    let known: Option<u64> = transaction
-        .prepare_cached("SELECT done FROM lives WHERE device = ?1 AND life = ?2")?
-        .query_row(params![device, life], |row| row.get(0))
+    let known = transaction
+        .prepare_cached("SELECT done, forgotten FROM lives WHERE device = ?1 AND life = ?2")?
+        .query_row(params![device, life], |row| Ok(Known { done: row.get(0)?, forgotten: row.get(1)? }))
         .optional()?;
     if known.is_none() {
         let lives: u64 = transaction
             .prepare_cached("SELECT count(*) FROM lives WHERE device = ?1")?
             .query_row([device], |row| row.get(0))?;
-        if lives >= MAX_LIVES {
+        if lives >= MAX_NAMES {
             return Ok(None);
         }
     }
-    let done = known.unwrap_or(0).max(*done);
+    let Known { done: before, forgotten } = known.unwrap_or(Known { done: 0, forgotten: 0 });
+    let done = before.max(*done);
     transaction
-        .prepare_cached("INSERT OR REPLACE INTO lives (device, life, done, heard) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![device, life, done, now])?;
+        .prepare_cached(
+            "INSERT OR REPLACE INTO lives (device, life, done, heard, forgotten) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![device, life, done, now, forgotten])?;
     transaction
         .prepare_cached("DELETE FROM commands WHERE device = ?1 AND life = ?2 AND number <= ?3")?
         .execute(params![device, life, done])?;
-    Ok(Some(done))
+    Ok(Some(Known { done, forgotten }))
 }
 
 /// Not the life that is speaking: it may still ask for what it was not told.
@@ -243,8 +271,56 @@ fn forget_silent(transaction: &Transaction<'_>, device: &[u8; 32], speaks: &str,
     Ok(())
 }
 
-fn count(transaction: &Transaction<'_>, device: &[u8; 32]) -> rusqlite::Result<u64> {
-    transaction.prepare_cached("SELECT count(*) FROM commands WHERE device = ?1")?.query_row([device], |row| row.get(0))
+/// Makes room for one more command of this life; false when there is none. PROTOCOL 10.2: the outcomes go that are the least likely to be
+/// asked for, those of the life that was silent for the longest. It is one that the device has lost, as a rule.
+fn make_room(
+    transaction: &Transaction<'_>,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    life: &str,
+) -> rusqlite::Result<bool> {
+    loop {
+        let (commands, others): (u64, u64) = transaction
+            .prepare_cached(
+                "SELECT count(*), count(DISTINCT CASE WHEN life <> ?2 THEN life END) FROM commands WHERE device = ?1",
+            )?
+            .query_row(params![device, life], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if commands < MAX_COMMANDS && others < MAX_LIVES {
+            return Ok(true);
+        }
+        if !forget_oldest(transaction, process, device, life)? {
+            return Ok(false);
+        }
+    }
+}
+
+/// Forgets the outcomes of the life that was silent for the longest, but not of the one that speaks, and of none in which something runs:
+/// that will have an outcome. False when there is none. What is forgotten never begins again: the life keeps its name, and the
+/// largest number that was begun.
+fn forget_oldest(
+    transaction: &Transaction<'_>,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    speaks: &str,
+) -> rusqlite::Result<bool> {
+    let oldest: Option<(String, u64)> = transaction
+        .prepare_cached(
+            "SELECT life, max(number) FROM commands JOIN lives USING (device, life)
+             WHERE device = ?1 AND life <> ?2
+             GROUP BY life
+             HAVING sum(outcome IS NULL AND process = ?3) = 0
+             ORDER BY heard, life LIMIT 1",
+        )?
+        .query_row(params![device, speaks, process], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((life, last)) = oldest else { return Ok(false) };
+    transaction
+        .prepare_cached("UPDATE lives SET forgotten = ?3 WHERE device = ?1 AND life = ?2")?
+        .execute(params![device, life, last])?;
+    transaction
+        .prepare_cached("DELETE FROM commands WHERE device = ?1 AND life = ?2")?
+        .execute(params![device, life])?;
+    Ok(true)
 }
 
 fn put(transaction: &Transaction<'_>, device: &[u8; 32], command: &Command, outcome: &[u8]) -> rusqlite::Result<()> {
@@ -358,6 +434,7 @@ mod tests {
         assert_eq!(code(again), Some(ErrorCode::Expired));
         let far = Command { until: NOW + MAX_AHEAD_MS + 1, ..command(2) };
         assert_eq!(stage.begin(&far), Err(ErrorCode::Malformed));
+        assert_eq!(stage.begin(&Command { until: NOW + MAX_AHEAD_MS, ..command(2) }), Ok(Found::New));
     }
 
     #[test]
@@ -390,27 +467,165 @@ mod tests {
         }
         assert_eq!(stage.begin(&command(MAX_COMMANDS + 1)), Err(ErrorCode::Busy));
         assert_eq!(stage.begin(&Command { done: 1, ..command(MAX_COMMANDS + 1) }), Ok(Found::New));
-        let mut stage = Stage::new();
-        let of_life =
-            |life: char, at: u64| Command { life: life.to_string().repeat(22), until: at + 1000, ..command(1) };
-        for life in 'a'..='p' {
-            assert_eq!(stage.begin(&of_life(life, NOW)), Ok(Found::New));
+        // Another device has room.
+        assert_eq!(stage.commands.begin(&[8; 32], &command(1), &WHAT, NOW).unwrap(), Found::New);
+    }
+
+    /// The first command of a life that speaks at this time.
+    fn of_life(life: u64, number: u64, at: u64) -> Command {
+        Command { life: format!("{life:022}"), until: at + 1000, ..command(number) }
+    }
+
+    impl Stage {
+        fn begin_at(&mut self, command: &Command, at: u64) -> Result<Found, ErrorCode> {
+            self.commands.begin(&PHONE, command, &WHAT, at).map_err(|error| error.code)
         }
-        assert_eq!(stage.begin(&of_life('q', NOW)), Err(ErrorCode::TooMany));
-        // When they have been silent for long enough there is room.
-        let later = NOW + SILENT_MS + 1;
-        // But one that speaks is not forgotten: what it was not told it may still ask for.
-        stage.commands.finish(&PHONE, &of_life('a', NOW), b"done".to_vec()).unwrap();
-        let asked = stage.commands.begin(&PHONE, &of_life('a', NOW), &WHAT, later).unwrap();
-        assert_eq!(asked, Found::Outcome(b"done".to_vec()));
-        assert_eq!(stage.commands.begin(&PHONE, &of_life('q', later), &WHAT, later).unwrap(), Found::New);
+
+        /// So many lives that have had an answer and not said so, one a second.
+        fn lives(&mut self, lives: u64) {
+            for life in 1..=lives {
+                let (command, at) = (of_life(life, 1, NOW + life * 1000), NOW + life * 1000);
+                assert_eq!(self.begin_at(&command, at), Ok(Found::New));
+                self.finish(&command, b"done");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_loses_its_lists_again_and_again_is_never_locked_out() {
+        let mut stage = Stage::new();
+        stage.lives(3 * MAX_LIVES);
+        let at = NOW + DAY;
+        // Those that spoke last are kept; asking for an outcome forgets nothing.
+        for life in 2 * MAX_LIVES + 1..=3 * MAX_LIVES {
+            let asked = stage.begin_at(&of_life(life, 1, at), at);
+            assert_eq!(asked, Ok(Found::Outcome(b"done".to_vec())), "{life}");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_never_begins_again_and_what_is_new_does() {
+        let mut stage = Stage::new();
+        let first = of_life(99, 1, NOW);
+        for number in [1, 2, 4] {
+            let command = of_life(99, number, NOW);
+            assert_eq!(stage.begin(&command), Ok(Found::New));
+            stage.finish(&command, b"done");
+        }
+        stage.lives(MAX_LIVES + 1);
+        let mut stage = stage.restart();
+        for number in 1..=4 {
+            let asked = stage.begin(&of_life(99, number, NOW + DAY));
+            assert_eq!(code(asked), Some(ErrorCode::Indeterminate), "{number}");
+        }
+        // The list is not lost after all, and goes on where it was.
+        assert_eq!(stage.begin(&of_life(99, 5, NOW)), Ok(Found::New));
+        stage.finish(&of_life(99, 5, NOW), b"done");
+        assert_eq!(stage.begin(&of_life(99, 5, NOW)), Ok(Found::Outcome(b"done".to_vec())));
+        assert_eq!(code(stage.begin(&first)), Some(ErrorCode::Indeterminate));
+        let done = Command { done: 4, ..of_life(99, 6, NOW) };
+        assert_eq!(stage.begin(&done), Ok(Found::New));
+        assert_eq!(stage.begin(&first), Err(ErrorCode::Reused));
+    }
+
+    #[test]
+    fn the_life_that_was_silent_for_the_longest_is_forgotten_first() {
+        let mut stage = Stage::new();
+        stage.lives(MAX_LIVES);
+        let at = NOW + DAY;
+        // The first one speaks.
+        assert_eq!(stage.begin_at(&of_life(1, 1, at), at), Ok(Found::Outcome(b"done".to_vec())));
+        assert_eq!(stage.begin_at(&of_life(99, 1, at), at), Ok(Found::New));
+        assert_eq!(stage.begin_at(&of_life(1, 1, at), at), Ok(Found::Outcome(b"done".to_vec())));
+        assert_eq!(stage.begin_at(&of_life(3, 1, at), at), Ok(Found::Outcome(b"done".to_vec())));
+        assert_eq!(code(stage.begin_at(&of_life(2, 1, at), at)), Some(ErrorCode::Indeterminate));
+    }
+
+    #[test]
+    fn a_life_in_which_something_runs_is_not_forgotten() {
+        let mut stage = Stage::new();
+        for life in 0..MAX_LIVES {
+            assert_eq!(stage.begin(&of_life(life, 1, NOW)), Ok(Found::New));
+        }
+        let one_more = of_life(99, 1, NOW);
+        assert_eq!(stage.begin(&one_more), Err(ErrorCode::Busy));
+        stage.finish(&of_life(7, 1, NOW), b"done");
+        assert_eq!(stage.begin(&one_more), Ok(Found::New));
+        assert_eq!(stage.begin(&of_life(6, 1, NOW)), Ok(Found::Running));
+        // What ran in an earlier life of the daemon runs no more.
+        let mut stage = stage.restart();
+        assert_eq!(stage.begin(&of_life(100, 1, NOW)), Ok(Found::New));
+        assert_eq!(code(stage.begin(&of_life(0, 1, NOW))), Some(ErrorCode::Indeterminate));
+    }
+
+    #[test]
+    fn outcomes_that_nobody_asks_for_make_room_for_another_list() {
+        let mut stage = Stage::new();
+        for number in 1..=MAX_COMMANDS {
+            assert_eq!(stage.begin(&of_life(1, number, NOW)), Ok(Found::New));
+            stage.finish(&of_life(1, number, NOW), b"done");
+        }
+        assert_eq!(stage.begin(&of_life(1, MAX_COMMANDS + 1, NOW)), Err(ErrorCode::Busy), "it speaks still");
+        assert_eq!(stage.begin(&of_life(2, 1, NOW)), Ok(Found::New));
+        assert_eq!(code(stage.begin(&of_life(1, MAX_COMMANDS, NOW))), Some(ErrorCode::Indeterminate));
+        assert_eq!(stage.begin(&of_life(1, MAX_COMMANDS + 1, NOW)), Ok(Found::New));
+    }
+
+    #[test]
+    fn names_of_lives_have_a_bound_and_are_forgotten_after_a_month() {
+        let mut stage = Stage::new();
+        let fill = |transaction: &Transaction<'_>| {
+            for life in 0..MAX_NAMES {
+                hear(transaction, &PHONE, &of_life(life, 1, NOW), NOW)?;
+            }
+            Ok(())
+        };
+        stage.commands.step(fill).unwrap();
+        let new = |at| of_life(MAX_NAMES, 1, at);
+        assert_eq!(stage.begin_at(&new(NOW), NOW), Err(ErrorCode::TooMany));
+        assert_eq!(stage.begin(&of_life(7, 1, NOW)), Ok(Found::New), "one that is known");
+        stage.finish(&of_life(7, 1, NOW), b"done");
+        let later = NOW + 30 * DAY;
+        assert_eq!(stage.begin_at(&new(later), later), Err(ErrorCode::TooMany));
+        // One that speaks is not forgotten, however long it was silent: what it was not told it may still ask for.
+        let later = later + 1;
+        assert_eq!(stage.begin_at(&of_life(7, 1, NOW), later), Ok(Found::Outcome(b"done".to_vec())));
+        assert_eq!(stage.begin_at(&new(later), later), Ok(Found::New));
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("commands.db");
+        file::make_private(&path).unwrap();
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&SCHEMA.replace("        forgotten INTEGER NOT NULL DEFAULT 0,\n", "")).unwrap();
+        assert!(old.prepare("SELECT forgotten FROM lives").is_err());
+        old.pragma_update(None, "user_version", 1).unwrap();
+        let insert = "INSERT INTO lives VALUES (?1, ?2, 0, ?3)";
+        old.execute(insert, params![PHONE, command(1).life, NOW]).unwrap();
+        let insert = "INSERT INTO commands VALUES (?1, ?2, 1, ?3, ?4, ?5)";
+        old.execute(insert, params![PHONE, command(1).life, WHAT, [9u8; 16], b"done"]).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let mut commands = CommandsFile::open(&path, [1; 16]).unwrap();
+            let found = commands.begin(&PHONE, &command(1), &WHAT, NOW).unwrap();
+            assert_eq!(found, Found::Outcome(b"done".to_vec()));
+        }
+        let newer = Connection::open(&path).unwrap();
+        newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        drop(newer);
+        assert!(CommandsFile::open(&path, [1; 16]).err().unwrap().what.contains("newer version"));
     }
 
     #[test]
     fn a_long_outcome_is_told_once() {
         let mut stage = Stage::new();
         assert_eq!(stage.begin(&command(1)), Ok(Found::New));
-        stage.finish(&command(1), &[b'x'; MAX_OUTCOME + 1]);
+        stage.finish(&command(1), &[b'x'; 16 * 1024 + 1]);
+        assert_eq!(stage.begin(&command(2)), Ok(Found::New));
+        stage.finish(&command(2), &[b'x'; 16 * 1024]);
+        assert_eq!(stage.begin(&command(2)), Ok(Found::Outcome(vec![b'x'; 16 * 1024])));
         assert_eq!(code(stage.begin(&command(1))), Some(ErrorCode::Indeterminate), "not that it failed: it ran");
     }
 

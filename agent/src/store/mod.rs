@@ -10,6 +10,7 @@
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
 //! | `commands.db` | which commands were begun, and how they ended ([`CommandsFile`]) | 0600: answers of calls |
 //! | `outbox/` | commands for other machines, and what became of them ([`OutboxFile`]) | 0700: what was typed |
+//! | `seen/` | the sessions of other machines as they were last seen ([`Seen`]) | 0700: names |
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
@@ -28,6 +29,7 @@ mod peers;
 mod prekeys;
 mod relay_keys;
 mod roster;
+mod seen;
 mod settings;
 mod state;
 
@@ -47,6 +49,7 @@ pub use peers::Peer;
 pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
 pub use relay_keys::{RelayKey, RelayKeys};
 pub use roster::{MemberEntry, Roster};
+pub use seen::Seen;
 pub use settings::{API_PORT, RELAY_PORT, Settings};
 pub use state::DaemonState;
 
@@ -110,6 +113,7 @@ impl Home {
         file::private_dir(&self.logs())?;
         file::private_dir(&self.sessions())?;
         file::private_dir(&self.outbox())?;
+        file::private_dir(&self.seen())?;
         self.check_writable()
     }
 
@@ -147,6 +151,11 @@ impl Home {
     /// The commands for other machines.
     pub fn outbox(&self) -> PathBuf {
         self.root.join("outbox")
+    }
+
+    /// The sessions of other machines as they were last seen.
+    pub fn seen(&self) -> PathBuf {
+        self.root.join("seen")
     }
 
     /// The daemon's socket.

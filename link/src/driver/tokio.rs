@@ -26,6 +26,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use crate::driver::{RelayUrl, Rng, rng};
+use crate::planted::{self, Bug};
 use crate::{
     Answer, CallError, CallId, ChannelName, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError,
     PairSecrets, Peer, PeerError, RequestId, SendError,
@@ -74,17 +75,14 @@ pub fn spawn(config: Config) -> Result<(Handle, mpsc::Receiver<Event>), TrustErr
 ///
 /// # Errors
 /// When the certificates to be trusted cannot be read.
-pub fn spawn_over(
-    config: Config,
-    connect: Arc<dyn Connect>,
-) -> Result<(Handle, mpsc::Receiver<Event>), TrustError> {
+pub fn spawn_over(config: Config, connect: Arc<dyn Connect>) -> Result<(Handle, mpsc::Receiver<Event>), TrustError> {
     let Config { identity, prekeys, login, relay, trust, events } = config;
     let dialer = dial::Dialer::new(relay, &trust, connect)?;
     let start = Instant::now();
     let mut endpoint = Endpoint::new(identity, dialer.url().authority().to_owned(), login, rng(), Duration::ZERO);
     endpoint.set_prekeys(prekeys);
     let (sender, receiver) = mpsc::channel(events.max(1));
-    let state = State { endpoint, waiters: HashMap::new(), waker: None, trouble: None, ended: false };
+    let state = State { endpoint, waiters: HashMap::new(), waker: None, trouble: None, is_late: false, ended: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), start, moved: Notify::new() });
     let driver = Driver {
         shared: shared.clone(),
@@ -102,10 +100,18 @@ pub fn spawn_over(
 
 struct State {
     endpoint: Endpoint<Rng>,
-    waiters: HashMap<(DeviceId, CallId), oneshot::Sender<Answer>>,
+    waiters: HashMap<(DeviceId, CallId), Waiter>,
     waker: Option<Waker>,
     trouble: Option<DialError>,
+    /// There was time enough for goodbyes: a socket that has not taken them is closed all the same.
+    is_late: bool,
     ended: bool,
+}
+
+/// Who waits for what becomes of a call.
+struct Waiter {
+    answer: oneshot::Sender<Answer>,
+    delivered: Option<oneshot::Sender<()>>,
 }
 
 struct Shared {
@@ -169,7 +175,9 @@ impl Handle {
         let result = change(&mut state, now);
         let waker = state.waker.take();
         drop(state);
-        waker.inspect(Waker::wake_by_ref);
+        if !planted::is(Bug::DoesNotWake) {
+            waker.inspect(Waker::wake_by_ref);
+        }
         result
     }
 
@@ -218,11 +226,14 @@ impl Handle {
     /// See [`Endpoint::remove_peer`].
     pub fn remove_peer(&self, peer: &DeviceId) {
         self.with(|state, now| state.endpoint.remove_peer(now, peer));
+        // Whoever waits to tell it something learns that it is gone.
+        self.inner.shared.moved.notify_waiters();
     }
 
     /// See [`Endpoint::tombstone`].
     pub fn tombstone(&self, peer: DeviceId) {
         self.with(|state, now| state.endpoint.tombstone(now, peer));
+        self.inner.shared.moved.notify_waiters();
     }
 
     /// See [`Endpoint::set_prekeys`].
@@ -293,7 +304,7 @@ impl Handle {
     /// # Errors
     /// [`CallError`] when the call is not accepted.
     pub async fn call(&self, peer: &DeviceId, body: Vec<u8>, deadline: Option<Duration>) -> Result<Answer, CallError> {
-        self.ask(peer, |endpoint, now| endpoint.call(now, peer, body, deadline)).await
+        self.ask(peer, None, |endpoint, now| endpoint.call(now, peer, body, deadline)).await
     }
 
     /// See [`Endpoint::command`]; otherwise like [`Self::call`].
@@ -306,19 +317,34 @@ impl Handle {
         body: Vec<u8>,
         deadline: Option<Duration>,
     ) -> Result<Answer, CallError> {
-        self.ask(peer, |endpoint, now| endpoint.command(now, peer, body, deadline)).await
+        self.ask(peer, None, |endpoint, now| endpoint.command(now, peer, body, deadline)).await
+    }
+
+    /// Like [`Self::command`]; `delivered` is told when the peer has the request, or dropped when it will not be.
+    ///
+    /// # Errors
+    /// [`CallError`] when the call is not accepted.
+    pub async fn command_with(
+        &self,
+        peer: &DeviceId,
+        body: Vec<u8>,
+        deadline: Option<Duration>,
+        delivered: oneshot::Sender<()>,
+    ) -> Result<Answer, CallError> {
+        self.ask(peer, Some(delivered), |endpoint, now| endpoint.command(now, peer, body, deadline)).await
     }
 
     async fn ask(
         &self,
         peer: &DeviceId,
+        delivered: Option<oneshot::Sender<()>>,
         ask: impl FnOnce(&mut Endpoint<Rng>, Duration) -> Result<CallId, CallError>,
     ) -> Result<Answer, CallError> {
-        let (sender, receiver) = oneshot::channel();
+        let (answer, receiver) = oneshot::channel();
         let id = self.with(|state, now| {
             let id = ask(&mut state.endpoint, now)?;
             if !state.ended {
-                state.waiters.insert((*peer, id), sender);
+                state.waiters.insert((*peer, id), Waiter { answer, delivered });
             }
             Ok(id)
         })?;
@@ -421,7 +447,8 @@ impl Handle {
             }
         };
         if timeout(SHUTDOWN_WITHIN, ended).await.is_err() {
-            tracing::debug!("the driver did not end in time");
+            tracing::debug!("the relay takes no goodbyes; closing without them");
+            self.with(|state, _| state.is_late = true);
         }
     }
 }
@@ -456,9 +483,13 @@ impl Driver {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         let mut state = self.shared.lock();
         state.ended = true;
-        state.waiters.clear();
+        if !planted::is(Bug::LeavesCallsWaiting) {
+            state.waiters.clear();
+        }
         drop(state);
-        self.shared.moved.notify_waiters();
+        if !planted::is(Bug::EndsUnheard) {
+            self.shared.moved.notify_waiters();
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -506,6 +537,7 @@ impl Driver {
             let now = self.shared.now();
             let Some(frame) = self.shared.lock().endpoint.poll_transmit(now) else {
                 if *unflushed > 0
+                    && !planted::is(Bug::NeverFlushes)
                     && let Poll::Ready(flushed) = Pin::new(&mut **socket).poll_flush(cx)
                 {
                     *unflushed = 0;
@@ -535,11 +567,18 @@ impl Driver {
             match event {
                 Event::Answer { peer, id, answer } => match state.waiters.remove(&(peer, id)) {
                     // An error means that the caller is gone.
-                    Some(waiter) => drop(waiter.send(answer)),
+                    Some(waiter) => drop(waiter.answer.send(answer)),
                     None => self.backlog.push_back(Event::Answer { peer, id, answer }),
                 },
+                Event::Delivered { peer, id } => {
+                    if let Some(tell) = state.waiters.get_mut(&(peer, id)).and_then(|waiter| waiter.delivered.take()) {
+                        // An error means that the caller is gone.
+                        let _ = tell.send(());
+                    }
+                    self.backlog.push_back(Event::Delivered { peer, id });
+                }
                 event => {
-                    notify |= matches!(event, Event::Writable { .. } | Event::Closed { .. } | Event::LinkDown { .. });
+                    notify |= frees_senders(&event);
                     self.backlog.push_back(event);
                 }
             }
@@ -549,7 +588,12 @@ impl Driver {
             self.shared.moved.notify_waiters();
         }
         while !self.backlog.is_empty() {
-            let Poll::Ready(permit) = self.poll_permit(cx) else { break };
+            let Poll::Ready(permit) = self.poll_permit(cx) else {
+                if planted::is(Bug::DropsWhatDoesNotFit) {
+                    self.backlog.pop_front();
+                }
+                break;
+            };
             let (Ok(permit), Some(event)) = (permit, self.backlog.pop_front()) else {
                 self.on_receiver_gone();
                 break;
@@ -588,7 +632,11 @@ impl Driver {
             return true;
         }
         let now = self.shared.now();
-        let must_close = self.shared.lock().endpoint.must_close();
+        let must_close = {
+            let state = self.shared.lock();
+            let is_open = matches!(self.connection, Connection::Open { .. });
+            state.endpoint.must_close().or((state.is_late && is_open).then_some(Code::GOODBYE))
+        };
         if let Some(code) = must_close {
             self.close(code);
             return true;
@@ -700,6 +748,17 @@ impl Driver {
         if self.timer.deadline() != deadline {
             self.timer.as_mut().reset(deadline);
         }
-        self.timer.as_mut().poll(cx).is_ready()
+        !planted::is(Bug::SetsNoTimer) && self.timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+/// Whether somebody who waits to send may be able to now, or must learn that it is in vain.
+fn frees_senders(event: &Event) -> bool {
+    match event {
+        Event::Writable { .. } => true,
+        Event::Closed { .. } | Event::LinkDown { .. } | Event::Refused { .. } => !planted::is(Bug::WakesNoSenders),
+        // The events that waited to be sent are gone with the last session, perhaps while the link was down.
+        Event::LinkUp { resumed: false, .. } => !planted::is(Bug::ForgetsWhoWaits),
+        _ => false,
     }
 }

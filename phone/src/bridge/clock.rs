@@ -7,6 +7,8 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::clocks::Moment;
+
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(js_namespace = performance, js_name = now)]
@@ -28,6 +30,11 @@ pub fn now() -> Duration {
 pub fn unix_ms() -> u64 {
     // A float of JavaScript becomes the nearest number that is in range.
     date_now() as u64
+}
+
+/// Now, by both clocks.
+pub fn moment() -> Moment {
+    Moment { unix_ms: unix_ms(), steady: now() }
 }
 
 /// One timer, which calls the same function whenever it was set and its time has come.

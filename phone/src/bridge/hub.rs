@@ -25,6 +25,7 @@ use super::event::CoreEvent;
 use super::pairing::Pairing;
 use super::terminal::Live;
 use super::{call_js, json};
+use crate::clocks::Clocks;
 use crate::follow::{self, LIST_AGAIN};
 use crate::state::{Keys, Machine, State, Trace};
 
@@ -41,7 +42,7 @@ pub enum Reply {
     Done(Function, Function),
     /// A command on the list.
     Command(u64),
-    /// What time it is there: asked at this time, Unix ms.
+    /// What time it is there: the number of the question.
     Clock(u64),
     /// What was missed of a machine's events: the number of the question.
     Missed(DeviceId, u64),
@@ -55,8 +56,8 @@ pub struct Hub {
     /// By the origin of the relay.
     links: RefCell<BTreeMap<Origin, Handle>>,
     calls: RefCell<HashMap<(DeviceId, CallId), Reply>>,
-    /// Machines with a link, and by how many ms their clocks are ahead.
-    ahead: RefCell<BTreeMap<DeviceId, i64>>,
+    /// Machines with a link, and how far their clocks are from this device's.
+    clocks: RefCell<Clocks>,
     /// Where this page is in the event logs of machines.
     followers: RefCell<BTreeMap<DeviceId, Follower>>,
     terminals: RefCell<Vec<Weak<Live>>>,
@@ -74,7 +75,7 @@ impl Hub {
             state: RefCell::new(state),
             links: RefCell::default(),
             calls: RefCell::default(),
-            ahead: RefCell::default(),
+            clocks: RefCell::default(),
             followers: RefCell::default(),
             terminals: RefCell::default(),
             pairing: RefCell::default(),
@@ -136,6 +137,8 @@ impl Hub {
 
     pub fn start(&self) {
         self.running.set(true);
+        // From now on it is seen when it jumps.
+        self.watch_clock();
         let origins: Vec<Origin> = self
             .state()
             .machines
@@ -197,6 +200,7 @@ impl Hub {
         let Some(handle) = self.links.borrow_mut().remove(origin) else { return };
         let machines = self.machines_at(origin);
         let gone = self.take_calls(&machines);
+        machines.iter().for_each(|device| self.clocks.borrow_mut().link_down(device));
         drop(handle);
         self.tell_relay(origin, false, String::new(), false);
         machines.iter().for_each(|device| self.each_terminal(device, |live| live.on_link_ended()));
@@ -242,6 +246,7 @@ impl Hub {
         let origin = self.state().machine(&device).and_then(|machine| machine.relays.first().cloned());
         self.state.borrow_mut().forget(&device);
         self.followers.borrow_mut().remove(&device);
+        self.clocks.borrow_mut().link_down(&device);
         if let Some(handle) = handle {
             handle.remove_peer(&device);
         }
@@ -263,12 +268,13 @@ impl Hub {
             Event::Presence { peer, here } => self.tell(CoreEvent::Presence { device: peer, here }),
             Event::LinkUp { peer, resumed, .. } => {
                 self.tell(CoreEvent::Link { device: peer, up: true, why: String::new() });
+                self.watch_clock();
                 self.ask_for_clock(peer);
                 self.follow(peer);
                 self.each_terminal(&peer, |live| live.on_link_up(resumed));
             }
             Event::LinkDown { peer, why } => {
-                self.ahead.borrow_mut().remove(&peer);
+                self.clocks.borrow_mut().link_down(&peer);
                 self.tell(CoreEvent::Link { device: peer, up: false, why: link_down(why) });
                 self.each_terminal(&peer, |live| live.on_link_down());
             }
@@ -286,7 +292,7 @@ impl Hub {
             Event::Answer { peer, id, answer } => {
                 let reply = self.calls.borrow_mut().remove(&(peer, id));
                 match reply {
-                    Some(Reply::Clock(asked_at)) => self.on_clock(peer, asked_at, &answer),
+                    Some(Reply::Clock(question)) => self.on_clock(peer, question, &answer),
                     Some(reply) => {
                         self.reply(reply, &answer);
                         self.pump(&peer);
@@ -377,10 +383,11 @@ impl Hub {
         request: Request,
         within: u64,
     ) -> Result<u64, OutboxError> {
+        self.watch_clock();
         let mut state = self.state.borrow_mut();
         let name = device.to_string();
         let number = state.outbox.add(clock::unix_ms(), &name, session, request, within)?;
-        if self.ahead.borrow().contains_key(&device) {
+        if self.clocks.borrow().ahead(&device).is_some() {
             // It is sent as soon as it is stored, so one write does for both.
             state.outbox.claim(&name);
         }
@@ -409,6 +416,7 @@ impl Hub {
     /// The commands that wait, and what became of the others. Asked every few seconds while there are any, which is when a machine that
     /// had too much to do is asked again.
     pub fn outbox(&self) -> Vec<Entry> {
+        self.watch_clock();
         self.pump_all();
         let changed = self.state.borrow_mut().outbox.expire(clock::unix_ms());
         if changed {
@@ -423,13 +431,14 @@ impl Hub {
     }
 
     fn pump_all(&self) {
-        let linked: Vec<DeviceId> = self.ahead.borrow().keys().copied().collect();
+        let linked = self.clocks.borrow().known();
         linked.iter().for_each(|device| self.pump(device));
     }
 
     /// Sends what may be sent to a machine now.
     fn pump(&self, device: &DeviceId) {
-        let Some(ahead) = self.ahead.borrow().get(device).copied() else { return };
+        self.watch_clock();
+        let Some(ahead) = self.clocks.borrow().ahead(device) else { return };
         let Some(handle) = self.handle(device) else { return };
         let name = device.to_string();
         let claimed = self.state.borrow_mut().outbox.claim(&name);
@@ -456,24 +465,36 @@ impl Hub {
 
     /// What is wanted within a minute is wanted by the machine's clock.
     fn ask_for_clock(&self, device: DeviceId) {
-        self.call(device, MachineInfo {}.to_body(), Reply::Clock(clock::unix_ms()));
+        let question = self.clocks.borrow_mut().ask(device, clock::moment());
+        self.call(device, MachineInfo {}.to_body(), Reply::Clock(question));
     }
 
-    fn on_clock(&self, device: DeviceId, asked_at: u64, answer: &Answer) {
+    fn on_clock(&self, device: DeviceId, question: u64, answer: &Answer) {
         let Answer::Body(body) = answer else {
-            // Nothing is sent before this is known.
-            if matches!(answer, Answer::DeadlinePassed) && self.handle(&device).is_some() {
+            // Nothing is sent before this is known. A slow machine is asked again; one without a link when there is one.
+            let is_slow = matches!(answer, Answer::DeadlinePassed) && self.clocks.borrow().awaits(&device, question);
+            if is_slow {
                 self.ask_for_clock(device);
             }
             return;
         };
         // A machine of an earlier version does not say, and knows no commands either: it refuses their requests as they are.
-        let now = clock::unix_ms();
-        let theirs = MachineInfo::read_answer(body).map_or(now, |machine| machine.now);
-        let ours = asked_at.midpoint(now);
-        let ahead = i64::try_from(theirs).unwrap_or(i64::MAX).saturating_sub_unsigned(ours);
-        self.ahead.borrow_mut().insert(device, ahead);
-        self.pump(&device);
+        let theirs = MachineInfo::read_answer(body).ok().map(|machine| machine.now);
+        let is_news = self.clocks.borrow_mut().answered(&device, question, clock::moment(), theirs);
+        if is_news {
+            self.pump(&device);
+        }
+    }
+
+    /// Sees whether this device's clock was set; then commands wait until the machines have said anew what time it is there.
+    fn watch_clock(&self) {
+        let jumped = self.clocks.borrow_mut().jumped(clock::moment());
+        let Some((jump, machines)) = jumped else { return };
+        if jump < 0 {
+            self.state.borrow_mut().outbox.clock_set_back(jump.unsigned_abs());
+            self.outbox_changed();
+        }
+        machines.into_iter().for_each(|device| self.ask_for_clock(device));
     }
 
     fn on_command_answer(&self, number: u64, answer: &Answer) {
@@ -486,7 +507,9 @@ impl Hub {
             Answer::Indeterminate | Answer::DeadlinePassed | Answer::LinkGone => state.outbox.unanswered(number),
         }
         // The next one's turn is stored with this one's outcome.
-        self.ahead.borrow().keys().for_each(|device| drop(state.outbox.claim(&device.to_string())));
+        for device in self.clocks.borrow().known() {
+            state.outbox.claim(&device.to_string());
+        }
         state.renew_outbox(&mut rng(), now);
         drop(state);
         self.outbox_changed();

@@ -129,7 +129,8 @@ async fn a_login_must_come_in_time() {
     let server = Server::with(Config { timings, ..Config::default() }).await;
     let mut client = server.connect().await;
     client.challenge().await;
-    assert_eq!(client.goaway().await.0, Code::LOGIN_REFUSED);
+    // Not refused: the device comes back soon, and a guest comes back at all.
+    assert_eq!(client.goaway().await.0, Code::SILENT);
     assert_eq!(server.metric("logins_total{result=\"late\"}"), 1);
 }
 

@@ -152,9 +152,7 @@ impl Dialer {
         let stream = connecting.await.map_err(DialError::Network)?;
         let stream: Stream = match &self.tls {
             None => stream,
-            Some((connector, name)) => {
-                Box::new(connector.connect(name.clone(), stream).await.map_err(DialError::Tls)?)
-            }
+            Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await.map_err(DialError::Tls)?),
         };
         let upgrade = |error| DialError::Upgrade(Box::new(error));
         let mut request = self.url.to_string().into_client_request().map_err(upgrade)?;

@@ -105,7 +105,9 @@ impl App {
                     40..58 => dice.below(20_000),
                     _ => dice.below(262_144),
                 };
-                let patience = if dice.chance(100) { dice.within(Duration::from_millis(300)) } else { LATE * 24 };
+                // Never none: whoever gives up at once would begin again for ever, and time would stand still.
+                let short = Duration::from_millis(1) + dice.within(Duration::from_millis(300));
+                let patience = if dice.chance(100) { short } else { LATE * 24 };
                 (dice.within(gap), length as usize, patience)
             };
             sleep(pause).await;

@@ -60,8 +60,13 @@ impl Reconnect {
         self.named = false;
         match told {
             // PROTOCOL 13, 4409: another connection of this device is newer than this one.
-            Some(Told { code: Code::DISPLACED, .. }) => self.never = Some(Code::DISPLACED),
-            Some(Told { code: Code::LOGIN_REFUSED, .. }) if self.guest => self.never = Some(Code::LOGIN_REFUSED),
+            // Who is leaving leaves, whatever the relay says to that.
+            Some(Told { code: Code::DISPLACED, .. }) => {
+                self.never.get_or_insert(Code::DISPLACED);
+            }
+            Some(Told { code: Code::LOGIN_REFUSED, .. }) if self.guest => {
+                self.never.get_or_insert(Code::LOGIN_REFUSED);
+            }
             Some(Told { retry_after, .. }) if !retry_after.is_zero() => {
                 let retry_after = retry_after.min(LONGEST_NAMED);
                 self.reset();
@@ -202,5 +207,21 @@ mod tests {
         assert_eq!(reconnect.dial(), Dial::Never(Code::DISPLACED));
         reconnect.revive(Duration::from_secs(5));
         assert_eq!(reconnect.dial(), Dial::At(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn who_is_leaving_is_not_held_by_being_displaced() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        for (guest, code) in [(false, Code::DISPLACED), (true, Code::LOGIN_REFUSED)] {
+            let told = Some(Told { code, retry_after: Duration::ZERO });
+            let mut reconnect = Reconnect::new(Duration::ZERO, guest);
+            reconnect.stop(Code::GOODBYE);
+            reconnect.schedule(Duration::ZERO, &mut rng, told);
+            assert_eq!(reconnect.dial(), Dial::Never(Code::GOODBYE), "told while it leaves");
+            let mut reconnect = Reconnect::new(Duration::ZERO, guest);
+            reconnect.schedule(Duration::ZERO, &mut rng, told);
+            reconnect.stop(Code::GOODBYE);
+            assert_eq!(reconnect.dial(), Dial::Never(Code::GOODBYE), "it leaves when it was told");
+        }
     }
 }

@@ -57,6 +57,8 @@ const LOCAL_EVENTS: usize = 256;
 /// The most open files that are asked for. Some systems grant a billion, and programs in the sessions inherit the limit: those
 /// that go through all descriptors at their start would do so for minutes. This is also what macOS allows at most.
 const MAX_DESCRIPTORS: u64 = 10_240;
+/// In the place of a relay's address: the one inside the daemon.
+pub const INSIDE: &str = "inside";
 /// How long goodbyes may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -140,7 +142,7 @@ impl Daemon {
         let Keys { identity, roster, pair_secrets, prekeys } = open_keys(&home, start)?;
         let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
 
-        let given = options.relay.or(settings.relay);
+        let given = options.relay.or(settings.relay).filter(|relay| relay != INSIDE);
         let given = given.map(|address| parse_relay(&address)).transpose()?;
         let another = options.taken.allows_another(&roster);
         let api = match options.api_port.or(settings.api_port) {

@@ -217,8 +217,12 @@ impl Network {
                     }
                 }
             }
-            Event::LinkUp { peer, .. } => {
+            Event::LinkUp { peer, resumed, .. } => {
                 state.up.insert(*peer);
+                if !resumed {
+                    // PROTOCOL 10.3: with a new session it follows anew, after the place that it has.
+                    state.stale.remove(peer);
+                }
                 self.tell(*peer, LinkNews::Up);
             }
             Event::LinkDown { peer, .. } => {
@@ -742,7 +746,9 @@ fn down(why: &RelayDown, trouble: Option<String>) -> String {
 fn not_called(error: CallError) -> Vec<u8> {
     use happy_rpc::ErrorCode;
     let code = match error {
-        CallError::TooMany | CallError::TooLarge => ErrorCode::TooMany,
+        // Nothing was sent, and there is room again when others have had answers.
+        CallError::TooMany => ErrorCode::Busy,
+        CallError::TooLarge => ErrorCode::TooMany,
         CallError::UnknownPeer => ErrorCode::NotFound,
     };
     happy_rpc::refusal(&happy_rpc::CallError::new(code, error.to_string()))
@@ -764,6 +770,35 @@ mod tests {
         let pauses: Vec<_> = (0..200).map(|_| displaced_pause()).collect();
         assert!(pauses.iter().all(|pause| (DISPLACED_PAUSE..=longest).contains(pause)), "{pauses:?}");
         assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+    }
+
+    #[test]
+    fn a_command_for_which_a_link_has_no_room_now_is_asked_for_again() {
+        let code = |error| {
+            let body: serde_json::Value = serde_json::from_slice(&not_called(error)).unwrap();
+            body["error"]["code"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(code(CallError::TooMany), "busy");
+        assert_eq!([CallError::TooLarge, CallError::UnknownPeer].map(code), ["too_many", "not_found"]);
+    }
+
+    #[tokio::test]
+    async fn who_missed_an_event_follows_anew_with_the_next_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("h")).unwrap();
+        home.prepare().unwrap();
+        // Nobody answers there, and nobody has to.
+        let origin: Origin = "http://127.0.0.1:9".parse().unwrap();
+        let identity = AccessKey::open(&home.access_key()).unwrap().identity;
+        let (network, _events) = Network::start(&home, identity, Vec::new(), origin.clone()).unwrap();
+        let peer = DeviceId::from_bytes([7; 32]);
+        network.state().stale.insert(peer);
+        let up = |resumed| Event::LinkUp { peer, resumed, same_life: true };
+        network.take(&origin, up(true));
+        assert!(network.state().stale.contains(&peer), "nothing tells it in this session");
+        network.take(&origin, up(false));
+        assert!(!network.state().stale.contains(&peer));
+        network.shut_down().await;
     }
 
     #[tokio::test]

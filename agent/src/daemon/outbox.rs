@@ -3,7 +3,7 @@
 //! There is one outbox for each machine, so that one that is away, or whose file is damaged, holds up no other. [`run`] is the one place
 //! that sends; the calls of the command line only change the lists.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -76,6 +76,8 @@ impl Outboxes {
     /// When the folder cannot be read. A list that cannot be is told to whoever wants to use it.
     pub fn open(home: &Home, is_member: impl Fn(&DeviceId) -> bool) -> Result<Outboxes, Trouble> {
         let (folder, seen_folder) = (home.outbox(), home.seen());
+        outbox::sweep(&folder)?;
+        outbox::sweep(&seen_folder)?;
         let mut files = BTreeMap::new();
         for device in outbox::machines(&folder)? {
             if is_member(&device) {
@@ -123,7 +125,7 @@ impl Outboxes {
         self.note(device, |outbox| outbox.give_up(&error, unix_ms()));
     }
 
-    fn give(&self, device: DeviceId, request: Request, within: u64) -> Result<Entry, CallError> {
+    fn give(&self, device: DeviceId, request: Request, given_at: u64, within: u64) -> Result<Entry, CallError> {
         let mut state = self.state();
         let next = state.readable().map(|file| file.outbox().next_number()).max().unwrap_or(1);
         let file = state.files.entry(device).or_insert_with(|| OutboxFile::open(&self.folder, device));
@@ -131,7 +133,7 @@ impl Outboxes {
         let session = session_of(&request);
         let added = file.change(|outbox| {
             outbox.count_from(next);
-            outbox.add(unix_ms(), &device.to_string(), session, request, within)
+            outbox.add(given_at, &device.to_string(), session, request, within)
         });
         let number = added
             .map_err(|trouble| failed(&trouble))?
@@ -388,7 +390,9 @@ impl Daemon {
         check(&params.request, params.within)?;
         let device = server::find(self, &params.machine)?.device;
         let QueueGive { request, within, .. } = params;
-        let given = self.with_outboxes(move |outboxes| outboxes.give(device, request, within)).await;
+        let now = unix_ms();
+        let given_at = params.given_at.map_or(now, |at| at.min(now));
+        let given = self.with_outboxes(move |outboxes| outboxes.give(device, request, given_at, within)).await;
         Ok(self.shown(given.ok_or_else(ending)??))
     }
 
@@ -493,15 +497,15 @@ enum Heard {
     Clock(DeviceId, i64),
     /// The outcome of a command, if there is one.
     Answer(DeviceId, u64, Answer),
-    /// Its sessions were noted.
-    Sessions,
+    /// Its sessions were noted, if it told them.
+    Sessions(DeviceId),
 }
 
 /// Sends what waits, as long as the daemon runs.
 pub async fn run(daemon: Arc<Daemon>) {
     let mut news = daemon.subscribe_links();
     let mut changes = daemon.outboxes().changes.subscribe();
-    let mut sender = Sender { daemon: daemon.clone(), linked: HashMap::new(), asked: JoinSet::new() };
+    let mut sender = Sender::new(daemon.clone());
     daemon.network().links_up().into_iter().for_each(|device| sender.link_up(device));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -511,15 +515,12 @@ pub async fn run(daemon: Arc<Daemon>) {
                 Ok((device, LinkNews::Up)) => sender.link_up(device),
                 Ok((device, LinkNews::Down)) => drop(sender.linked.remove(&device)),
                 Ok((device, LinkNews::Notice(body))) => sender.notice(device, &body),
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let up = daemon.network().links_up();
-                    sender.linked.retain(|device, _| up.contains(device));
-                    up.into_iter().for_each(|device| sender.link_up(device));
-                }
+                Err(broadcast::error::RecvError::Lagged(_)) => sender.catch_up(&daemon.network().links_up()),
                 Err(broadcast::error::RecvError::Closed) => return,
             },
             Some(Ok(heard)) = sender.asked.join_next(), if !sender.asked.is_empty() => match heard {
                 Heard::Clock(device, ahead) => {
+                    sender.clock_asked.remove(&device);
                     sender.linked.insert(device, ahead);
                     sender.pump(device).await;
                 }
@@ -527,7 +528,7 @@ pub async fn run(daemon: Arc<Daemon>) {
                 Heard::Answer(device, number, answer) => {
                     daemon.with_outboxes(move |outboxes| outboxes.answered(device, number, &answer)).await;
                 }
-                Heard::Sessions => {}
+                Heard::Sessions(device) => drop(sender.sessions_asked.remove(&device)),
             },
             // The sender of these lives as long as the daemon.
             Ok(()) = changes.changed() => sender.pump_all().await,
@@ -537,6 +538,7 @@ pub async fn run(daemon: Arc<Daemon>) {
                     outboxes.save_seen();
                 };
                 daemon.with_outboxes(tick).await;
+                sender.ask_for_missed();
                 sender.pump_all().await;
             }
         }
@@ -547,16 +549,54 @@ struct Sender {
     daemon: Arc<Daemon>,
     /// Machines with a link, and by how many ms their clocks are ahead.
     linked: HashMap<DeviceId, i64>,
+    /// Machines that are being asked what time it is there, and for their sessions.
+    clock_asked: HashSet<DeviceId>,
+    sessions_asked: HashSet<DeviceId>,
+    /// Machines whose news of sessions may be among those that were lost.
+    missed: HashSet<DeviceId>,
     /// Dropping it cancels the calls; commands are asked for again in the next life.
     asked: JoinSet<Heard>,
 }
 
 impl Sender {
+    fn new(daemon: Arc<Daemon>) -> Sender {
+        Sender {
+            daemon,
+            linked: HashMap::new(),
+            clock_asked: HashSet::new(),
+            sessions_asked: HashSet::new(),
+            missed: HashSet::new(),
+            asked: JoinSet::new(),
+        }
+    }
+
+    /// News were lost: of links that came and went, or only of sessions. Many of these come at once, so a machine whose clock is known, or
+    /// is being asked for, is not asked for it again, and for its sessions once a [`TICK`].
+    fn catch_up(&mut self, up: &HashSet<DeviceId>) {
+        self.linked.retain(|device, _| up.contains(device));
+        for device in up.iter().filter(|device| self.daemon.is_machine(device)).copied().collect::<Vec<_>>() {
+            match self.linked.contains_key(&device) || self.clock_asked.contains(&device) {
+                true => drop(self.missed.insert(device)),
+                false => self.link_up(device),
+            }
+        }
+    }
+
+    /// Asks for sessions that may have changed unheard, one question to each machine at a time.
+    fn ask_for_missed(&mut self) {
+        let missed: Vec<DeviceId> = self.missed.difference(&self.sessions_asked).copied().collect();
+        for device in missed {
+            self.missed.remove(&device);
+            self.ask_sessions(device);
+        }
+    }
+
     /// What is wanted within minutes is wanted by the clock of the other machine, so that is asked for first.
     fn link_up(&mut self, device: DeviceId) {
         if !self.daemon.is_machine(&device) {
             return;
         }
+        self.clock_asked.insert(device);
         let daemon = self.daemon.clone();
         self.asked.spawn(async move {
             let asked_at = unix_ms();
@@ -569,6 +609,11 @@ impl Sender {
             let ahead = i64::try_from(theirs).unwrap_or(i64::MAX).saturating_sub_unsigned(asked_at.midpoint(now));
             Heard::Clock(device, ahead)
         });
+        self.ask_sessions(device);
+    }
+
+    fn ask_sessions(&mut self, device: DeviceId) {
+        self.sessions_asked.insert(device);
         let daemon = self.daemon.clone();
         self.asked.spawn(async move {
             let answer = daemon.network().call(&device, SessionList {}.to_body(), CLOCK_TIME).await;
@@ -578,7 +623,7 @@ impl Sender {
             {
                 daemon.outboxes().see_all(device, sessions);
             }
-            Heard::Sessions
+            Heard::Sessions(device)
         });
     }
 
@@ -645,7 +690,7 @@ mod tests {
         let open = || Outboxes::open(&home, |_| true).unwrap();
         let [near, far] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
         let outboxes = open();
-        let give = |device, session| outboxes.give(device, kill(session), 60_000).unwrap().number;
+        let give = |device, session| outboxes.give(device, kill(session), unix_ms(), 60_000).unwrap().number;
         assert_eq!([give(near, 1), give(far, 1), give(near, 1)], [1, 2, 3]);
         let (number, body) = outboxes.next(near, 0).unwrap();
         assert_eq!((number, outboxes.next(near, 0)), (1, None), "those about one session wait for each other");
@@ -668,10 +713,13 @@ mod tests {
         assert!(matches!(outboxes.find(3).unwrap().0.state, EntryState::Indeterminate { .. }));
         drop(outboxes);
 
-        // A device that was removed when a crash left no time to delete what waits for it.
+        // A device that was removed when a crash left no time to delete what waits for it, and a write that it interrupted.
+        let asides = [home.outbox(), home.seen()].map(|folder| folder.join(format!("{near}.new")));
+        asides.iter().for_each(|aside| std::fs::write(aside, "half").unwrap());
         let outboxes = Outboxes::open(&home, |device| *device == far).unwrap();
         assert_eq!(outboxes.list().0.len(), 0);
         assert_eq!(outbox::machines(&home.outbox()).unwrap(), [far]);
+        assert!(asides.iter().all(|aside| !aside.exists()));
     }
 
     fn home(folder: &tempfile::TempDir) -> Home {

@@ -13,6 +13,9 @@ pub struct QueueGive {
     pub request: Request,
     /// It shall begin within so many ms, by the clock there.
     pub within: u64,
+    /// When the person gave it, Unix milliseconds, from which that counts; now without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_at: Option<u64>,
 }
 
 /// Asks for the commands.

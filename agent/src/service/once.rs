@@ -82,8 +82,9 @@ impl Once {
     ) -> Result<T, CallError> {
         let once = self.clone();
         let step = move || step(&mut once.file.lock().unwrap_or_else(PoisonError::into_inner));
-        let failed = |_| CallError::new(ErrorCode::Failed, "this machine is ending");
-        tokio::task::spawn_blocking(step).await.map_err(failed)?
+        // It is asked for again, and then told what became of it.
+        let ending = |_| CallError::new(ErrorCode::Busy, "this machine is ending");
+        tokio::task::spawn_blocking(step).await.map_err(ending)?
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Key, Outcome>> {

@@ -17,10 +17,15 @@ const MAX_LIVES: u64 = 16;
 /// Lives of one device that are remembered by name, with outcomes or without: that of a person who clears the browser's storage a
 /// hundred times a day is among them for a month. A name has some 50 bytes.
 const MAX_NAMES: u64 = 4096;
-/// A life that was silent for so long is forgotten, with its name. Its commands have expired long before.
+/// What a life that was silent for so long has not asked for is forgotten; its commands have expired long before. Its name is the first to go
+/// when there are too many.
 const SILENT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// The longest outcome that is kept, bytes: sixteen times that of a new session.
 const MAX_OUTCOME: usize = 16 * 1024;
+/// A caller only estimates the clock of this machine, so a command may be wanted for so much longer than the protocol allows.
+const CLOCK_SLACK_MS: u64 = 60 * 1000;
+/// After every time that a clock gives: SQLite has no larger number.
+const NEVER: u64 = i64::MAX as u64;
 /// How long a step waits for another one of this process; there is no other process.
 const BUSY: Duration = Duration::from_secs(5);
 /// What this version writes.
@@ -108,7 +113,7 @@ impl CommandsFile {
     /// Looks a command up, and writes down that it begins if it does. `what` is a hash of what shall be done, `now` Unix milliseconds.
     ///
     /// # Errors
-    /// What the caller is told.
+    /// What the caller is told. When the file cannot be used it is to ask again: nothing begins.
     pub fn begin(
         &mut self,
         device: &[u8; 32],
@@ -117,7 +122,23 @@ impl CommandsFile {
         now: u64,
     ) -> Result<Found, CallError> {
         let process = self.process;
-        self.step(|transaction| begin(transaction, &process, device, command, what, now))?
+        // Read first: what was done is told, whether the disk takes anything or not, and whatever the clocks say now.
+        let known = look_up(&self.database, &process, device, command, what).map_err(|error| self.busy(&error))?;
+        if let Some(decision) = known {
+            if let Err(error) = self.step(|transaction| hear(transaction, device, command, now)) {
+                tracing::warn!(%error, "what a device is done with is not stored");
+            }
+            return decision;
+        }
+        if command.until > now.saturating_add(MAX_AHEAD_MS + CLOCK_SLACK_MS) {
+            let message = "the command is wanted later than the protocol allows; see whether both clocks are right";
+            return Err(CallError::new(ErrorCode::Malformed, message));
+        }
+        let decided = match command.until < now {
+            true => self.step(|transaction| expire(transaction, &process, device, command, what, now)),
+            false => self.step(|transaction| begin(transaction, &process, device, command, what, now)),
+        };
+        decided.map_err(|error| self.busy(&error))?
     }
 
     /// Writes down how a command ended, before its caller is told. Gives what is to be told.
@@ -126,26 +147,72 @@ impl CommandsFile {
     /// When it cannot be written; its caller is told that nobody can know.
     pub fn finish(&mut self, device: &[u8; 32], command: &Command, outcome: Vec<u8>) -> Result<Vec<u8>, CallError> {
         let kept = if outcome.len() <= MAX_OUTCOME { outcome.clone() } else { too_long() };
-        self.step(|transaction| put(transaction, device, command, &kept))?;
+        let put = self.step(|transaction| put(transaction, device, command, &kept));
+        put.map_err(|error| CallError::new(ErrorCode::Indeterminate, self.unusable(&error)))?;
         Ok(outcome)
     }
 
-    fn step<T>(&mut self, step: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, CallError> {
-        let all = || {
-            let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = step(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        all().map_err(|error: rusqlite::Error| {
-            let message = format!("this machine cannot write {}: {error}", self.path.display());
-            CallError::new(ErrorCode::Failed, message)
-        })
+    fn step<T>(&mut self, step: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = step(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+
+    fn busy(&self, error: &rusqlite::Error) -> CallError {
+        CallError::new(ErrorCode::Busy, self.unusable(error))
+    }
+
+    fn unusable(&self, error: &rusqlite::Error) -> String {
+        format!("this machine cannot use {}: {error}", self.path.display())
     }
 }
 
 type Decision = Result<Found, CallError>;
+/// Of a command: what shall be done, the life of the daemon that began it, and the outcome.
+type Written = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
+/// What is known of a command; changes nothing. None when it was not begun.
+fn look_up(
+    database: &Connection,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    command: &Command,
+    what: &[u8; 32],
+) -> rusqlite::Result<Option<Decision>> {
+    let Command { life, number, .. } = command;
+    let Known { done, forgotten } = known(database, device, life)?.unwrap_or_default();
+    if *number <= done {
+        let message = "a command of this name is done; the calling device goes on from an old copy of itself";
+        return Ok(Some(Err(CallError::new(ErrorCode::Reused, message))));
+    }
+    let found: Option<Written> = database
+        .prepare_cached("SELECT what, process, outcome FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3")?
+        .query_row(params![device, life, number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let found = match found {
+        Some((other, ..)) if other != what => {
+            let message = "another command had this name; the calling device goes on from an old copy of itself";
+            return Ok(Some(Err(CallError::new(ErrorCode::Reused, message))));
+        }
+        Some((.., Some(outcome))) => Found::Outcome(outcome),
+        Some((_, by, None)) if by == process => Found::Running,
+        // PROTOCOL 10.2: the daemon ended between the intent and the outcome. No later life has its name, so it stays so.
+        Some((.., None)) => {
+            let message = "the machine ended while it ran the command; it was done, or not, or in part";
+            Found::Outcome(unknown(message))
+        }
+        // PROTOCOL 10.2: it may have begun before its life was forgotten, so it never begins again.
+        None if *number <= forgotten => {
+            let message = "the machine has forgotten what became of the command; it was done, or not, or in part";
+            Found::Outcome(unknown(message))
+        }
+        None => return Ok(None),
+    };
+    Ok(Some(Ok(found)))
+}
+
+/// A command that was not begun begins.
 fn begin(
     transaction: &Transaction<'_>,
     process: &[u8; 16],
@@ -154,68 +221,55 @@ fn begin(
     what: &[u8; 32],
     now: u64,
 ) -> rusqlite::Result<Decision> {
-    let Command { life, number, .. } = command;
-    if command.until > now.saturating_add(MAX_AHEAD_MS) {
-        let message = "the command is wanted later than the protocol allows; see whether both clocks are right";
-        return Ok(Err(CallError::new(ErrorCode::Malformed, message)));
+    forget_silent(transaction, process, device, &command.life, now)?;
+    if !hear(transaction, device, command, now)? {
+        drop_silent_name(transaction, device, now)?;
+        if !hear(transaction, device, command, now)? {
+            let message = "this device has had too many lists of commands here of late";
+            return Ok(Err(CallError::new(ErrorCode::TooMany, message)));
+        }
     }
-    forget_silent(transaction, device, life, now)?;
-    let Some(Known { done, forgotten }) = hear(transaction, device, command, now)? else {
-        return Ok(Err(too_many("this device has had too many lists of commands here of late")));
-    };
-    if *number <= done {
-        let message = "a command of this name is done; the calling device goes on from an old copy of itself";
-        return Ok(Err(CallError::new(ErrorCode::Reused, message)));
+    if !make_room(transaction, process, device, &command.life)? {
+        // It has room again when the device has had answers, so it may ask again.
+        return Ok(Err(CallError::new(ErrorCode::Busy, "too many commands of this device are not done")));
     }
-    let found: Option<(Vec<u8>, Option<Vec<u8>>)> = transaction
-        .prepare_cached(
-            "SELECT process, outcome FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3 AND what = ?4",
-        )?
-        .query_row(params![device, life, number, what], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let outcome = match found {
-        None if is_known(transaction, device, command)? => {
-            let message = "another command had this name; the calling device goes on from an old copy of itself";
-            return Ok(Err(CallError::new(ErrorCode::Reused, message)));
-        }
-        Some((_, Some(outcome))) => return Ok(Ok(Found::Outcome(outcome))),
-        Some((by, None)) if by == process => return Ok(Ok(Found::Running)),
-        // PROTOCOL 10.2: it may have begun before its life was forgotten, so it never begins again.
-        None if *number <= forgotten => {
-            let message = "the machine has forgotten what became of the command; it was done, or not, or in part";
-            return Ok(Ok(Found::Outcome(unknown(message))));
-        }
-        // PROTOCOL 10.2: the daemon ended between the intent and the outcome.
-        Some((_, None)) => unknown("the machine ended while it ran the command; it was done, or not, or in part"),
-        None => {
-            if !make_room(transaction, process, device, life)? {
-                // It has room again when the device has had answers, so it may ask again.
-                let message = "too many commands of this device are not done";
-                return Ok(Err(CallError::new(ErrorCode::Busy, message)));
-            }
-            transaction
-                .prepare_cached(
-                    "INSERT INTO commands (device, life, number, what, process) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(params![device, life, number, what, process])?;
-            if command.until >= now {
-                return Ok(Ok(Found::New));
-            }
-            let message = "the command came later than it was wanted and was not done";
-            happy_rpc::refusal(&CallError::new(ErrorCode::Expired, message))
-        }
-    };
-    put(transaction, device, command, &outcome)?;
+    insert(transaction, process, device, command, what)?;
+    Ok(Ok(Found::New))
+}
+
+/// A command that was not begun comes too late. Nothing is forgotten for it: without room it is told so, and that is not kept.
+fn expire(
+    transaction: &Transaction<'_>,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    command: &Command,
+    what: &[u8; 32],
+    now: u64,
+) -> rusqlite::Result<Decision> {
+    let message = "the command came later than it was wanted and was not done";
+    let outcome = happy_rpc::refusal(&CallError::new(ErrorCode::Expired, message));
+    if hear(transaction, device, command, now)? && has_room(transaction, device, &command.life)? {
+        insert(transaction, process, device, command, what)?;
+        put(transaction, device, command, &outcome)?;
+    }
     Ok(Ok(Found::Outcome(outcome)))
 }
 
-fn is_known(transaction: &Transaction<'_>, device: &[u8; 32], command: &Command) -> rusqlite::Result<bool> {
+fn insert(
+    transaction: &Transaction<'_>,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    command: &Command,
+    what: &[u8; 32],
+) -> rusqlite::Result<()> {
     transaction
-        .prepare_cached("SELECT 1 FROM commands WHERE device = ?1 AND life = ?2 AND number = ?3")?
-        .exists(params![device, command.life, command.number])
+        .prepare_cached("INSERT INTO commands (device, life, number, what, process) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![device, command.life, command.number, what, process])?;
+    Ok(())
 }
 
 /// What is remembered of a life beside the outcomes.
+#[derive(Default)]
 struct Known {
     /// The device has had the outcomes up to this number.
     done: u64,
@@ -223,27 +277,26 @@ struct Known {
     forgotten: u64,
 }
 
-/// Notes that a life was heard of and what is done of it. None when the device has too many lives.
-fn hear(
-    transaction: &Transaction<'_>,
-    device: &[u8; 32],
-    command: &Command,
-    now: u64,
-) -> rusqlite::Result<Option<Known>> {
-    let Command { life, done, .. } = command;
-    let known = transaction
+fn known(database: &Connection, device: &[u8; 32], life: &str) -> rusqlite::Result<Option<Known>> {
+    database
         .prepare_cached("SELECT done, forgotten FROM lives WHERE device = ?1 AND life = ?2")?
         .query_row(params![device, life], |row| Ok(Known { done: row.get(0)?, forgotten: row.get(1)? }))
-        .optional()?;
+        .optional()
+}
+
+/// Notes that a life was heard of and what is done of it. False when the device has too many lives.
+fn hear(transaction: &Transaction<'_>, device: &[u8; 32], command: &Command, now: u64) -> rusqlite::Result<bool> {
+    let Command { life, done, .. } = command;
+    let known = known(transaction, device, life)?;
     if known.is_none() {
         let lives: u64 = transaction
             .prepare_cached("SELECT count(*) FROM lives WHERE device = ?1")?
             .query_row([device], |row| row.get(0))?;
         if lives >= MAX_NAMES {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    let Known { done: before, forgotten } = known.unwrap_or(Known { done: 0, forgotten: 0 });
+    let Known { done: before, forgotten } = known.unwrap_or_default();
     let done = before.max(*done);
     transaction
         .prepare_cached(
@@ -253,21 +306,33 @@ fn hear(
     transaction
         .prepare_cached("DELETE FROM commands WHERE device = ?1 AND life = ?2 AND number <= ?3")?
         .execute(params![device, life, done])?;
-    Ok(Some(Known { done, forgotten }))
+    Ok(true)
 }
 
-/// Not the life that is speaking: it may still ask for what it was not told.
-fn forget_silent(transaction: &Transaction<'_>, device: &[u8; 32], speaks: &str, now: u64) -> rusqlite::Result<()> {
+/// Forgets the outcomes of lives that were silent for long, but not of the one that is speaking: it may still ask for what it was not told.
+/// Their names stay, for a clock that was far ahead once must not let a command begin twice.
+fn forget_silent(
+    transaction: &Transaction<'_>,
+    process: &[u8; 16],
+    device: &[u8; 32],
+    speaks: &str,
+    now: u64,
+) -> rusqlite::Result<()> {
     let silent_since = now.saturating_sub(SILENT_MS);
+    while forget_oldest(transaction, process, device, speaks, silent_since)? {}
+    Ok(())
+}
+
+/// Makes room for the name of one more life: the one goes that was silent for the longest, and for long, and of which nothing else is kept.
+fn drop_silent_name(transaction: &Transaction<'_>, device: &[u8; 32], now: u64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "DELETE FROM commands WHERE device = ?1
-             AND life IN (SELECT life FROM lives WHERE device = ?1 AND heard < ?2 AND life <> ?3)",
+            "DELETE FROM lives WHERE device = ?1 AND life =
+             (SELECT life FROM lives AS silent WHERE device = ?1 AND heard < ?2
+              AND NOT EXISTS (SELECT 1 FROM commands WHERE device = ?1 AND life = silent.life)
+              ORDER BY heard, life LIMIT 1)",
         )?
-        .execute(params![device, silent_since, speaks])?;
-    transaction
-        .prepare_cached("DELETE FROM lives WHERE device = ?1 AND heard < ?2 AND life <> ?3")?
-        .execute(params![device, silent_since, speaks])?;
+        .execute(params![device, now.saturating_sub(SILENT_MS)])?;
     Ok(())
 }
 
@@ -279,39 +344,43 @@ fn make_room(
     device: &[u8; 32],
     life: &str,
 ) -> rusqlite::Result<bool> {
-    loop {
-        let (commands, others): (u64, u64) = transaction
-            .prepare_cached(
-                "SELECT count(*), count(DISTINCT CASE WHEN life <> ?2 THEN life END) FROM commands WHERE device = ?1",
-            )?
-            .query_row(params![device, life], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if commands < MAX_COMMANDS && others < MAX_LIVES {
-            return Ok(true);
-        }
-        if !forget_oldest(transaction, process, device, life)? {
+    while !has_room(transaction, device, life)? {
+        if !forget_oldest(transaction, process, device, life, NEVER)? {
             return Ok(false);
         }
     }
+    Ok(true)
+}
+
+/// Whether there is room for one more command of this life.
+fn has_room(transaction: &Transaction<'_>, device: &[u8; 32], life: &str) -> rusqlite::Result<bool> {
+    let (commands, others): (u64, u64) = transaction
+        .prepare_cached(
+            "SELECT count(*), count(DISTINCT CASE WHEN life <> ?2 THEN life END) FROM commands WHERE device = ?1",
+        )?
+        .query_row(params![device, life], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(commands < MAX_COMMANDS && others < MAX_LIVES)
 }
 
 /// Forgets the outcomes of the life that was silent for the longest, but not of the one that speaks, and of none in which something runs:
-/// that will have an outcome. False when there is none. What is forgotten never begins again: the life keeps its name, and the
-/// largest number that was begun.
+/// that will have an outcome; and only of one that was last heard before `heard_before`. False when there is none. What is forgotten never
+/// begins again: the life keeps its name, and the largest number that was begun.
 fn forget_oldest(
     transaction: &Transaction<'_>,
     process: &[u8; 16],
     device: &[u8; 32],
     speaks: &str,
+    heard_before: u64,
 ) -> rusqlite::Result<bool> {
     let oldest: Option<(String, u64)> = transaction
         .prepare_cached(
             "SELECT life, max(number) FROM commands JOIN lives USING (device, life)
-             WHERE device = ?1 AND life <> ?2
+             WHERE device = ?1 AND life <> ?2 AND heard < ?4
              GROUP BY life
              HAVING sum(outcome IS NULL AND process = ?3) = 0
              ORDER BY heard, life LIMIT 1",
         )?
-        .query_row(params![device, speaks, process], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![device, speaks, process, heard_before], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((life, last)) = oldest else { return Ok(false) };
     transaction
@@ -336,10 +405,6 @@ fn unknown(message: &str) -> Vec<u8> {
 
 fn too_long() -> Vec<u8> {
     unknown("the command was run; its answer was too long to be kept for a second time")
-}
-
-fn too_many(message: &str) -> CallError {
-    CallError::new(ErrorCode::TooMany, message)
 }
 
 fn trouble(path: &Path, error: &rusqlite::Error) -> Trouble {
@@ -432,9 +497,63 @@ mod tests {
         assert_eq!(code(stage.begin(&late)), Some(ErrorCode::Expired));
         let again = stage.commands.begin(&PHONE, &late, &WHAT, NOW - DAY).map_err(|error| error.code);
         assert_eq!(code(again), Some(ErrorCode::Expired));
-        let far = Command { until: NOW + MAX_AHEAD_MS + 1, ..command(2) };
+        let far = Command { until: NOW + MAX_AHEAD_MS + 60_001, ..command(2) };
         assert_eq!(stage.begin(&far), Err(ErrorCode::Malformed));
-        assert_eq!(stage.begin(&Command { until: NOW + MAX_AHEAD_MS, ..command(2) }), Ok(Found::New));
+        // The caller has only an estimate of the clock here.
+        assert_eq!(stage.begin(&Command { until: NOW + MAX_AHEAD_MS + 60_000, ..command(2) }), Ok(Found::New));
+    }
+
+    #[test]
+    fn what_was_done_is_told_when_nothing_can_be_written_and_whatever_the_clock_says() {
+        let mut stage = Stage::new();
+        for number in 1..=3 {
+            assert_eq!(stage.begin(&command(number)), Ok(Found::New));
+        }
+        stage.finish(&command(1), b"done");
+        let mut stage = stage.restart();
+        assert_eq!(stage.begin(&command(4)), Ok(Found::New));
+        stage.commands.database.pragma_update(None, "query_only", true).unwrap();
+        // The clock was ten days ahead when the first was given, or is years ahead now.
+        for at in [NOW - 10 * DAY, NOW, NOW + 1000 * DAY] {
+            assert_eq!(stage.begin_at(&command(1), at), Ok(Found::Outcome(b"done".to_vec())), "{at}");
+            assert_eq!(code(stage.begin_at(&command(2), at)), Some(ErrorCode::Indeterminate), "{at}");
+            assert_eq!(stage.begin_at(&command(4), at), Ok(Found::Running), "{at}");
+        }
+        assert_eq!(stage.begin(&command(5)), Err(ErrorCode::Busy), "it is asked for again");
+        stage.commands.database.pragma_update(None, "query_only", false).unwrap();
+        assert_eq!(stage.begin(&command(5)), Ok(Found::New));
+    }
+
+    #[test]
+    fn for_a_command_that_comes_too_late_nothing_is_forgotten() {
+        let mut stage = Stage::new();
+        stage.lives(MAX_LIVES);
+        let at = NOW + DAY;
+        let late = Command { until: at - 1, ..of_life(99, 1, at) };
+        assert_eq!(code(stage.begin_at(&late, at)), Some(ErrorCode::Expired));
+        for life in 1..=MAX_LIVES {
+            let asked = stage.begin_at(&of_life(life, 1, at), at);
+            assert_eq!(asked, Ok(Found::Outcome(b"done".to_vec())), "{life}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_a_month_ahead_once_lets_nothing_begin_twice() {
+        let mut stage = Stage::new();
+        for number in 1..=2 {
+            assert_eq!(stage.begin(&command(number)), Ok(Found::New));
+            stage.finish(&command(number), b"done");
+        }
+        let runs = of_life(1, 1, NOW);
+        assert_eq!(stage.begin(&runs), Ok(Found::New));
+        let ahead = NOW + 31 * DAY;
+        assert_eq!(stage.begin_at(&of_life(2, 1, ahead), ahead), Ok(Found::New));
+        assert_eq!(code(stage.begin(&command(1))), Some(ErrorCode::Indeterminate));
+        assert_eq!(code(stage.begin(&command(2))), Some(ErrorCode::Indeterminate));
+        assert_eq!(stage.begin(&command(3)), Ok(Found::New));
+        assert_eq!(stage.begin(&runs), Ok(Found::Running));
+        stage.finish(&runs, b"done");
+        assert_eq!(stage.begin(&runs), Ok(Found::Outcome(b"done".to_vec())));
     }
 
     #[test]
@@ -591,6 +710,9 @@ mod tests {
         let later = later + 1;
         assert_eq!(stage.begin_at(&of_life(7, 1, NOW), later), Ok(Found::Outcome(b"done".to_vec())));
         assert_eq!(stage.begin_at(&new(later), later), Ok(Found::New));
+        let names = |stage: &Stage, life: u64| known(&stage.commands.database, &PHONE, &of_life(life, 1, NOW).life);
+        assert!(names(&stage, 0).unwrap().is_none(), "the oldest one had to go");
+        assert!(names(&stage, 1).unwrap().is_some(), "and no other");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -11,6 +11,9 @@ use crate::trouble::Trouble;
 
 /// Only the owner reads and writes.
 pub const PRIVATE: u32 = 0o600;
+
+/// What the name of a file ends with that is not in its place yet.
+pub const ASIDE: &str = ".new";
 
 /// The largest file of ours that is read into memory; a bigger one is not ours.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -39,10 +42,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Trouble> {
     write_aside(path, bytes, mode).map_err(|error| Trouble::file("write", path, &error))
 }
 
-fn write_aside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Where [`replace`] writes first; a crash can leave it there.
+pub fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let aside = path.with_file_name(name);
+    name.push(ASIDE);
+    path.with_file_name(name)
+}
+
+fn write_aside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let aside = aside(path);
     match fs::remove_file(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -225,6 +225,22 @@ impl Home {
         }
     }
 
+    /// Keeps the relay of this machine in the settings, or takes it out; whatever else is in them stays. Whether that was news.
+    ///
+    /// # Errors
+    /// When the settings cannot be read or written.
+    pub fn keep_relay(&self, relay: Option<&str>) -> Result<bool, Trouble> {
+        if self.settings()?.relay.as_deref() == relay {
+            return Ok(false);
+        }
+        let path = self.root.join("settings.json");
+        // Somebody may keep the file elsewhere.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let text = settings::with_relay(file::read(&path)?.as_deref(), relay);
+        file::replace(&path, &text, file::PRIVATE)?;
+        Ok(true)
+    }
+
     /// Says where the daemon is.
     ///
     /// # Errors

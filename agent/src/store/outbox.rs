@@ -105,14 +105,37 @@ pub fn machines(folder: &Path) -> Result<Vec<DeviceId>, Trouble> {
     Ok(machines)
 }
 
-/// Deletes the commands for a machine, if there are any.
+/// Deletes the commands for a machine, if there are any, and what a write has left that a crash interrupted.
 ///
 /// # Errors
 /// When that cannot be done.
 pub fn delete(folder: &Path, device: &DeviceId) -> Result<(), Trouble> {
     let path = folder.join(device.to_string());
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Trouble::file("delete", &path, &error)),
+    remove(&path).and(remove(&file::aside(&path)))
+}
+
+/// Deletes what writes have left that a crash interrupted: it holds what somebody typed, and is of no use.
+///
+/// # Errors
+/// When the folder cannot be read. What cannot be deleted is only told: it is in nobody's way before the next write.
+pub fn sweep(folder: &Path) -> Result<(), Trouble> {
+    let unreadable = |error| Trouble::file("read", folder, &error);
+    for found in std::fs::read_dir(folder).map_err(unreadable)? {
+        let found = found.map_err(unreadable)?;
+        let name = found.file_name();
+        let of = name.to_str().and_then(|name| name.strip_suffix(file::ASIDE)?.parse::<DeviceId>().ok());
+        if of.is_some()
+            && let Err(trouble) = remove(&found.path())
+        {
+            tracing::warn!(%trouble, "the rest of an interrupted write stays");
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), Trouble> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Trouble::file("delete", path, &error)),
         _ => Ok(()),
     }
 }
@@ -301,6 +324,22 @@ mod tests {
         file.note(|_| ());
         assert!(!file.is_unsaved());
         assert_eq!(states(&open(&folder).unwrap()), [EntryState::Done]);
+    }
+
+    #[test]
+    fn what_an_interrupted_write_has_left_goes_with_the_list_and_when_the_folder_is_swept() {
+        let folder = folder();
+        give(&mut open(&folder).unwrap(), "one").unwrap();
+        let aside = folder.path().join(format!("{}.new", machine()));
+        std::fs::write(&aside, "one, and tw").unwrap();
+        let other = folder.path().join("notes.new");
+        std::fs::write(&other, "somebody else's").unwrap();
+        sweep(folder.path()).unwrap();
+        assert!(!aside.exists() && other.exists());
+        assert_eq!(states(&open(&folder).unwrap()), [EntryState::Queued]);
+        std::fs::write(&aside, "one, and tw").unwrap();
+        delete(folder.path(), &machine()).unwrap();
+        assert!(!aside.exists());
     }
 
     #[test]

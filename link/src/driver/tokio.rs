@@ -278,7 +278,10 @@ impl Handle {
 
     /// See [`Endpoint::revive`].
     pub fn revive(&self) {
-        self.with(|state, now| state.endpoint.revive(now));
+        self.with(|state, now| {
+            state.is_late = false;
+            state.endpoint.revive(now);
+        });
     }
 
     /// See [`Endpoint::open_rendezvous`].
@@ -760,5 +763,27 @@ fn frees_senders(event: &Event) -> bool {
         // The events that waited to be sent are gone with the last session, perhaps while the link was down.
         Event::LinkUp { resumed: false, .. } => !planted::is(Bug::ForgetsWhoWaits),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_wanted_again_is_no_longer_late_with_its_goodbyes() {
+        let config = Config {
+            identity: Identity::generate(&mut rng()),
+            prekeys: Vec::new(),
+            login: Login::Device { epoch: 1 },
+            // Nobody answers there, and nobody has to.
+            relay: RelayUrl::parse("ws://127.0.0.1:9/v1").unwrap(),
+            trust: Trust::System,
+            events: EVENTS,
+        };
+        let (handle, _events) = spawn(config).unwrap();
+        handle.with(|state, _| state.is_late = true);
+        handle.revive();
+        assert!(!handle.with(|state, _| state.is_late), "or every connection from now on would be closed at once");
     }
 }

@@ -6,7 +6,7 @@ mod harness;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Home, PATIENCE, machine_name, pair};
 use serde_json::Value;
@@ -148,6 +148,7 @@ fn what_is_given_without_a_connection_is_done_once_and_in_order_or_not_at_all() 
     stage.desk.run(&["queue", "cancel", "5"]).fails_with(&["too late", "is over"]);
     stage.desk.run(&["queue", "cancel", "1"]).fails_with(&["too late", "is over"]);
     stage.desk.run(&["queue", "cancel", "77"]).fails_with(&["no command of this number"]);
+    stage.desk.run(&["queue", "cancel", "x"]).fails_with(&["a number as `happy queue` shows it"]);
     assert!(stage.type_there(short, "late", &["--expires", "1s"]).contains("queued: 6"));
     stage.desk.until(&["queue"], |list| list[5]["state"] == "expired");
     let run = stage.desk.run(&["run", "--machine", &stage.name, "--", "sh", "-c", "read wait"]).ok();
@@ -211,6 +212,44 @@ fn what_the_machine_has_and_has_not_done_is_shown_as_delivered() {
     assert_eq!(stage.states(), expected(&[(1, "done")]));
     scribe.until(1);
     assert_eq!(scribe.lines(), ["slow"]);
+}
+
+#[test]
+fn a_machine_that_stands_still_is_not_waited_for_and_a_command_counts_its_time_from_when_it_was_given() {
+    let stage = Stage::new();
+    let host = stage.name.as_str();
+    assert!(stage.desk.run(&["ls", "-m", host]).ok().contains(&format!("happy run -m {host} CMD")));
+    let scribe = stage.scribe();
+    stage.until_seen(&scribe.id);
+    stage.desk.run(&["type", "-m", host, "nosuch", "x"]).fails_with(&[&format!("`happy ls -m {host}`")]);
+    let long = "x".repeat(64 * 1024 + 1);
+    stage.desk.run(&["type", "-m", host, &scribe.id, &long]).fails_with(&["64 KiB", "pieces"]);
+    assert_eq!(stage.states(), []);
+
+    let stopped = Stopped::new(rustix::process::Pid::from_raw(stage.host.pid()).unwrap());
+    let (clock, before) = (Instant::now(), unix_ms());
+    let entry = stage.desk.json(&["type", "-m", host, "--expires", "120s", &scribe.id[..8], "patience"]);
+    // The answer to a call would have been waited for so long.
+    assert!(clock.elapsed() < Duration::from_secs(25), "it took {:?}", clock.elapsed());
+    let (given_at, until) = (entry["given_at"].as_u64().unwrap(), entry["until"].as_u64().unwrap());
+    assert_eq!(until - given_at, 120_000);
+    // The machine was asked for its sessions for two seconds, and that is not added.
+    assert!((before..before + 2000).contains(&given_at), "{given_at}, not {before}");
+    assert!(unix_ms() >= before + 2000);
+    // With the whole id nothing is asked, and the command is kept at once.
+    let typing = stage.desk.spawn(&["type", "-m", host, "--expires", "120s", &scribe.id, "more"]);
+    let list = stage.desk.until(&["queue"], |list| list.as_array().unwrap().len() == 2);
+    assert_eq!(list[0]["given_at"], given_at);
+    drop(stopped);
+    typing.finish().ok();
+    scribe.until(2);
+    assert_eq!(scribe.lines(), ["patience", "more"]);
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    stage.desk.run(&["type", "-m", host, nobody, "x"]).fails_with(&[&format!("`happy ls -m {host}`")]);
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 /// A process that stands still, until the end of the test at the latest.

@@ -201,6 +201,66 @@ fn settings_and_relay_addresses_that_make_no_sense_are_told() {
 }
 
 #[test]
+fn a_relay_that_was_given_is_kept_for_the_next_start_until_the_one_inside_is_wanted_again() {
+    let home = Home::new();
+    let relay = "http://127.0.0.1:9";
+    let origin = || home.json(&["relay"])[0]["origin"].as_str().unwrap().to_owned();
+    let settings = || serde_json::from_str::<serde_json::Value>(&harness::read(&home.file("settings.json"))).unwrap();
+    std::fs::create_dir(home.path()).unwrap();
+    std::fs::write(home.file("settings.json"), r#"{"name": "vm", "api_port": 0, "relay_port": 0}"#).unwrap();
+    // The variable is for one start.
+    let started = home.command(&["daemon", "start"]).env("HAPPY_SERVER_URL", relay).output().unwrap();
+    assert!(started.status.success() && started.stderr.is_empty(), "{started:?}");
+    assert_eq!(origin(), relay);
+    home.run(&["daemon", "stop"]).ok();
+    home.run(&["daemon", "start"]).ok();
+    assert_ne!(origin(), relay);
+    // What a running daemon ignores is not kept.
+    let ignored = home.run(&["daemon", "start", "--relay", relay]);
+    assert!(ignored.err.contains("Ignored"), "{ignored:?}");
+    home.run(&["daemon", "stop"]).ok();
+    assert_eq!(settings()["relay"], serde_json::Value::Null);
+    // Nor is what is no relay.
+    home.run(&["daemon", "start", "--relay", "nonsense"]).fails_with(&["nonsense", "--relay"]);
+    assert_eq!(settings()["relay"], serde_json::Value::Null);
+
+    let kept = home.run(&["daemon", "start", "--relay", relay]);
+    assert_eq!(kept.err, "Kept as the relay of this machine, in settings.json.\n");
+    assert_eq!(settings(), serde_json::json!({ "name": "vm", "api_port": 0, "relay_port": 0, "relay": relay }));
+    home.run(&["daemon", "stop"]).ok();
+    home.run(&["daemon", "start"]).ok();
+    assert_eq!(origin(), relay);
+    home.run(&["daemon", "stop"]).ok();
+
+    let mut inside = home.spawn(&["up", "--relay", "inside"]);
+    link(&mut inside);
+    assert_ne!(origin(), relay);
+    inside.signal(rustix::process::Signal::INT);
+    let ended = inside.finish();
+    assert!(ended.err.contains("inside the daemon again"), "{ended:?}");
+    assert_eq!(settings(), serde_json::json!({ "name": "vm", "api_port": 0, "relay_port": 0 }));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_is_no_success() {
+    let home = Home::new();
+    home.start();
+    for command in [&["ls"][..], &["queue"], &["--json", "ls"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = home.command(command).stdout(full).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("cannot be written: no space left"), "{err}");
+        // A reader that went away wanted no more.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.command(command).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
 fn a_relay_that_cannot_be_reached_is_told_and_tried_on() {
     let home = Home::new();
     // A port that was free a moment ago; nobody listens there.

@@ -14,6 +14,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cli::output::tame;
+use crate::cli::sessions::command_at;
 use crate::daemon::local::{LocalCall, LocalRequest};
 use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello, Unanswered};
 use crate::trouble::{Trouble, start_anew};
@@ -64,6 +66,25 @@ impl From<CallFailure> for Trouble {
     }
 }
 
+/// A machine did not answer in time a call that changes something there or not; without a link, why there was none.
+fn no_answer(name: &str, link: Result<bool, Option<String>>) -> Trouble {
+    match link {
+        Ok(true) => CallFailure::Unanswered(Unanswered::DeadlinePassed).into(),
+        Ok(false) => Trouble::new(
+            format!("{name} did not answer in time."),
+            "See with `happy devices` whether it is connected, and try again.",
+        ),
+        Err(Some(why)) => Trouble::new(
+            format!("Nothing was sent, for {name} could not be reached: {}.", tame(&why, 400)),
+            "See with `happy daemon status` how the relay is, and try again.",
+        ),
+        Err(None) => Trouble::new(
+            format!("Nothing was sent, for there was no connection to {name}."),
+            "See whether the daemon runs there and has a network; `happy devices` says when it is connected.",
+        ),
+    }
+}
+
 pub fn sentence(text: &str) -> String {
     let mut letters = text.trim_end_matches('.').chars();
     match letters.next() {
@@ -100,6 +121,7 @@ struct Shared {
     next_call: AtomicU64,
     next_tag: AtomicU32,
     greeted: Greeted,
+    target: Option<String>,
     reader: tokio::task::AbortHandle,
 }
 
@@ -107,6 +129,10 @@ struct Shared {
 struct State {
     closed: bool,
     link_up: bool,
+    /// Whether there was a link at any time.
+    was_up: bool,
+    /// Why there is none, when it is known.
+    away: Option<String>,
     calls: HashMap<u64, oneshot::Sender<Result<Vec<u8>, Unanswered>>>,
     opening: HashMap<u32, oneshot::Sender<Result<Channel, String>>>,
     channels: HashMap<u32, mpsc::Sender<Incoming>>,
@@ -187,10 +213,15 @@ impl Client {
                 ));
             }
         };
-        Ok(Some(Self::start(reader, writer, greeted)))
+        Ok(Some(Self::start(reader, writer, greeted, target)))
     }
 
-    fn start(reader: BufReader<OwnedReadHalf>, writer: OwnedWriteHalf, greeted: Greeted) -> Client {
+    fn start(
+        reader: BufReader<OwnedReadHalf>,
+        writer: OwnedWriteHalf,
+        greeted: Greeted,
+        target: Option<&str>,
+    ) -> Client {
         let (out, queue) = mpsc::channel(WRITE_QUEUE);
         tokio::spawn(write(writer, queue));
         let (handle, shared) = oneshot::channel::<std::sync::Weak<Shared>>();
@@ -202,11 +233,12 @@ impl Client {
         });
         let client = Client(Arc::new(Shared {
             out,
-            state: Mutex::new(State { link_up: greeted.link_up, ..State::default() }),
+            state: Mutex::new(State { link_up: greeted.link_up, was_up: greeted.link_up, ..State::default() }),
             events_ready: tokio::sync::Notify::new(),
             next_call: AtomicU64::new(1),
             next_tag: AtomicU32::new(1),
             greeted,
+            target: target.map(str::to_owned),
             reader: reader.abort_handle(),
         }));
         let _ = handle.send(Arc::downgrade(&client.0));
@@ -216,6 +248,32 @@ impl Client {
     /// Who answers here.
     pub fn greeted(&self) -> &Greeted {
         &self.0.greeted
+    }
+
+    /// The other machine that is spoken to, as the person named it.
+    pub fn target(&self) -> Option<&str> {
+        self.0.target.as_deref()
+    }
+
+    /// Notes why there is no link.
+    pub fn is_away(&self, why: String) {
+        self.0.state().away = Some(why);
+    }
+
+    /// What a failed call means, which may have changed something or not.
+    pub fn explain(&self, failure: CallFailure, changes: bool) -> Trouble {
+        let CallFailure::Unanswered(Unanswered::DeadlinePassed) = failure else {
+            let mut trouble = Trouble::from(failure);
+            // It is about what there is at that machine.
+            trouble.todo = trouble.todo.replace("happy ls", &command_at("ls", self.target()));
+            return trouble;
+        };
+        let state = self.0.state();
+        let link = match state.was_up {
+            true => Ok(changes),
+            false => Err(state.away.clone()),
+        };
+        no_answer(&tame(&self.0.greeted.name, 64), link)
     }
 
     /// Whether the link to the target is up.
@@ -439,7 +497,10 @@ impl Shared {
                 return Some((sender, Incoming::Closed { code, reason }));
             }
             Control::Link { up } => {
-                self.state().link_up = up;
+                let mut state = self.state();
+                state.link_up = up;
+                state.was_up |= up;
+                drop(state);
                 self.happened(Happening::Link(up));
             }
             Control::Unanswered { id, why } => {
@@ -507,5 +568,19 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<(u32, Vec<u
         if writer.write_all(&batch).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_sent_or_changes_nothing_is_not_said_to_happen_later() {
+        assert!(no_answer("vm", Ok(true)).what.contains("may still do it"));
+        assert_eq!(no_answer("vm", Ok(false)).what, "vm did not answer in time.");
+        let why = no_answer("vm", Err(Some("its relay is not reached".into()))).what;
+        assert_eq!(why, "Nothing was sent, for vm could not be reached: its relay is not reached.");
+        assert_eq!(no_answer("vm", Err(None)).what, "Nothing was sent, for there was no connection to vm.");
     }
 }

@@ -29,7 +29,11 @@ pub async fn connect(home: &Home, target: Option<&str>) -> Result<Client, Troubl
     if !client.link_up() {
         let name = tame(&client.greeted().name, 64);
         let why = match why_away(home, &client.greeted().device).await {
-            Some(why) => format!("{name} cannot be reached now: {}. Trying on for a while.", tame(&why, 400)),
+            Some(why) => {
+                let said = format!("{name} cannot be reached now: {}. Trying on for a while.", tame(&why, 400));
+                client.is_away(why);
+                said
+            }
             None => format!("{name} cannot be reached now; trying on for a while."),
         };
         aside_sentences(FAINT, &why);
@@ -67,11 +71,35 @@ pub async fn connect_or_start(home: &Home, args: &DaemonArgs) -> Result<Client, 
 }
 
 /// The same for joining another machine, to which any ports will do.
-pub async fn connect_to_join(home: &Home, args: &DaemonArgs) -> Result<Client, Trouble> {
+pub async fn connect_to_join(home: &Home, form: Form, args: &DaemonArgs) -> Result<Client, Trouble> {
     match Client::connect(&home.socket(), None).await? {
-        Some(client) => Ok(client),
-        None => start_in_background(home, args, true).await,
+        Some(client) => {
+            if form == Form::Text {
+                warn_of_ignored(args);
+            }
+            Ok(client)
+        }
+        None => {
+            let client = start_in_background(home, args, true).await?;
+            keep_relay(home, form, args)?;
+            Ok(client)
+        }
     }
+}
+
+/// Keeps the relay that somebody typed and a daemon has started with, for the devices that are paired through it look for this
+/// machine there after the next start too.
+pub fn keep_relay(home: &Home, form: Form, args: &DaemonArgs) -> Result<(), Trouble> {
+    let Some(relay) = args.relay.as_deref().filter(|url| !url.is_empty()) else { return Ok(()) };
+    let wanted = (relay != crate::daemon::INSIDE).then_some(relay);
+    if home.keep_relay(wanted)? && form == Form::Text {
+        let told = match wanted {
+            Some(_) => "Kept as the relay of this machine, in settings.json.",
+            None => "The relay of this machine is the one inside the daemon again; settings.json names none now.",
+        };
+        aside_sentences(FAINT, told);
+    }
+    Ok(())
 }
 
 /// The daemon that another process is starting just now.
@@ -111,7 +139,11 @@ pub async fn wait_for_another(home: &Home, before: &str) -> Result<String, Troub
 pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Trouble> {
     let (client, already) = match Client::connect(&home.socket(), None).await? {
         Some(client) => (client, true),
-        None => (start_in_background(home, args, false).await?, false),
+        None => {
+            let client = start_in_background(home, args, false).await?;
+            keep_relay(home, form, args)?;
+            (client, false)
+        }
     };
     if already && form == Form::Text {
         warn_of_ignored(args);
@@ -128,7 +160,7 @@ pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Tro
 pub fn warn_of_ignored(args: &DaemonArgs) {
     // The relay may come from the environment, where it is no wish of this moment, but it is not followed either.
     let given = [
-        ("--relay", args.relay.as_ref().is_some_and(|url| !url.is_empty())),
+        ("--relay", args.relay().is_some()),
         ("--relay-port", args.relay_port.is_some()),
         ("--api-port", args.api_port.is_some()),
     ];

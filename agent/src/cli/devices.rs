@@ -26,7 +26,7 @@ pub async fn list(home: &Home, form: Form, machine: MachineArg) -> Result<u8, Tr
         None => (client.local(Devices {}).await?, Some(client.local(Machines {}).await?)),
         Some(_) => {
             let told = |device| DeviceEntry { device, pair_again: false, stranger_at: None };
-            (client.call(DeviceList {}).await?.into_iter().map(told).collect(), None)
+            (devices(&client).await?.into_iter().map(told).collect(), None)
         }
     };
     form.result(&Everyone { devices, machines }, show);
@@ -115,7 +115,8 @@ pub async fn revoke(home: &Home, form: Form, args: RevokeArgs) -> Result<u8, Tro
 async fn revoke_one(home: &Home, form: Form, wanted: String, machine: MachineArg) -> Result<u8, Trouble> {
     let client = connect(home, machine.machine.as_deref()).await?;
     let device = find(&client, &wanted).await?;
-    client.call(DeviceRevoke { device: device.device.clone() }).await?;
+    let revoked = client.call(DeviceRevoke { device: device.device.clone() }).await;
+    revoked.map_err(|failure| client.explain(failure, true))?;
     #[derive(Serialize)]
     struct Revoked {
         device: String,
@@ -173,8 +174,12 @@ async fn confirmed(client: &Client, form: Form) -> Result<bool, Trouble> {
     Ok(line.is_some_and(|line| line.trim().eq_ignore_ascii_case("yes")))
 }
 
+async fn devices(client: &Client) -> Result<Vec<Device>, Trouble> {
+    client.call(DeviceList {}).await.map_err(|failure| client.explain(failure, false))
+}
+
 async fn find(client: &Client, wanted: &str) -> Result<Device, Trouble> {
-    let devices = client.call(DeviceList {}).await?;
+    let devices = devices(client).await?;
     let current: Vec<_> = devices.into_iter().filter(|device| device.removed_at.is_none()).collect();
     // Ids are case-sensitive base64url.
     let (mut fitting, others): (Vec<_>, Vec<_>) =

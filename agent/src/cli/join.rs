@@ -17,7 +17,7 @@ pub async fn join(home: &Home, form: Form, args: JoinArgs) -> Result<u8, Trouble
     // Before a daemon is started for it.
     Invitation::parse_link(&args.link).map_err(|error| no_link(&error))?;
     let mut interrupts = Interrupts::new();
-    let client = connect_to_join(home, &args.daemon).await?;
+    let client = connect_to_join(home, form, &args.daemon).await?;
     client.local(Join { link: args.link, name: args.name }).await?;
     loop {
         let happening = tokio::select! {

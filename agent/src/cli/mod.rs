@@ -84,9 +84,10 @@ enum Command {
 /// What decides how a daemon that is started now does its work.
 #[derive(Debug, Clone, Default, Args)]
 struct DaemonArgs {
-    /// Relay to use, as https://HOST, instead of the one
-    /// inside the daemon (or set HAPPY_SERVER_URL)
-    #[arg(long, env = "HAPPY_SERVER_URL", hide_env = true, value_name = "URL", verbatim_doc_comment)]
+    /// Relay to use from now on, as https://HOST, or
+    /// `inside` for the one inside the daemon; kept in
+    /// settings.json (HAPPY_SERVER_URL is not kept)
+    #[arg(long, value_name = "URL", verbatim_doc_comment)]
     relay: Option<String>,
     /// Port of the relay inside; 0 for any free one.
     #[arg(long, value_name = "PORT")]
@@ -97,19 +98,20 @@ struct DaemonArgs {
 }
 
 impl DaemonArgs {
+    /// The relay to use, which unlike the flag may come from the environment.
+    fn relay(&self) -> Option<String> {
+        let relay = self.relay.clone().or_else(|| std::env::var("HAPPY_SERVER_URL").ok());
+        relay.filter(|url| !url.is_empty())
+    }
+
     fn options(&self, taken: Taken) -> crate::daemon::Options {
-        crate::daemon::Options {
-            relay: self.relay.clone().filter(|url| !url.is_empty()),
-            relay_port: self.relay_port,
-            api_port: self.api_port,
-            taken,
-        }
+        crate::daemon::Options { relay: self.relay(), relay_port: self.relay_port, api_port: self.api_port, taken }
     }
 
     fn to_arguments(&self) -> Vec<OsString> {
         let mut out = Vec::new();
         let mut push = |flag: &str, value: String| out.extend([flag.into(), value.into()]);
-        if let Some(relay) = self.relay.clone().filter(|url| !url.is_empty()) {
+        if let Some(relay) = self.relay() {
             push("--relay", relay);
         }
         if let Some(port) = self.relay_port {
@@ -305,7 +307,8 @@ struct QueueArgs {
 enum QueueCommand {
     /// Take a command back that was not sent yet.
     Cancel {
-        /// Its number.
+        /// Its number, as `happy queue` shows it.
+        #[arg(value_parser = queue::parse_number)]
         number: u64,
     },
     /// Drop those that are over.
@@ -384,7 +387,8 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let form = if cli.json { Form::Json } else { Form::Text };
-    match run(cli, form) {
+    let outcome = run(cli, form).and_then(|code| output::is_whole().map(|()| code));
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(trouble) => {
             tty::restore();

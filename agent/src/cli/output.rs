@@ -1,6 +1,7 @@
 //! What the command line prints: aligned and coloured for a person, plain in a pipe, JSON when asked for.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -51,11 +52,30 @@ impl Form {
     }
 }
 
-/// Prints a line. A reader that went away (`happy ls | head -1`) is no error.
+/// The first reason why something could not be printed.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a line. A reader that went away (`happy ls | head -1`) is no error; of any other [`is_whole`] tells.
 pub fn say(line: &str) {
     let mut out = anstream::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Whether everything that was said could be printed.
+///
+/// # Errors
+/// With the first reason why not.
+pub fn is_whole() -> Result<(), Trouble> {
+    let Some(error) = LOST.get() else { return Ok(()) };
+    let todo = match error.kind() {
+        ErrorKind::StorageFull => "Free some space there and try again.",
+        _ => "See where standard output goes, and try again.",
+    };
+    Err(Trouble::new(format!("What is printed cannot be written: {}.", crate::trouble::reason(error)), todo))
 }
 
 /// Prints a line beside the result.

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
-use happy_rpc::{CallError, ErrorCode, MAX_AHEAD_MS, Request, Session, SessionType};
+use happy_rpc::{CallError, ErrorCode, MAX_AHEAD_MS, MAX_TEXT, Request, Session, SessionType};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cli::client::{CallFailure, Client, Happening, sentence};
 use crate::cli::daemon::{connect, connect_quietly, why_away};
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, table_with_notes, tame};
+use crate::cli::output::{
+    BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside_sentences, paint, say, table_with_notes, tame,
+};
 use crate::cli::sessions::{find, pick, short_id};
 use crate::cli::{MachineArg, TypeArgs, WaitingArgs};
 use crate::daemon::queue::{
@@ -22,6 +24,10 @@ use crate::trouble::Trouble;
 const EXPIRES: Duration = Duration::from_secs(10 * 60);
 /// How long a link may take to come up whose relay is reached, before the command waits for it in the daemon.
 const LINK_TIME: Duration = Duration::from_secs(5);
+/// How long a machine may take to list its sessions, when it is known which were last seen there.
+const ASK_TIME: Duration = Duration::from_secs(2);
+/// How long the outcome may take before the person is told that it is waited for.
+const PROMPT: Duration = Duration::from_secs(2);
 /// How long the outcome is waited for, as that of any call (`PROTOCOL 10`).
 const OUTCOME_TIME: Duration = Duration::from_secs(30);
 /// Characters of a command that the list shows.
@@ -33,7 +39,10 @@ pub struct Desk {
     pub client: Client,
     /// To the daemon itself.
     daemon: Client,
+    /// With a link to a machine that does not answer it is as without one.
     link_up: bool,
+    /// When the person gave the command, Unix milliseconds; from then on `within` counts.
+    given_at: u64,
     within: Duration,
 }
 
@@ -62,34 +71,39 @@ impl Desk {
     /// When the daemon does not run, or the machine cannot be spoken to.
     pub async fn open(home: &Home, machine: &MachineArg, waiting: &WaitingArgs) -> Result<Option<Desk>, Trouble> {
         let Some(machine) = machine.machine.as_deref().filter(|_| !waiting.no_queue) else { return Ok(None) };
+        // Before anything is waited for.
+        let given_at = unix_ms();
         let client = connect_quietly(home, Some(machine)).await?;
         let link_up = client.link_up() || comes_up(home, &client).await;
         let daemon = connect_quietly(home, None).await?;
-        Ok(Some(Desk { client, daemon, link_up, within: waiting.expires.unwrap_or(EXPIRES) }))
+        Ok(Some(Desk { client, daemon, link_up, given_at, within: waiting.expires.unwrap_or(EXPIRES) }))
     }
 
     /// The session that is meant, as well as it can be known now.
     ///
     /// # Errors
     /// When there is none, or more than one.
-    pub async fn find(&self, wanted: &str) -> Result<There, Trouble> {
-        if self.link_up {
-            tokio::select! {
-                found = find(&self.client, wanted) => return found.map(|seen| There { id: seen.id, seen: Some(seen) }),
-                () = goes_down(&self.client) => {}
-            }
-        }
+    pub async fn find(&mut self, wanted: &str) -> Result<There, Trouble> {
         if let Ok(id) = wanted.parse() {
             return Ok(There { id, seen: None });
         }
         let greeted = self.client.greeted();
         let seen = self.daemon.local(QueueSessions { machine: greeted.device.clone() }).await?;
-        let picked = pick(seen, wanted, |session| (session.id, &session.name));
+        if self.link_up {
+            // Where nothing else is known, its answer is worth the wait. Else some of the command's time must be left.
+            let patience = if seen.is_empty() { Duration::MAX } else { ASK_TIME.min(self.within / 2) };
+            tokio::select! {
+                found = find(&self.client, wanted) => return found.map(|seen| There { id: seen.id, seen: Some(seen) }),
+                () = goes_down(&self.client) => {}
+                () = tokio::time::sleep(patience) => self.link_up = false,
+            }
+        }
+        let picked = pick(seen, wanted, self.client.target(), |session| (session.id, &session.name));
         picked.map(|session| There { id: session.id, seen: None }).map_err(|trouble| {
             let name = tame(&greeted.name, 64);
             Trouble::new(
                 format!(
-                    "{} {name} cannot be reached now, so this is about sessions that were seen there.",
+                    "{} {name} cannot be reached now or does not answer, so this is about sessions that were seen there.",
                     trouble.what
                 ),
                 format!(
@@ -106,11 +120,23 @@ impl Desk {
     pub async fn give(&self, form: Form, request: impl Into<Request>) -> Result<Given, Trouble> {
         let within = u64::try_from(self.within.as_millis()).unwrap_or(MAX_AHEAD_MS);
         let machine = self.client.greeted().device.clone();
-        let mut entry = self.daemon.local(QueueGive { machine, request: request.into(), within }).await?;
+        let given_at = Some(self.given_at);
+        let mut entry = self.daemon.local(QueueGive { machine, request: request.into(), within, given_at }).await?;
         let deadline = Instant::now() + OUTCOME_TIME;
+        let mut is_told = false;
         // A link that has just gone comes back, or does not: then the command waits.
         while self.link_up && Instant::now() < deadline {
-            let waited = self.daemon.local(QueueWait { number: entry.number }).await?;
+            let mut waiting = std::pin::pin!(self.daemon.local(QueueWait { number: entry.number }));
+            let waited = match tokio::time::timeout(PROMPT, &mut waiting).await {
+                Ok(waited) => waited?,
+                Err(_) => {
+                    if form == Form::Text && !std::mem::replace(&mut is_told, true) {
+                        let name = tame(&entry.machine_name, 64);
+                        aside_sentences(FAINT, &format!("Kept as command {}; waiting for {name}.", entry.number));
+                    }
+                    waiting.await?
+                }
+            };
             entry = waited.entry;
             match entry.state {
                 QueueState::Done => {
@@ -122,6 +148,9 @@ impl Desk {
                 }
                 QueueState::Draft | QueueState::Queued | QueueState::Sent | QueueState::Delivered => {}
             }
+        }
+        if entry.state == QueueState::Queued && entry.until <= unix_ms() {
+            return Ok(Given::Failed(not_done(QueueState::Expired)));
         }
         form.result(&entry, |entry| {
             let (_, state) = state(entry.state);
@@ -172,10 +201,16 @@ pub fn say_done(form: Form, entry: &QueueEntry) -> u8 {
 /// `happy type`.
 pub async fn type_text(home: &Home, form: Form, args: TypeArgs) -> Result<u8, Trouble> {
     let (text, enter) = (args.text, !args.no_enter);
-    let Some(desk) = Desk::open(home, &args.machine, &args.waiting).await? else {
+    if text.len() > MAX_TEXT {
+        return Err(Trouble::new(
+            format!("The text has {} bytes; {MAX_TEXT} (64 KiB) is the most that can be typed at once.", text.len()),
+            "Type it in pieces with `--no-enter`, or put it into a file there and type the file's name.",
+        ));
+    }
+    let Some(mut desk) = Desk::open(home, &args.machine, &args.waiting).await? else {
         let client = connect(home, args.machine.machine.as_deref()).await?;
         let session = find(&client, &args.id).await?.id;
-        client.call(SessionType { session, text, enter }).await?;
+        client.call(SessionType { session, text, enter }).await.map_err(|failure| client.explain(failure, true))?;
         #[derive(Serialize)]
         struct Typed {
             session: Uuid,
@@ -189,7 +224,7 @@ pub async fn type_text(home: &Home, form: Form, args: TypeArgs) -> Result<u8, Tr
             form.result(&*entry, |_| say(&format!("Typed into {}.", short_id(session))));
             Ok(0)
         }
-        Given::Failed(error) => Err(CallFailure::Refused(error).into()),
+        Given::Failed(error) => Err(desk.client.explain(CallFailure::Refused(error), true)),
         Given::Waits => Ok(0),
     }
 }
@@ -300,6 +335,11 @@ pub fn span(ms: u64) -> String {
         7200..=172_799 => format!("{} h", seconds.div_ceil(3600)),
         _ => format!("{} d", seconds.div_ceil(86_400)),
     }
+}
+
+/// Reads the number of a command.
+pub fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "give a number as `happy queue` shows it".into())
 }
 
 /// Reads a span of time as people write it.

@@ -21,14 +21,14 @@ const SHORT_ID: usize = 8;
 /// `happy ls`.
 pub async fn list(home: &Home, form: Form, machine: MachineArg) -> Result<u8, Trouble> {
     let client = connect(home, machine.machine.as_deref()).await?;
-    let sessions = client.call(SessionList {}).await?;
-    form.result(&sessions, |sessions| show(sessions));
+    let sessions = client.call(SessionList {}).await.map_err(|failure| client.explain(failure, false))?;
+    form.result(&sessions, |sessions| show(sessions, client.target()));
     Ok(0)
 }
 
-fn show(sessions: &[Session]) {
+fn show(sessions: &[Session], machine: Option<&str>) {
     if sessions.is_empty() {
-        say("There are no sessions. Start one with `happy run CMD`.");
+        say(&format!("There are no sessions. Start one with `{} CMD`.", command_at("run", machine)));
         return;
     }
     let row = |session: &Session| {
@@ -68,19 +68,20 @@ pub fn short_id(session: uuid::Uuid) -> String {
 
 /// `happy kill`.
 pub async fn kill(home: &Home, form: Form, args: KillArgs) -> Result<u8, Trouble> {
-    if let Some(desk) = Desk::open(home, &args.machine, &args.waiting).await? {
+    if let Some(mut desk) = Desk::open(home, &args.machine, &args.waiting).await? {
         let session = desk.find(&args.id).await?;
         let given = desk.give(form, SessionKill { session: session.id }).await?;
         return match (given, session.seen) {
             (Given::Waits, _) => Ok(0),
-            (Given::Failed(error), _) => Err(CallFailure::Refused(error).into()),
+            (Given::Failed(error), _) => Err(desk.client.explain(CallFailure::Refused(error), true)),
             (Given::Done(entry, _), None) => Ok(queue::say_done(form, &entry)),
             (Given::Done(..), Some(seen)) => Ok(say_killed(form, &seen)),
         };
     }
     let client = connect(home, args.machine.machine.as_deref()).await?;
     let session = find(&client, &args.id).await?;
-    client.call(SessionKill { session: session.id }).await?;
+    let killed = client.call(SessionKill { session: session.id }).await;
+    killed.map_err(|failure| client.explain(failure, true))?;
     Ok(say_killed(form, &session))
 }
 
@@ -129,7 +130,10 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
                 Some(machine) => connect(home, Some(machine)).await?,
                 None => connect_or_start(home, &DaemonArgs::default()).await?,
             };
-            let session = client.call(create).await.map_err(not_run)?;
+            let session = client.call(create).await.map_err(|failure| match failure {
+                CallFailure::Unanswered(_) => client.explain(failure, true),
+                failure => not_run(failure),
+            })?;
             (client, session)
         }
     };
@@ -172,14 +176,30 @@ fn environment() -> BTreeMap<String, String> {
 /// # Errors
 /// When there is none, or more than one.
 pub async fn find(client: &Client, wanted: &str) -> Result<Session, Trouble> {
-    pick(client.call(SessionList {}).await?, wanted, |session| (session.id, &session.name))
+    let sessions = client.call(SessionList {}).await.map_err(|failure| client.explain(failure, false))?;
+    pick(sessions, wanted, client.target(), |session| (session.id, &session.name))
 }
 
-/// The one of these sessions that is meant; `names` gives id and name of one.
+/// A command of ours as it is typed, for this machine or another.
+pub fn command_at(command: &str, machine: Option<&str>) -> String {
+    let is_plain = |name: &str| name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    match machine {
+        None => format!("happy {command}"),
+        Some(name) if is_plain(name) => format!("happy {command} -m {name}"),
+        Some(name) => format!("happy {command} -m '{}'", tame(name, 64)),
+    }
+}
+
+/// The one of these sessions of a machine that is meant; `names` gives id and name of one.
 ///
 /// # Errors
 /// When there is none, or more than one.
-pub fn pick<T>(sessions: Vec<T>, wanted: &str, names: impl Fn(&T) -> (uuid::Uuid, &str)) -> Result<T, Trouble> {
+pub fn pick<T>(
+    sessions: Vec<T>,
+    wanted: &str,
+    machine: Option<&str>,
+    names: impl Fn(&T) -> (uuid::Uuid, &str),
+) -> Result<T, Trouble> {
     let lower = wanted.to_ascii_lowercase();
     let by_id = |session: &T| !lower.is_empty() && names(session).0.to_string().starts_with(&lower);
     let (mut fitting, others): (Vec<_>, Vec<_>) = sessions.into_iter().partition(by_id);
@@ -187,9 +207,10 @@ pub fn pick<T>(sessions: Vec<T>, wanted: &str, names: impl Fn(&T) -> (uuid::Uuid
         fitting = others.into_iter().filter(|session| names(session).1 == wanted).collect();
     }
     match fitting.len() {
-        0 => {
-            Err(Trouble::new(format!("There is no session `{}`.", tame(wanted, 64)), "`happy ls` lists what there is."))
-        }
+        0 => Err(Trouble::new(
+            format!("There is no session `{}`.", tame(wanted, 64)),
+            format!("`{}` lists what there is.", command_at("ls", machine)),
+        )),
         1 => Ok(fitting.remove(0)),
         _ => {
             let list: Vec<_> = fitting.iter().map(|session| names(session).0.to_string()).collect();
@@ -233,11 +254,15 @@ mod tests {
     fn a_session_is_meant_by_a_unique_prefix_or_its_name() {
         let (a, b) = ("aaaaaaaa-0000-4000-8000-000000000000", "aaaabbbb-0000-4000-8000-000000000000");
         let all = || vec![session(a, "vim"), session(b, "top")];
-        let pick = |wanted| pick(all(), wanted, |session| (session.id, &session.name));
+        let pick_at = |wanted, machine| pick(all(), wanted, machine, |session| (session.id, &session.name));
+        let pick = |wanted| pick_at(wanted, None);
         assert_eq!(pick("aaaaA").unwrap().name, "vim");
         assert_eq!(pick("top").unwrap().id.to_string(), b);
         assert!(pick("aaaa").unwrap_err().what.contains("more than one"));
         assert!(pick("zz").unwrap_err().what.contains("no session"));
+        assert!(pick("zz").unwrap_err().todo.contains("`happy ls`"));
+        assert!(pick_at("zz", Some("vm")).unwrap_err().todo.contains("`happy ls -m vm`"));
+        assert!(pick_at("zz", Some("my vm")).unwrap_err().todo.contains("`happy ls -m 'my vm'`"));
         assert!(pick("").is_err());
     }
 }

@@ -25,6 +25,9 @@ pub async fn up(home: Home, form: Form, args: UpArgs) -> Result<u8, Trouble> {
     let mut interrupts = Interrupts::new();
     match Daemon::start(home.clone(), args.daemon.options(Taken::Refuse)).await? {
         Some(daemon) => {
+            if let Err(trouble) = super::daemon::keep_relay(&home, form, &args.daemon) {
+                complain(form, &trouble);
+            }
             let outcome = in_foreground(&daemon, form, &args, &mut interrupts).await;
             daemon.shut_down().await;
             if daemon.is_to_start_again() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use happy_crypto::{DeviceId, Identity, SignedPrekey};
+use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::frame::Class;
 use happy_wire::packet::Packet;
 use happy_wire::relay::{FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS, RendezvousState, ToRelay};
@@ -483,6 +484,13 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         self.advance(now);
         self.active = active;
         self.relay.reconnect.set_active(now, &mut self.core.rng, active);
+    }
+
+    /// Shows an enrolment key from the next login on, and dials at once if there is no connection (`PROTOCOL 7`, Access).
+    pub fn enrol(&mut self, now: Duration, key: EnrolmentKey) {
+        self.relay.enrol(key);
+        self.advance(now);
+        self.relay.reconnect.want(now);
     }
 
     /// There is reason to think that dialling will succeed now: the network is back, or the computer woke up.

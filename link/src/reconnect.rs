@@ -102,6 +102,12 @@ impl Reconnect {
         }
     }
 
+    /// Something has changed that the relay's last answer did not know of, whatever time it named.
+    pub(crate) fn want(&mut self, now: Duration) {
+        self.named = false;
+        self.at = self.at.min(now);
+    }
+
     /// Do not dial again.
     pub(crate) fn stop(&mut self, code: Code) {
         self.never = Some(code);

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use happy_wire::Code;
-use happy_wire::relay::{LOGIN_SECONDS, PING_AFTER_SECONDS, PONG_GRACE_SECONDS, ToRelay, login_message};
+use happy_wire::enrolment::EnrolmentKey;
+use happy_wire::relay::{Credential, LOGIN_SECONDS, PING_AFTER_SECONDS, PONG_GRACE_SECONDS, ToRelay, login_message};
 use rand_core::CryptoRng;
 
 use crate::event::{Dial, RelayDown};
@@ -32,6 +33,13 @@ pub enum Login {
         /// Larger than every epoch used before by this device; grows by one with every login. Unix milliseconds at start will do.
         epoch: u64,
     },
+    /// As a device whose owner was given an enrolment secret by the relay's operator (`PROTOCOL 7`, Access).
+    Enrolled {
+        /// As above.
+        epoch: u64,
+        /// Made of that secret.
+        key: EnrolmentKey,
+    },
     /// As the guest of a machine, for pairing.
     Guest {
         /// As above.
@@ -46,9 +54,17 @@ impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Device { epoch } => f.debug_struct("Device").field("epoch", epoch).finish(),
+            Self::Enrolled { epoch, .. } => f.debug_struct("Enrolled").field("epoch", epoch).finish_non_exhaustive(),
             Self::Guest { epoch, .. } => f.debug_struct("Guest").field("epoch", epoch).finish_non_exhaustive(),
         }
     }
+}
+
+/// What is shown beside the device's own key.
+enum Shows {
+    Nothing,
+    Ticket([u8; 32]),
+    Key(EnrolmentKey),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +79,7 @@ pub(crate) struct RelayClient {
     /// The authority that was dialled.
     name: String,
     epoch: u64,
-    ticket: Option<[u8; 32]>,
+    shows: Shows,
     phase: Phase,
     pub(crate) reconnect: Reconnect,
     /// When the last frame came.
@@ -78,16 +94,17 @@ pub(crate) struct RelayClient {
 
 impl RelayClient {
     pub(crate) fn new(name: String, login: Login, now: Duration) -> Self {
-        let (epoch, ticket) = match login {
-            Login::Device { epoch } => (epoch, None),
-            Login::Guest { epoch, ticket } => (epoch, Some(ticket)),
+        let (epoch, shows) = match login {
+            Login::Device { epoch } => (epoch, Shows::Nothing),
+            Login::Enrolled { epoch, key } => (epoch, Shows::Key(key)),
+            Login::Guest { epoch, ticket } => (epoch, Shows::Ticket(ticket)),
         };
         Self {
             name,
             epoch,
-            ticket,
             phase: Phase::Down,
-            reconnect: Reconnect::new(now, ticket.is_some()),
+            reconnect: Reconnect::new(now, matches!(shows, Shows::Ticket(_))),
+            shows,
             heard: now,
             pinged: None,
             login_took: Duration::ZERO,
@@ -97,8 +114,15 @@ impl RelayClient {
         }
     }
 
+    /// From the next login on it shows this key; a guest goes on showing its ticket.
+    pub(crate) fn enrol(&mut self, key: EnrolmentKey) {
+        if !self.is_guest() {
+            self.shows = Shows::Key(key);
+        }
+    }
+
     pub(crate) fn is_guest(&self) -> bool {
-        self.ticket.is_some()
+        matches!(self.shows, Shows::Ticket(_))
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -162,11 +186,20 @@ impl RelayClient {
         let Phase::AwaitsChallenge { until } = self.phase else { return self.close(Code::MALFORMED) };
         let mut client_nonce = [0; 16];
         rng.fill_bytes(&mut client_nonce);
-        let (device, epoch, ticket) = (suite.device(), self.epoch, self.ticket);
+        let (device, epoch) = (suite.device(), self.epoch);
         self.epoch += u64::from(!planted::is(Bug::KeepsItsEpoch));
-        let message = login_message(&self.name, nonce, &device, epoch, &client_nonce, ticket.as_ref());
+        let mut credential = match &self.shows {
+            Shows::Nothing => Credential::None,
+            Shows::Ticket(ticket) => Credential::Ticket(*ticket),
+            // Its signature is over the same message, of which it is no part.
+            Shows::Key(key) => Credential::Enrolment { key: key.public().id(), signature: [0; 64] },
+        };
+        let message = login_message(&self.name, nonce, &device, epoch, &client_nonce, &credential);
+        if let (Shows::Key(key), Credential::Enrolment { signature, .. }) = (&self.shows, &mut credential) {
+            *signature = key.sign(&message);
+        }
         let signature = suite.sign_login(&message);
-        self.push(&ToRelay::Login { device, epoch, client_nonce, ticket, signature });
+        self.push(&ToRelay::Login { device, epoch, client_nonce, credential, signature });
         self.phase = Phase::AwaitsWelcome { until, since: now };
     }
 

@@ -136,10 +136,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, name: 
     FromRelay::Challenge { nonce }.encode(&mut challenge);
     socket.send(Message::Binary(challenge.into())).await.ok()?;
     let login = socket.next().await?.ok()?.into_data();
-    let Ok(ToRelay::Login { device, epoch, client_nonce, ticket, signature }) = ToRelay::decode(&login) else {
+    let Ok(ToRelay::Login { device, epoch, client_nonce, credential, signature }) = ToRelay::decode(&login) else {
         return None;
     };
-    let message = login_message(name, &nonce, &device, epoch, &client_nonce, ticket.as_ref());
+    let message = login_message(name, &nonce, &device, epoch, &client_nonce, &credential);
     device.verify(LOGIN_LABEL, &message, &signature).expect("the login is signed");
 
     let (sender, mut outgoing) = mpsc::channel::<Vec<u8>>(64);

@@ -2,17 +2,57 @@
 //!
 //! A hub delivers by itself whenever the receiver is connected to it; the bus is asked only about devices that are not.
 //! It knows at which node each device is connected (the directory) and carries [`Message`]s there, at most once: what is
-//! lost here is resent end to end by the link. [`MemoryBus`] connects nodes of one process and is what a single node runs on.
+//! lost here is resent end to end by the link. [`MemoryBus`] connects nodes of one process and is what a single node runs on, [`RedisBus`] connects processes.
+
+mod batch;
+pub mod redis;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use happy_crypto::DeviceId;
 use happy_wire::relay::Undelivered;
 use parking_lot::RwLock;
+
+use crate::access::{Vouches, Vouching};
+
+pub use self::redis::{RedisBus, RedisUrl};
+
+/// Names one start of one node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) [u8; 8]);
+
+impl NodeId {
+    /// Its length, bytes.
+    pub const LEN: usize = 8;
+
+    /// The channel that the node listens at (`PROTOCOL 15`).
+    pub(crate) fn channel(self) -> String {
+        format!("hr:{{{self}}}")
+    }
+
+    /// The key that exists while the node lives.
+    pub(crate) fn lease(self) -> String {
+        format!("hr:node:{self}")
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
 
 /// What one node tells another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +113,32 @@ pub struct Login {
     pub number: u64,
 }
 
+impl Login {
+    /// Epoch and number, big-endian: what compares as bytes compares as a login.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.number.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        // Both halves of a u128.
+        let both = u128::from_be_bytes(bytes);
+        Self { epoch: (both >> 64) as u64, number: both as u64 }
+    }
+}
+
 /// Takes messages for one node. It is called from any task, must not wait, and is never called with a lock of a bus held.
 pub trait Inbox: Send + Sync + 'static {
     /// A message arrived from another node, or from the bus itself.
     fn handle(&self, message: Message);
+    /// The way to all other nodes is lost. Devices here are told that their peers elsewhere are away.
+    fn apart(&self);
+    /// The devices of this node, to be entered again when the way is back.
+    fn seats(&self) -> Vec<(DeviceId, Login)>;
+    /// Posts anew whom a device of this node names, so that it learns who is elsewhere.
+    fn introduce(&self, device: &DeviceId);
 }
 
 /// The directory's answer to a login.
@@ -101,6 +163,60 @@ pub enum Unsent {
 /// The answer to [`Bus::claim`], which may take a round trip.
 pub type Claiming<'a> = Pin<Box<dyn Future<Output = Claim> + Send + 'a>>;
 
+/// What the metrics show of the bus.
+#[derive(Debug, Default)]
+pub struct BusStats {
+    /// Whether the way to Redis is up.
+    pub up: AtomicBool,
+    /// How often it was lost.
+    pub lost: AtomicU64,
+    /// Batches published.
+    pub published: AtomicU64,
+    /// Other commands sent to Redis.
+    pub commands: AtomicU64,
+    /// Batches from elsewhere that made no sense.
+    pub torn: AtomicU64,
+    /// Batches that no node took, because it had gone.
+    pub untaken: AtomicU64,
+    /// Entries of nodes that had gone, struck out.
+    pub swept: AtomicU64,
+    /// Frames that were given to the bus and certainly did not arrive; their senders were told.
+    pub lost_frames: AtomicU64,
+    /// How long batches from other nodes were under way, as far as their clocks agree.
+    pub lag: Lag,
+}
+
+/// How long batches were under way, counted by the bounds of [`Lag::BOUNDS_MS`].
+#[derive(Debug, Default)]
+pub struct Lag {
+    counts: [AtomicU64; Self::BOUNDS_MS.len() + 1],
+    sum_ms: AtomicU64,
+}
+
+impl Lag {
+    /// Upper bounds of the buckets, ms; one more is for what took longer.
+    pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 250, 1_000, 5_000];
+
+    pub(crate) fn note(&self, ms: u64) {
+        let bucket = Self::BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(Self::BOUNDS_MS.len());
+        self.counts[bucket].fetch_add(1, Relaxed);
+        self.sum_ms.fetch_add(ms, Relaxed);
+    }
+
+    /// How many took at most as long as each bound, and all of them; and the sum, ms.
+    pub(crate) fn cumulated(&self) -> ([u64; Self::BOUNDS_MS.len() + 1], u64) {
+        let mut sum = 0;
+        let counts = std::array::from_fn(|n| {
+            sum += self.counts[n].load(Relaxed);
+            sum
+        });
+        (counts, self.sum_ms.load(Relaxed))
+    }
+}
+
+/// The answer to [`Bus::vouched`], which may take a round trip.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>>;
+
 /// One node's connection to the others.
 pub trait Bus: Send + Sync + 'static {
     /// Says where this node's messages go. Called once, before anything else.
@@ -116,6 +232,14 @@ pub trait Bus: Send + Sync + 'static {
     /// [`Unsent`] when it certainly will not arrive. A bus that finds out later tells the inbox of the sender with
     /// [`Message::Undelivered`].
     fn post(&self, device: &DeviceId, message: Message) -> Result<(), Unsent>;
+    /// The enrolled device `by`, connected to this node, speaks for others or no longer does. It does not wait, and never calls back.
+    fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching);
+    /// Whether a device is vouched for at any node (`PROTOCOL 7`, Access); none when only other nodes could know and cannot be asked now.
+    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a>;
+    /// What the metrics show of it; none for a bus that never fails.
+    fn stats(&self) -> Option<&BusStats> {
+        None
+    }
 }
 
 /// A node on a medium inside one process.
@@ -129,6 +253,7 @@ pub struct MemoryBus {
 struct Medium {
     inboxes: Vec<Option<Weak<dyn Inbox>>>,
     directory: HashMap<DeviceId, Entry>,
+    vouches: Arc<Vouches>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,7 +264,7 @@ struct Entry {
 
 impl Default for MemoryBus {
     fn default() -> Self {
-        Self { node: 0, medium: Arc::new(RwLock::new(Medium { inboxes: vec![None], directory: HashMap::new() })) }
+        Self { node: 0, medium: Arc::new(RwLock::new(Medium { inboxes: vec![None], ..Medium::default() })) }
     }
 }
 
@@ -195,5 +320,14 @@ impl Bus for MemoryBus {
         };
         inbox.handle(message);
         Ok(())
+    }
+
+    fn vouch(&self, _by: &DeviceId, devices: &[DeviceId], vouching: Vouching) {
+        self.medium.read().vouches.note(devices, vouching);
+    }
+
+    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a> {
+        let vouches = self.medium.read().vouches.clone();
+        Box::pin(std::future::ready(Some(vouches.holds(device))))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use happy_relay::{App, Config, Door, PlainHttp, tls};
+use happy_relay::{Access, App, Config, Door, Enrolment, PlainHttp, Policy, RedisUrl, tls};
 use tracing_subscriber::EnvFilter;
 
 /// The relay of Happy Remote: forwards sealed frames between devices that named each other.
@@ -20,7 +20,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs the relay until it is told to stop.
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Makes an enrolment secret: the machines get the secret, the relay gets the key.
+    NewKey(NewKey),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewKey {
+    /// Whom it is for; a name of your own, such as home or alice.
+    #[arg(default_value = "home")]
+    pub(crate) name: String,
+    /// Reads the secret from the standard input instead of making one.
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Prints facts as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +50,17 @@ pub(crate) struct Serve {
     /// A web origin, besides the relay's own, whose pages may connect, such as https://app.example.
     #[arg(long, env = "HAPPY_RELAY_ORIGIN", value_delimiter = ',')]
     pub(crate) origin: Vec<String>,
+    /// Who may use the relay: `open` to everybody, `enrolled` machines only, or these and the devices that they name (`vouched`).
+    /// Without it: `vouched` if there is an enrolment key, else `open`.
+    #[arg(long, env = "HAPPY_RELAY_ACCESS", value_name = "POLICY")]
+    pub(crate) access: Option<Policy>,
+    /// An enrolment key as `happy-relay new-key` prints it, `name:key`; give it once for each.
+    #[arg(long, env = "HAPPY_RELAY_ENROL_KEY", value_name = "NAME:KEY", value_delimiter = ',')]
+    pub(crate) enrol_key: Vec<Enrolment>,
+    /// The Redis that the nodes of this relay share: redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel://. It may hold a
+    /// password, so give it by the variable rather than on the command line, which others can see.
+    #[arg(long, env = "HAPPY_RELAY_REDIS", value_name = "URL", hide_env_values = true)]
+    pub(crate) redis: Option<RedisUrl>,
     /// The certificate chain, PEM. With it the relay speaks https only.
     #[arg(long, env = "HAPPY_RELAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -75,6 +101,13 @@ impl Serve {
                 (None, false) => App::Embedded,
             },
             metrics: !self.no_metrics,
+            access: Access {
+                policy: self.access.unwrap_or(match self.enrol_key.is_empty() {
+                    true => Policy::Open,
+                    false => Policy::Vouched,
+                }),
+                keys: self.enrol_key.clone(),
+            },
             max_connections: self.max_connections,
             max_unproven: self.max_unproven,
             ..Config::default()

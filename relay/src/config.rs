@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use happy_wire::relay as wire;
 
+use crate::access::{Access, MAX_KEYS, Policy};
 use crate::bus::Bus;
 use crate::tap::Tap;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub app: App,
     /// Whether `/metrics` answers.
     pub metrics: bool,
+    /// Who may use the relay.
+    pub access: Access,
     /// Devices connected at once, guests included.
     pub max_connections: u32,
     /// Sockets that have not proven a device: TLS and HTTP before the upgrade, and the login after it.
@@ -44,6 +47,7 @@ impl Default for Config {
             origins: Vec::new(),
             app: App::Embedded,
             metrics: true,
+            access: Access::default(),
             max_connections: 10_000,
             // A home's worth of phones never comes near it, and 1,024 half-open TLS sockets are about 30 MiB.
             max_unproven: 1_024,
@@ -78,6 +82,8 @@ pub struct Timings {
     pub write: Duration,
     /// How long a guest stays admitted.
     pub guest: Duration,
+    /// How often it is asked whether a device that was let in by vouching is still vouched for.
+    pub vouch: Duration,
     /// TLS handshakes, and each request's head.
     pub handshake: Duration,
     /// At most this long goes by between Goaway and the end of the socket.
@@ -92,6 +98,7 @@ impl Default for Timings {
             pong_grace: Duration::from_secs(wire::PONG_GRACE_SECONDS),
             write: Duration::from_secs(wire::WRITE_SECONDS),
             guest: Duration::from_secs(wire::GUEST_SECONDS),
+            vouch: Duration::from_secs(wire::VOUCH_SECONDS),
             handshake: Duration::from_secs(5),
             farewell: Duration::from_secs(1),
         }
@@ -112,6 +119,14 @@ pub enum ConfigError {
     /// An origin without a scheme.
     #[error("`{0}` is not a web origin; give it like `https://app.example`, without a path")]
     Origin(String),
+    /// A policy that needs keys, and none are there.
+    #[error(
+        "access `{0}` lets nobody in without an enrolment key; make one with `happy-relay new-key` and give what it prints as --enrol-key"
+    )]
+    NoKeys(&'static str),
+    /// Too many keys.
+    #[error("a relay has at most {} enrolment keys", crate::access::MAX_KEYS)]
+    TooManyKeys,
     /// A limit of zero.
     #[error("the limit `{0}` must be at least 1")]
     Zero(&'static str),
@@ -123,6 +138,13 @@ impl Config {
         self.names = checked_names(self.names)?;
         for origin in &mut self.origins {
             *origin = web_origin(origin).ok_or_else(|| ConfigError::Origin(origin.clone()))?;
+        }
+        let Access { policy, keys } = &self.access;
+        if *policy != Policy::Open && keys.is_empty() {
+            return Err(ConfigError::NoKeys(policy.name()));
+        }
+        if keys.len() > MAX_KEYS {
+            return Err(ConfigError::TooManyKeys);
         }
         // The semaphores of tokio hold less than this; no machine holds more sockets.
         self.max_connections = self.max_connections.min(16_000_000);

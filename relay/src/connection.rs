@@ -25,7 +25,7 @@ use crate::Shared;
 use crate::hub::Seat;
 use crate::listen::Admission;
 use crate::login::{self, Refusal};
-use crate::mailbox::{Ending, Outgoing, payload_len};
+use crate::mailbox::{Ending, Outgoing, Standing, payload_len};
 use crate::metrics::{Drop as Dropped, LoginResult};
 use crate::socket::Stream;
 
@@ -92,7 +92,7 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
         if let Some(tap) = &shared.config.tap {
             tap.received(None, &frame);
         }
-        let proven = login::check(names, &nonce, &frame)?;
+        let proven = login::check(&shared.config.access, names, &nonce, &frame)?;
         shared.hub.enter(&proven).await
     };
     let seat = tokio::select! {
@@ -203,6 +203,8 @@ struct Actor {
     pings: u64,
     guest_until: Option<Instant>,
     next_rendezvous: Option<Instant>,
+    /// When to ask again whether anybody speaks for this device.
+    vouch_due: Option<Instant>,
     /// Fires at the next deadline or before it; it is moved only when a deadline comes nearer.
     sleep: Pin<Box<Sleep>>,
 }
@@ -212,6 +214,7 @@ impl Actor {
         let now = Instant::now();
         let timings = &shared.config.timings;
         Self {
+            vouch_due: (seat.mailbox.standing == Standing::Vouched).then(|| now + timings.vouch),
             guest_until: seat.mailbox.host.is_some().then(|| now + timings.guest),
             sleep: Box::pin(sleep_until(now + timings.ping_after)),
             shared,
@@ -235,6 +238,9 @@ impl Actor {
         drop(seat);
         let flushed = match end {
             End::Told(ending) => {
+                if ending.code == Code::TOO_MANY {
+                    shared.hub.metrics.crowded.fetch_add(1, Relaxed);
+                }
                 tracing::debug!(device = %device.short(), code = ending.code.0, why = ending.text, "connection ended");
                 Box::pin(farewell(&shared, &mut socket, Some(device), ending)).await
             }
@@ -431,7 +437,10 @@ impl Actor {
             Some(sent) => sent + timings.pong_grace,
         };
         let progress = self.blocked.map(|(since, _)| since + timings.write);
-        [progress, self.guest_until, self.next_rendezvous].into_iter().flatten().fold(life, Instant::min)
+        [progress, self.guest_until, self.next_rendezvous, self.vouch_due]
+            .into_iter()
+            .flatten()
+            .fold(life, Instant::min)
     }
 
     fn handle_time(&mut self, now: Instant) -> Option<End> {
@@ -444,6 +453,12 @@ impl Actor {
         if self.next_rendezvous.is_some_and(|ends| ends <= now) {
             hub.expire_rendezvous(mailbox, now);
             self.next_rendezvous = mailbox.lock().next_rendezvous();
+        }
+        if self.vouch_due.is_some_and(|due| due <= now) {
+            self.vouch_due = Some(now + timings.vouch);
+            // It may take a round trip to other nodes, for which this connection does not wait.
+            let (hub, mailbox) = (hub.clone(), mailbox.clone());
+            tokio::spawn(async move { hub.vouched_still(&mailbox).await });
         }
         if let Some((since, taken)) = self.blocked.filter(|(since, _)| *since + timings.write <= now) {
             if self.socket.get_ref().taken() == taken {

@@ -23,7 +23,8 @@ use crate::{Shared, connection};
 pub(crate) type Incoming = axum::http::Request<hyper::body::Incoming>;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let mut router = Router::new().route(PATH, get(websocket)).route("/healthz", get(health));
+    let mut router =
+        Router::new().route(PATH, get(websocket)).route("/healthz", get(health)).route("/readyz", get(ready));
     if shared.config.metrics {
         router = router.route("/metrics", get(metrics));
     }
@@ -61,8 +62,20 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
     json_response(status, body.to_string())
 }
 
+/// Whether new devices should be sent here: not while it closes, nor while it is full. A lost way to other nodes is no reason to send devices away: all
+/// nodes lose it at once, and each goes on for its own.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let full = shared.hub.connections() >= shared.config.max_connections as usize;
+    let (status, word) = match (shared.closing.has_begun(), full) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "closing"),
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+        _ => (StatusCode::OK, "ready"),
+    };
+    json_response(status, json!({ "status": word }).to_string())
+}
+
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.hub.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.hub.render_metrics()).into_response()
 }
 
 /// Every other path is the app's.

@@ -15,10 +15,11 @@ use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_PAYLOAD, MAX_RENDEZVOUS, Rend
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
+use crate::access::{Policy, Vouching};
 use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{DELIVER_HEAD, Ending, Lost, Mailbox, State, payload_len};
+use crate::mailbox::{DELIVER_HEAD, Ending, Lost, Mailbox, Standing, State, payload_len};
 use crate::metrics::{Drop as Dropped, Metrics};
 use crate::rendezvous::{Opened, Table, ticket_hash};
 
@@ -27,6 +28,8 @@ const SHARDS: usize = 64;
 
 const DISPLACED: Ending = Ending::at_once(Code::DISPLACED, "a newer connection of this device took over");
 const LEFT: Ending = Ending::at_once(Code::GOODBYE, "the connection ended");
+const UNVOUCHED: Ending =
+    Ending::after_queue(Code::NOT_PERMITTED, 5_000, "no machine that is enrolled at this relay names this device now");
 const HOST_LEFT: Ending = Ending::after_queue(Code::GOODBYE, 0, "the machine is no longer connected");
 
 /// The routing of one node.
@@ -39,6 +42,7 @@ pub(crate) struct Hub {
     rendezvous: Table,
     bus: Arc<dyn Bus>,
     max_connections: u64,
+    policy: Policy,
 }
 
 /// A device's place at the hub. It is given up when this is dropped, however the connection ends.
@@ -85,10 +89,16 @@ impl Hub {
             rendezvous: Table::default(),
             bus: bus.clone(),
             max_connections: config.max_connections.into(),
+            policy: config.access.policy,
         });
         let inbox: Weak<Hub> = Arc::downgrade(&hub);
         bus.join(inbox);
         hub
+    }
+
+    /// The metrics as Prometheus text.
+    pub(crate) fn render_metrics(&self) -> String {
+        self.metrics.render(self.bus.stats())
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -103,6 +113,11 @@ impl Hub {
         self.shard(device).read().get(device).cloned()
     }
 
+    /// Every connection of a device here, guests aside.
+    fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.shards.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
     // Coming and going
 
     /// Seats a device that has proven its key: as itself, or as the guest of a rendezvous.
@@ -111,7 +126,7 @@ impl Hub {
         let mailbox = match proven.ticket() {
             Some(ticket) => self.admit(proven, ticket)?,
             None => {
-                let mailbox = Mailbox::new(proven.device(), proven.epoch(), None);
+                let mailbox = Mailbox::new(proven.device(), proven.epoch(), self.standing(proven).await?);
                 if self.bus.claim(&mailbox.device, mailbox.login).await == Claim::Newer {
                     return Err(Refusal::OLDER);
                 }
@@ -124,6 +139,25 @@ impl Hub {
             }
         };
         Ok(Seat { hub: self.clone(), mailbox, _counted: counted })
+    }
+
+    /// `PROTOCOL 7`, Access.
+    async fn standing(&self, proven: &Proven) -> Result<Standing, Refusal> {
+        match self.policy {
+            _ if proven.enrolled() => Ok(Standing::Enrolled),
+            Policy::Open => Ok(Standing::Open),
+            Policy::Enrolled => Err(Refusal::NOT_ENROLLED),
+            Policy::Vouched if self.bus.vouched(&proven.device()).await == Some(true) => Ok(Standing::Vouched),
+            Policy::Vouched => Err(Refusal::NOT_VOUCHED),
+        }
+    }
+
+    /// Ends a connection for which nobody speaks any more. One of which that cannot be known now stays (DESIGN, P3).
+    pub(crate) async fn vouched_still(&self, mailbox: &Mailbox) {
+        if self.bus.vouched(&mailbox.device).await == Some(false) {
+            self.metrics.unvouched.fetch_add(1, Relaxed);
+            self.lose(mailbox.end(UNVOUCHED));
+        }
     }
 
     /// Takes one of the connections that may exist. A device that comes again when the relay is full replaces itself.
@@ -168,7 +202,7 @@ impl Hub {
     fn admit(&self, proven: &Proven, ticket: &[u8; 32]) -> Result<Arc<Mailbox>, Refusal> {
         let hash = ticket_hash(ticket);
         let host = self.rendezvous.host(&hash).ok_or(Refusal::TICKET)?;
-        let guest = Mailbox::new(proven.device(), proven.epoch(), Some((host.clone(), hash)));
+        let guest = Mailbox::of_guest(proven.device(), proven.epoch(), (host.clone(), hash));
         let older = {
             let mut state = host.lock();
             let now = Instant::now();
@@ -223,6 +257,9 @@ impl Hub {
         let (peers, guests, revision) = {
             let mut state = gone.lock();
             let (_, peers) = state.name([]);
+            if gone.standing == Standing::Enrolled {
+                self.bus.vouch(&gone.device, &peers, Vouching::Gone);
+            }
             (peers, std::mem::take(&mut state.guests), state.revision)
         };
         for (_, guest) in guests {
@@ -267,6 +304,11 @@ impl Hub {
                 }
                 // Nobody is a peer of itself.
                 let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
+                if me.standing == Standing::Enrolled {
+                    // Under the lock, so that what is said last is what was true last.
+                    self.bus.vouch(&me.device, &came, Vouching::Begins);
+                    self.bus.vouch(&me.device, &went, Vouching::Ends);
+                }
                 (came, went, state.revision)
             };
             notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
@@ -447,6 +489,40 @@ impl Inbox for Hub {
             Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
         }
     }
+
+    fn apart(&self) {
+        for mailbox in self.mailboxes() {
+            let _changes = self.changes.lock();
+            let peers = mailbox.lock().named();
+            for peer in peers {
+                if self.find(&peer).is_none() {
+                    mailbox.lock().tell(&peer, false);
+                }
+            }
+            mailbox.wake();
+        }
+    }
+
+    fn seats(&self) -> Vec<(DeviceId, Login)> {
+        self.mailboxes().iter().map(|mailbox| (mailbox.device, mailbox.login)).collect()
+    }
+
+    fn introduce(&self, device: &DeviceId) {
+        let Some(me) = self.find(device) else { return };
+        let notices = {
+            let _changes = self.changes.lock();
+            let (peers, revision) = {
+                let state = me.lock();
+                if !state.is_live() {
+                    return;
+                }
+                (state.named(), state.revision)
+            };
+            let far = peers.into_iter().filter(|peer| self.find(peer).is_none());
+            far.map(|peer| naming(&me, revision, peer, true)).collect()
+        };
+        self.post_all(notices);
+    }
 }
 
 impl Hub {
@@ -537,7 +613,7 @@ fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
 mod tests {
     use std::collections::HashSet;
 
-    use happy_wire::relay::{LOGIN_LABEL, ToRelay, login_message};
+    use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
     use rand_core::{Rng, SeedableRng};
 
@@ -596,7 +672,7 @@ mod tests {
                 (1 | 2, _) | (_, None) => {
                     let hub = hubs[rng.next_u32() as usize % hubs.len()].clone();
                     self.epoch += u64::from(rng.next_u32() % 2);
-                    let mailbox = Mailbox::new(self.device, self.epoch, None);
+                    let mailbox = Mailbox::new(self.device, self.epoch, Standing::Open);
                     let claim = futures_util::FutureExt::now_or_never(hub.bus.claim(&self.device, mailbox.login));
                     assert_eq!(claim, Some(Claim::Held));
                     assert!(hub.register(&mailbox).is_ok());
@@ -664,7 +740,7 @@ mod tests {
     }
 
     fn enter(hub: &Arc<Hub>, n: u8, epoch: u64, peers: &[u8]) -> Arc<Mailbox> {
-        let mailbox = Mailbox::new(DeviceId::from_bytes([n; 32]), epoch, None);
+        let mailbox = Mailbox::new(DeviceId::from_bytes([n; 32]), epoch, Standing::Open);
         assert!(hub.register(&mailbox).is_ok());
         let peers: Vec<_> = peers.iter().map(|n| DeviceId::from_bytes([*n; 32])).collect();
         hub.name(&mailbox, &peers);
@@ -683,13 +759,14 @@ mod tests {
         let identity = happy_crypto::Identity::generate(&mut ChaCha20Rng::seed_from_u64(1));
         let device = identity.device_id();
         // Entered, and its claim not made: as if the older login had been claimed before it and was entered after it.
-        assert!(hub.register(&Mailbox::new(device, 2, None)).is_ok());
-        let message = login_message("relay.example", &[0; 32], &device, 1, &[0; 16], None);
+        assert!(hub.register(&Mailbox::new(device, 2, Standing::Open)).is_ok());
+        let message = login_message("relay.example", &[0; 32], &device, 1, &[0; 16], &Credential::None);
         let signature = identity.sign(LOGIN_LABEL, &message);
-        let login = ToRelay::Login { device, epoch: 1, client_nonce: [0; 16], ticket: None, signature };
+        let login = ToRelay::Login { device, epoch: 1, client_nonce: [0; 16], credential: Credential::None, signature };
         let mut frame = Vec::new();
         login.encode(&mut frame);
-        let Ok(proven) = crate::login::check(&["relay.example".into()], &[0; 32], &frame) else {
+        let Ok(proven) = crate::login::check(&crate::Access::default(), &["relay.example".into()], &[0; 32], &frame)
+        else {
             panic!("the login is signed")
         };
         let seat = futures_util::FutureExt::now_or_never(hub.enter(&proven));
@@ -719,7 +796,7 @@ mod tests {
         hub.route(&old, peer.device, 2, b"after");
         hub.route(&peer, old.device, 2, b"for the new one");
         assert_eq!((payloads(&old), payloads(&peer), payloads(&new)), (0, 1, 1));
-        let text = hub.metrics.render();
+        let text = hub.render_metrics();
         assert!(text.contains("frames_dropped_total{reason=\"sender_ended\"} 1\n"), "{text}");
         assert!(text.contains("frames_dropped_total{reason=\"receiver_ended\"} 1\n"), "{text}");
         // Its actor gives up the seat later; the newer one stays where it is.

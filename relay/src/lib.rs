@@ -20,6 +20,7 @@
 //! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, `mailbox` is what
 //! others can reach of it, and `hub` decides which frame goes to which mailbox. [`bus`] is the way to other nodes.
 
+pub mod access;
 mod app;
 pub mod bus;
 mod closing;
@@ -42,7 +43,8 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-pub use bus::{Bus, MemoryBus};
+pub use access::{Access, Enrolment, Policy};
+pub use bus::{Bus, MemoryBus, RedisBus, RedisUrl};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};
 pub use socket::ByteStream;
@@ -125,7 +127,7 @@ impl Relay {
 
     /// The metrics as Prometheus text, the same as at `/metrics`.
     pub fn metrics(&self) -> String {
-        self.shared.hub.metrics.render()
+        self.shared.hub.render_metrics()
     }
 
     /// Devices that are connected now, guests included.

@@ -3,16 +3,21 @@
 
 use happy_crypto::DeviceId;
 use happy_wire::Code;
-use happy_wire::relay::{LOGIN_LABEL, ToRelay, login_message};
+use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
 
+use crate::access::Access;
 use crate::mailbox::Ending;
 use crate::metrics::LoginResult;
+
+/// `PROTOCOL 7`, Access: after a restart of the relay a phone may come before its machine does.
+const VOUCH_RETRY_MS: u32 = 5_000;
 
 /// A device that has proven its key on this connection. Only [`check`] makes one.
 pub(crate) struct Proven {
     device: DeviceId,
     epoch: u64,
     ticket: Option<[u8; 32]>,
+    enrolled: bool,
 }
 
 impl Proven {
@@ -22,6 +27,11 @@ impl Proven {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether it has shown that its owner was given an enrolment secret of this relay.
+    pub(crate) fn enrolled(&self) -> bool {
+        self.enrolled
     }
 
     pub(crate) fn ticket(&self) -> Option<&[u8; 32]> {
@@ -63,6 +73,24 @@ impl Refusal {
         0,
         "the invitation is not open at this relay; it may have expired",
     );
+    pub(crate) const ENROLMENT: Refusal = Refusal::new(
+        LoginResult::BadEnrolment,
+        Code::NOT_PERMITTED,
+        0,
+        "the enrolment key is not one of this relay's; ask its operator, then `happy relay enroll`",
+    );
+    pub(crate) const NOT_ENROLLED: Refusal = Refusal::new(
+        LoginResult::NotAdmitted,
+        Code::NOT_PERMITTED,
+        0,
+        "this relay is for enrolled machines; ask its operator for a secret, then `happy relay enroll`",
+    );
+    pub(crate) const NOT_VOUCHED: Refusal = Refusal::new(
+        LoginResult::NotAdmitted,
+        Code::NOT_PERMITTED,
+        VOUCH_RETRY_MS,
+        "no machine that is enrolled at this relay has named this device; it may come in a moment",
+    );
     pub(crate) const GUESTS: Refusal =
         Refusal::new(LoginResult::TooManyGuests, Code::TOO_MANY, 5_000, "too many devices are using this invitation");
     pub(crate) const FULL: Refusal =
@@ -72,13 +100,20 @@ impl Refusal {
 }
 
 /// Reads and checks the first frame. `names` are the names this relay goes by on this connection.
-pub(crate) fn check(names: &[String], nonce: &[u8; 32], frame: &[u8]) -> Result<Proven, Refusal> {
-    let Ok(ToRelay::Login { device, epoch, client_nonce, ticket, signature }) = ToRelay::decode(frame) else {
+pub(crate) fn check(access: &Access, names: &[String], nonce: &[u8; 32], frame: &[u8]) -> Result<Proven, Refusal> {
+    let Ok(ToRelay::Login { device, epoch, client_nonce, credential, signature }) = ToRelay::decode(frame) else {
         return Err(Refusal::MALFORMED);
     };
-    let signed = |name: &String| {
-        let message = login_message(name, nonce, &device, epoch, &client_nonce, ticket.as_ref());
-        device.verify(LOGIN_LABEL, &message, &signature).is_ok()
+    let message = |name: &String| login_message(name, nonce, &device, epoch, &client_nonce, &credential);
+    let signed = names.iter().map(message).find(|message| device.verify(LOGIN_LABEL, message, &signature).is_ok());
+    let Some(message) = signed else { return Err(Refusal::SIGNATURE) };
+    let enrolled = match &credential {
+        Credential::Enrolment { key, signature } => {
+            let enrolment = access.key(key).ok_or(Refusal::ENROLMENT)?;
+            enrolment.key.verify(&message, signature).map_err(|_| Refusal::ENROLMENT)?;
+            true
+        }
+        Credential::None | Credential::Ticket(_) => false,
     };
-    if names.iter().any(signed) { Ok(Proven { device, epoch, ticket }) } else { Err(Refusal::SIGNATURE) }
+    Ok(Proven { device, epoch, ticket: credential.ticket().copied(), enrolled })
 }

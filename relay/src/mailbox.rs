@@ -65,8 +65,20 @@ pub(crate) struct Mailbox {
     pub(crate) login: Login,
     /// For a guest, the machine it may talk to and the hash of the ticket that admitted it.
     pub(crate) host: Option<(Arc<Mailbox>, [u8; 32])>,
+    pub(crate) standing: Standing,
     state: Mutex<State>,
     waker: AtomicWaker,
+}
+
+/// By what right a connection that is no guest is here (`PROTOCOL 7`, Access).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Everybody may be.
+    Open,
+    /// It has an enrolment key, and speaks for the devices that it names.
+    Enrolled,
+    /// An enrolled device spoke for it, which is asked again from time to time.
+    Vouched,
 }
 
 /// The state of a [`Mailbox`], under its lock.
@@ -126,9 +138,18 @@ pub(crate) enum Outgoing {
 }
 
 impl Mailbox {
-    pub(crate) fn new(device: DeviceId, epoch: u64, host: Option<(Arc<Mailbox>, [u8; 32])>) -> Arc<Self> {
+    pub(crate) fn new(device: DeviceId, epoch: u64, standing: Standing) -> Arc<Self> {
+        Self::make(device, epoch, None, standing)
+    }
+
+    /// Of the guest of a rendezvous: its host, and the hash of the ticket.
+    pub(crate) fn of_guest(device: DeviceId, epoch: u64, host: (Arc<Mailbox>, [u8; 32])) -> Arc<Self> {
+        Self::make(device, epoch, Some(host), Standing::Open)
+    }
+
+    fn make(device: DeviceId, epoch: u64, host: Option<(Arc<Mailbox>, [u8; 32])>, standing: Standing) -> Arc<Self> {
         let login = Login { epoch, number: next_number() };
-        Arc::new(Self { device, login, host, state: Mutex::default(), waker: AtomicWaker::new() })
+        Arc::new(Self { device, login, host, standing, state: Mutex::default(), waker: AtomicWaker::new() })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,6 +229,11 @@ impl State {
 
     pub(crate) fn names(&self, device: &DeviceId) -> bool {
         self.peers.contains_key(device)
+    }
+
+    /// Whom it names.
+    pub(crate) fn named(&self) -> Vec<DeviceId> {
+        self.peers.keys().copied().collect()
     }
 
     /// Replaces the list of peers and gives those that came and those that went.
@@ -418,7 +444,7 @@ mod tests {
 
     #[test]
     fn an_ended_connection_takes_nothing_and_says_what_it_lost() {
-        let mailbox = Mailbox::new(device(1), 1, None);
+        let mailbox = Mailbox::new(device(1), 1, Standing::Open);
         mailbox.lock().deliver(frame(10)).unwrap();
         mailbox.lock().deliver(frame(20)).unwrap();
         let lost = mailbox.end(Ending::at_once(Code::DISPLACED, ""));

@@ -2,24 +2,28 @@
 
 mod cli;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use happy_relay::{Listening, Relay};
+use happy_relay::{Bus, Config, Enrolment, Listening, Policy, RedisBus, Relay, access};
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, Serve};
+use crate::cli::{Cli, Command, NewKey, Serve};
 
 /// How long a shutdown may take. Devices are told at once; this is for those that read slowly.
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let Command::Serve(serve) = Cli::parse().command;
-    let json = serve.json;
-    match run(serve) {
+    let (json, result) = match Cli::parse().command {
+        Command::Serve(serve) => (serve.json, run(*serve)),
+        Command::NewKey(new_key) => (new_key.json, make_key(&new_key)),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = format!("{error:#}");
@@ -39,7 +43,8 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     cli::start_log(&serve.log)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let relay = Relay::new(serve.config())?;
+        let bus = serve.redis.as_ref().map(RedisBus::start).transpose()?.map(|bus| Arc::new(bus) as Arc<dyn Bus>);
+        let relay = Relay::new(Config { bus, ..serve.config() })?;
         let mut stop = Stop::new()?;
         let listening = relay.listen(serve.listen, serve.door()?).await?;
         announce(&serve, &listening)?;
@@ -53,18 +58,57 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     })
 }
 
+/// Prints a secret for machines and its key for the relay.
+fn make_key(new_key: &NewKey) -> anyhow::Result<()> {
+    let secret = match new_key.stdin {
+        true => {
+            let mut typed = Zeroizing::new(String::new());
+            // One byte more than fits, so that too long a secret is seen to be too long.
+            let most = access::MAX_SECRET as u64 + 3;
+            std::io::stdin().lock().take(most).read_to_string(&mut typed).context("cannot read the secret")?;
+            Zeroizing::new(typed.trim().to_owned())
+        }
+        false => access::new_secret().context("the system has no randomness")?,
+    };
+    let key = access::enrolment_key(&secret)?.public();
+    let enrolment: Enrolment = format!("{}:{key}", new_key.name).parse()?;
+    let shown = if new_key.stdin { None } else { Some(secret.as_str()) };
+    let text = if new_key.json {
+        json!({ "key": enrolment.to_string(), "secret": shown }).to_string()
+    } else {
+        let (bold, dim) = (anstyle::Style::new().bold(), anstyle::Style::new().dimmed());
+        let secret = shown.map_or(String::new(), |secret| {
+            format!(
+                "secret  {bold}{secret}{bold:#}\n        {dim}for the machines: `happy relay enroll` asks for it. It is shown once.{dim:#}\n"
+            )
+        });
+        format!(
+            "{secret}key     {bold}{enrolment}{bold:#}\n        {dim}for the relay: --enrol-key, or HAPPY_RELAY_ENROL_KEY.{dim:#}"
+        )
+    };
+    let mut out = anstream::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to the standard output")
+}
+
 /// Says where the relay can be reached, once it can.
 fn announce(serve: &Serve, listening: &Listening) -> anyhow::Result<()> {
     let scheme = if serve.tls_cert.is_some() { "https" } else { "http" };
     let address = listening.address();
     let url = format!("{scheme}://{address}");
     let line = if serve.json {
-        json!({ "event": "ready", "address": address.to_string(), "url": url, "names": serve.name }).to_string()
+        json!({ "event": "ready", "address": address.to_string(), "url": url, "names": serve.name,
+            "access": serve.config().access.policy.name() })
+        .to_string()
     } else {
         let names = if serve.name.is_empty() { "as dialled".to_owned() } else { serve.name.join(", ") };
         let (green, dim) = (anstyle::AnsiColor::Green.on_default().bold(), anstyle::Style::new().dimmed());
         format!("{green}ready{green:#}  {url}  {dim}names: {names}{dim:#}")
     };
+    if serve.config().access.policy == Policy::Open && !address.ip().is_loopback() {
+        tracing::warn!(
+            "everybody who reaches this relay may use it; `happy-relay new-key` makes a key that keeps strangers out"
+        );
+    }
     if serve.name.is_empty() && !address.ip().is_loopback() {
         tracing::warn!("the relay has no --name, so it believes the Host header; name it if strangers can reach it");
     }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use happy_wire::relay::Undelivered;
 
+use crate::bus::{BusStats, Lag};
+
 /// A number of frames and of payload bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
@@ -71,6 +73,8 @@ pub(crate) enum LoginResult {
     BadSignature,
     UnknownTicket,
     TooManyGuests,
+    BadEnrolment,
+    NotAdmitted,
     OlderEpoch,
     Malformed,
     Late,
@@ -81,11 +85,13 @@ pub(crate) enum LoginResult {
 }
 
 impl LoginResult {
-    const ALL: [(LoginResult, &'static str); 10] = [
+    const ALL: [(LoginResult, &'static str); 12] = [
         (LoginResult::Accepted, "accepted"),
         (LoginResult::BadSignature, "bad_signature"),
         (LoginResult::UnknownTicket, "unknown_ticket"),
         (LoginResult::TooManyGuests, "too_many_guests"),
+        (LoginResult::BadEnrolment, "bad_enrolment"),
+        (LoginResult::NotAdmitted, "not_admitted"),
         (LoginResult::OlderEpoch, "older_epoch"),
         (LoginResult::Malformed, "malformed"),
         (LoginResult::Late, "late"),
@@ -147,6 +153,8 @@ pub(crate) struct Metrics {
     pub(crate) stalled: AtomicU64,
     /// Connections closed because they gave no sign of life.
     pub(crate) silent: AtomicU64,
+    /// Connections closed because no enrolled device speaks for them any more.
+    pub(crate) unvouched: AtomicU64,
     /// Connections closed because notices (presence, undeliverable) piled up.
     pub(crate) crowded: AtomicU64,
     /// Flushes that wrote at least one payload; delivered frames over this is how well writes are gathered.
@@ -166,8 +174,8 @@ impl Metrics {
         self.sockets_refused[reason as usize].fetch_add(1, Relaxed);
     }
 
-    /// Prometheus text, version 0.0.4.
-    pub(crate) fn render(&self) -> String {
+    /// Prometheus text, version 0.0.4, with what the bus has to say.
+    pub(crate) fn render(&self, bus: Option<&BusStats>) -> String {
         let mut page = Page(String::with_capacity(4096));
         page.single("connections", "gauge", "Devices connected now, guests included.", &self.connections);
         page.family("logins_total", "counter", "Attempts to log in, by result.");
@@ -192,6 +200,7 @@ impl Metrics {
         for (name, help, value) in [
             ("guests_total", "Guests admitted to a rendezvous.", &self.guests),
             ("displaced_total", "Connections displaced by a newer one of the same device.", &self.displaced),
+            ("unvouched_total", "Connections closed because no enrolled device names them any more.", &self.unvouched),
             ("rendezvous_opened_total", "Rendezvous opened.", &self.rendezvous_opened),
             (
                 "rendezvous_refused_total",
@@ -209,6 +218,9 @@ impl Metrics {
             page.single(name, "counter", help, value);
         }
         page.single("rendezvous", "gauge", "Rendezvous open now.", &self.rendezvous_open);
+        if let Some(bus) = bus {
+            page.bus(bus);
+        }
         page.0
     }
 }
@@ -238,6 +250,35 @@ impl Page {
         let _ = writeln!(self.0, "happy_relay_{name}{{{label}=\"{text}\"}} {}", value.load(Relaxed));
     }
 
+    fn bus(&mut self, bus: &BusStats) {
+        self.family("bus_up", "gauge", "Whether the way to the other nodes is up.");
+        let _ = writeln!(self.0, "happy_relay_bus_up {}", u8::from(bus.up.load(Relaxed)));
+        for (name, help, value) in [
+            ("bus_lost_total", "How often the way to the other nodes was lost.", &bus.lost),
+            ("bus_batches_total", "Batches published.", &bus.published),
+            ("bus_commands_total", "Commands sent to Redis beside these.", &bus.commands),
+            ("bus_torn_total", "Batches that made no sense.", &bus.torn),
+            ("bus_untaken_total", "Batches that no node took.", &bus.untaken),
+            ("bus_swept_total", "Directory entries of gone nodes, struck out.", &bus.swept),
+            (
+                "bus_lost_frames_total",
+                "Frames given to the bus that did not arrive; senders were told.",
+                &bus.lost_frames,
+            ),
+        ] {
+            self.single(name, "counter", help, value);
+        }
+        let (counts, sum_ms) = bus.lag.cumulated();
+        self.family("bus_lag_seconds", "histogram", "How long batches from other nodes were under way.");
+        for (bound, count) in Lag::BOUNDS_MS.iter().zip(counts) {
+            let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_bucket{{le=\"{}\"}} {count}", *bound as f64 / 1e3);
+        }
+        let all = counts[counts.len() - 1];
+        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_bucket{{le=\"+Inf\"}} {all}");
+        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_sum {}", sum_ms as f64 / 1e3);
+        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_count {all}");
+    }
+
     fn flow(&mut self, name: &str, what: &str, flow: &Flow) {
         self.single(&format!("frames_{name}_total"), "counter", &format!("Frames {what}."), &flow.frames);
         self.single(&format!("bytes_{name}_total"), "counter", &format!("Payload bytes {what}."), &flow.bytes);
@@ -257,9 +298,14 @@ mod tests {
 
     #[test]
     fn every_sample_has_its_type() {
-        let text = Metrics::default().render();
+        let text = Metrics::default().render(Some(&BusStats::default()));
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let name = sample.split(['{', ' ']).next().unwrap();
+            let name = name
+                .strip_suffix("_bucket")
+                .or(name.strip_suffix("_sum"))
+                .or(name.strip_suffix("_count"))
+                .unwrap_or(name);
             assert!(text.contains(&format!("# TYPE {name} ")), "{sample}");
         }
     }

@@ -181,6 +181,7 @@ impl Drop for Process {
 /// A relay process that can be killed and started again on the same port.
 pub struct Relay {
     port: u16,
+    arguments: Vec<String>,
     process: Process,
 }
 
@@ -190,13 +191,22 @@ impl Relay {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Relay> {
-        let port = free_port()?;
-        Ok(Relay { port, process: Self::spawn(port)? })
+        Self::start_with(&[])
     }
 
-    fn spawn(port: u16) -> Result<Process> {
+    /// The same with more arguments of `happy-relay serve`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(arguments: &[&str]) -> Result<Relay> {
+        let port = free_port()?;
+        let arguments: Vec<String> = arguments.iter().map(|argument| argument.to_string()).collect();
+        Ok(Relay { port, process: Self::spawn(port, &arguments)?, arguments })
+    }
+
+    fn spawn(port: u16, arguments: &[String]) -> Result<Process> {
         let mut command = Command::new(program("happy-relay")?);
-        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]).args(arguments);
         let mut process = Process::start(command)?;
         process.wait_for(&port.to_string())?;
         Ok(process)
@@ -218,8 +228,45 @@ impl Relay {
     /// When it does not come back.
     pub fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill()?;
-        self.process = Self::spawn(self.port)?;
+        self.restart()
+    }
+
+    /// Asks it to end, as a service manager does, waits until it has, and starts it again.
+    ///
+    /// # Errors
+    /// When it does not end by itself, ends with a failure, or does not come back.
+    pub fn stop_and_restart(&mut self) -> Result<()> {
+        let id =
+            i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).context("no process")?;
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
+        let code = self.process.end()?;
+        ensure!(code == 0, "it ended with {code}:\n{}", self.process.output());
+        self.restart()
+    }
+
+    /// Kills it with -9.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.process = Self::spawn(self.port, &self.arguments)?;
         Ok(())
+    }
+
+    /// What it answers to a GET, head and body.
+    ///
+    /// # Errors
+    /// When it is not reached.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port)?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Everything that it has printed since it was last started.

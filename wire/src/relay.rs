@@ -5,6 +5,7 @@
 
 use happy_crypto::DeviceId;
 
+use crate::enrolment::KeyId;
 use crate::reader::{Reader, WireError, put_str8};
 use crate::{Code, VERSION};
 
@@ -28,6 +29,8 @@ pub const MAX_RENDEZVOUS: usize = 4;
 pub const MAX_GUESTS: usize = 4;
 /// How long a guest stays admitted, seconds.
 pub const GUEST_SECONDS: u64 = 180;
+/// A device that was admitted by vouching and is vouched for no longer is sent away within this, seconds.
+pub const VOUCH_SECONDS: u64 = 60;
 /// From the opening of the socket to a valid login, seconds.
 pub const LOGIN_SECONDS: u64 = 10;
 /// Without a received frame for this long, a side sends Ping, seconds.
@@ -40,6 +43,47 @@ pub const WRITE_SECONDS: u64 = 10;
 /// The label of a login signature; the bytes that follow are those of [`login_message`].
 pub const LOGIN_LABEL: &str = "happy/1 relay login";
 
+/// What a device shows beside its own key (`PROTOCOL 7`, Access).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing.
+    None,
+    /// The ticket of a rendezvous, which makes it a guest.
+    Ticket([u8; 32]),
+    /// That its owner was given an enrolment secret.
+    Enrolment {
+        /// Which of the relay's enrolment keys.
+        key: KeyId,
+        /// By that key, over [`ENROLMENT_LABEL`](crate::enrolment::ENROLMENT_LABEL) and [`login_message`]. It is no part of that message.
+        signature: [u8; 64],
+    },
+}
+
+impl Credential {
+    /// The ticket, if it is one.
+    pub fn ticket(&self) -> Option<&[u8; 32]> {
+        match self {
+            Credential::Ticket(ticket) => Some(ticket),
+            Credential::None | Credential::Enrolment { .. } => None,
+        }
+    }
+
+    /// What is signed of it.
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Credential::None => out.push(0),
+            Credential::Ticket(ticket) => {
+                out.push(1);
+                out.extend_from_slice(ticket);
+            }
+            Credential::Enrolment { key, .. } => {
+                out.push(2);
+                out.extend_from_slice(key.as_bytes());
+            }
+        }
+    }
+}
+
 /// What a device signs to log in, behind [`LOGIN_LABEL`]. `relay` is the authority that the device dialled.
 pub fn login_message(
     relay: &str,
@@ -47,7 +91,7 @@ pub fn login_message(
     device: &DeviceId,
     epoch: u64,
     client_nonce: &[u8; 16],
-    ticket: Option<&[u8; 32]>,
+    credential: &Credential,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(relay.len() + 128);
     put_str8(&mut out, relay);
@@ -55,18 +99,8 @@ pub fn login_message(
     out.extend_from_slice(device.as_bytes());
     out.extend_from_slice(&epoch.to_be_bytes());
     out.extend_from_slice(client_nonce);
-    put_ticket(&mut out, ticket);
+    credential.put(&mut out);
     out
-}
-
-fn put_ticket(out: &mut Vec<u8>, ticket: Option<&[u8; 32]>) {
-    match ticket {
-        None => out.push(0),
-        Some(ticket) => {
-            out.push(1);
-            out.extend_from_slice(ticket);
-        }
-    }
 }
 
 /// A frame from a device to a relay.
@@ -80,8 +114,8 @@ pub enum ToRelay<'a> {
         epoch: u64,
         /// Random, so that the relay alone does not choose what is signed.
         client_nonce: [u8; 16],
-        /// The ticket of a rendezvous, for a guest.
-        ticket: Option<[u8; 32]>,
+        /// What it shows beside its own key.
+        credential: Credential,
         /// By the device, over [`LOGIN_LABEL`] and [`login_message`].
         signature: [u8; 64],
     },
@@ -118,13 +152,16 @@ impl<'a> ToRelay<'a> {
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            ToRelay::Login { device, epoch, client_nonce, ticket, signature } => {
+            ToRelay::Login { device, epoch, client_nonce, credential, signature } => {
                 out.extend_from_slice(&[0x01, VERSION]);
                 out.extend_from_slice(device.as_bytes());
                 out.extend_from_slice(&epoch.to_be_bytes());
                 out.extend_from_slice(client_nonce);
-                put_ticket(out, ticket.as_ref());
+                credential.put(out);
                 out.extend_from_slice(signature);
+                if let Credential::Enrolment { signature, .. } = credential {
+                    out.extend_from_slice(signature);
+                }
             }
             ToRelay::Send { to, tag, payload } => {
                 out.push(0x02);
@@ -162,17 +199,18 @@ impl<'a> ToRelay<'a> {
         let frame = match r.u8()? {
             0x01 => {
                 r.version()?;
-                ToRelay::Login {
-                    device: r.device()?,
-                    epoch: r.u64()?,
-                    client_nonce: r.array()?,
-                    ticket: match r.u8()? {
-                        0 => None,
-                        1 => Some(r.array()?),
-                        _ => return Err(WireError::Field("ticket flag")),
-                    },
-                    signature: r.array()?,
+                let (device, epoch, client_nonce) = (r.device()?, r.u64()?, r.array()?);
+                let mut credential = match r.u8()? {
+                    0 => Credential::None,
+                    1 => Credential::Ticket(r.array()?),
+                    2 => Credential::Enrolment { key: KeyId::from_bytes(r.array()?), signature: [0; 64] },
+                    _ => return Err(WireError::Field("credential")),
+                };
+                let signature = r.array()?;
+                if let Credential::Enrolment { signature, .. } = &mut credential {
+                    *signature = r.array()?;
                 }
+                ToRelay::Login { device, epoch, client_nonce, credential, signature }
             }
             0x02 => ToRelay::Send { to: r.device()?, tag: r.u32()?, payload: r.rest() },
             0x03 => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, TMUX, VIM};
+use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, REDIS, TMUX, VIM};
 use crate::{report, root};
 
 /// Which suites to run.
@@ -101,7 +101,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             .for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
         return Ok(());
     }
-    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL])?;
+    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL, REDIS])?;
     tools::require_rust_parts()?;
     tools::npm_ci(&root().join("phone"))?;
 

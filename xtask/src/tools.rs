@@ -25,6 +25,9 @@ pub const TMUX: Tool = Tool { program: "tmux", package: "tmux", purpose: "the te
 pub const VIM: Tool = Tool { program: "vim", package: "vim", purpose: "the test of a full-screen program" };
 /// Makes the certificate of the relay in the browser tests.
 pub const OPENSSL: Tool = Tool { program: "openssl", package: "openssl", purpose: "the certificate of a test relay" };
+/// What the nodes of a relay share; `redis-cli` comes with it.
+pub const REDIS: Tool =
+    Tool { program: "redis-server", package: "redis-server", purpose: "the tests of a relay of several nodes" };
 /// Runs the browser tests and builds the phone app.
 pub const NODE: Tool = Tool { program: "node", package: "nodejs", purpose: "the phone app and the browser tests" };
 /// Installs the packages that the phone app is built with.

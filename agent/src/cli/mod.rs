@@ -4,6 +4,7 @@ mod attach;
 mod client;
 mod daemon;
 mod devices;
+mod enrol;
 mod events;
 mod invite;
 mod join;
@@ -75,8 +76,8 @@ enum Command {
     /// Start, stop or look at the background service.
     #[command(subcommand)]
     Daemon(DaemonCommand),
-    /// Show the relays in use and the addresses of this machine.
-    Relay,
+    /// Show the relays in use and the addresses of this machine, or enrol it at one.
+    Relay(RelayArgs),
     /// Show the daemon's log.
     Logs(LogsArgs),
 }
@@ -183,6 +184,23 @@ impl From<RoleArg> for happy_rpc::Role {
             RoleArg::Machine => happy_rpc::Role::Machine,
         }
     }
+}
+
+#[derive(Debug, Args)]
+struct RelayArgs {
+    #[command(subcommand)]
+    command: Option<RelayCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum RelayCommand {
+    /// Let a relay admit this machine, and the devices paired with
+    /// it, by the secret that the relay's operator gave you
+    #[command(verbatim_doc_comment)]
+    Enroll {
+        /// The relay, as https://HOST.
+        url: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -443,7 +461,10 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
             DaemonCommand::Stop => daemon::stop(&home, form).await,
             DaemonCommand::Status => daemon::status(&home, form).await,
         },
-        Command::Relay => daemon::relay(&home, form).await,
+        Command::Relay(args) => match args.command {
+            None => daemon::relay(&home, form).await,
+            Some(RelayCommand::Enroll { url }) => enrol::enrol(&home, form, &url).await,
+        },
         Command::Logs(args) => logs::logs(&home, form, args).await,
     }
 }

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::termios::{self, OptionalActions, Termios};
 
+use zeroize::Zeroizing;
+
 use crate::trouble::Trouble;
 
 /// Columns and rows of the terminal at standard output; none when it is not one.
@@ -62,6 +64,53 @@ impl Raw {
         termios::tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw).map_err(not_raw)?;
         Ok(Raw(()))
     }
+}
+
+/// The terminal shows nothing of what is typed while this lives.
+struct Hidden(Termios);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // There is nothing left to try when this fails.
+        let _ = termios::tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Asks for a line that is not shown while it is typed. None after Ctrl-C.
+///
+/// # Errors
+/// When the terminal cannot hide it.
+pub fn ask_hidden(question: &str) -> Result<Option<Zeroizing<String>>, Trouble> {
+    use io::{Read, Write};
+    // Longer than any secret of ours; what is typed beyond it is not taken.
+    const MAX_LINE: usize = 1024;
+    let before = termios::tcgetattr(io::stdin().as_fd()).map_err(not_raw)?;
+    let mut hidden = before.clone();
+    // Keys come one by one, Ctrl-C among them: a signal would leave the terminal silent.
+    hidden.local_modes &= !(termios::LocalModes::ECHO | termios::LocalModes::ICANON | termios::LocalModes::ISIG);
+    let guard = Hidden(before);
+    termios::tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &hidden).map_err(not_raw)?;
+    let mut stderr = io::stderr();
+    // Who does not see the question may still answer it.
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+    let mut key = [0];
+    let typed = loop {
+        match io::stdin().lock().read(&mut key) {
+            Ok(0) | Err(_) => break true,
+            Ok(_) => {}
+        }
+        match key[0] {
+            b'\r' | b'\n' | 0x04 => break true,
+            0x03 => break false,
+            0x08 | 0x7f => drop(line.pop()),
+            byte if line.len() < MAX_LINE => line.push(byte),
+            _ => {}
+        }
+    };
+    drop(guard);
+    let _ = writeln!(stderr);
+    Ok(typed.then(|| Zeroizing::new(String::from_utf8_lossy(&line).into_owned())))
 }
 
 fn not_raw(error: rustix::io::Errno) -> Trouble {

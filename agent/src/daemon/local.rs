@@ -55,6 +55,9 @@ pub enum LocalRequest {
     /// The sessions of another machine that were last seen.
     #[serde(rename = "queue.sessions")]
     QueueSessions(QueueSessions),
+    /// There is a new key for a relay.
+    #[serde(rename = "relay.enrolled")]
+    RelayEnrolled(RelayEnrolled),
     /// What the daemon is.
     #[serde(rename = "daemon.status")]
     Status(Status),
@@ -97,6 +100,7 @@ local_calls! {
     QueueCancel(QueueCancel) -> QueueEntry;
     QueueClear(QueueClear) -> QueueCleared;
     QueueSessions(QueueSessions) -> Vec<SeenSession>;
+    RelayEnrolled(RelayEnrolled) -> happy_rpc::Done;
     Status(Status) -> DaemonStatus;
     Stop(Stop) -> happy_rpc::Done;
 }
@@ -110,7 +114,7 @@ impl LocalRequest {
         }
         serde_json::from_slice::<Named>(body).is_ok_and(|named| {
             let method = named.method.as_str();
-            ["pair.", "daemon.", "devices.", "queue."].iter().any(|family| method.starts_with(family))
+            ["pair.", "daemon.", "devices.", "queue.", "relay."].iter().any(|family| method.starts_with(family))
                 || matches!(method, "join" | "machines" | "devices")
         })
     }
@@ -131,6 +135,13 @@ pub fn answer<T: Serialize>(outcome: &Result<T, CallError>) -> Vec<u8> {
         Ok(output) => serde_json::to_vec(&serde_json::json!({ "ok": output })).unwrap_or_default(),
         Err(error) => happy_rpc::refusal(error),
     }
+}
+
+/// Tells of a key for a relay that was written to the home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayEnrolled {
+    /// The relay's address.
+    pub origin: String,
 }
 
 /// Asks for an invitation.

@@ -461,6 +461,19 @@ impl Daemon {
         machines.into_iter().map(entry).collect()
     }
 
+    /// There is a new key for a relay in the home.
+    ///
+    /// # Errors
+    /// When the address or the key cannot be read.
+    pub fn relay_enrolled(&self, enrolled: &local::RelayEnrolled) -> Result<happy_rpc::Done, happy_rpc::CallError> {
+        use happy_rpc::{CallError, ErrorCode};
+        let origin = Origin::parse(&enrolled.origin).map_err(|error| {
+            CallError::new(ErrorCode::Malformed, format!("the relay's address cannot be read: {error}"))
+        })?;
+        self.network.enrolled(&origin).map_err(|trouble| CallError::new(ErrorCode::Failed, trouble.what))?;
+        Ok(happy_rpc::Done {})
+    }
+
     /// What the daemon is doing.
     pub async fn status(&self) -> DaemonStatus {
         let sessions = self.sessions.list().await;

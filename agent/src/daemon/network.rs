@@ -23,7 +23,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use crate::daemon::local::RelayStatus;
 use crate::daemon::trust::{Expected, RelayVerifier};
 use crate::service::Gone;
-use crate::store::{Home, Peer, RelayKeys, random, unix_ms};
+use crate::store::{Home, Peer, RelayKeys, enrolments, random, unix_ms};
 use crate::trouble::Trouble;
 
 /// Relays at once: the own one and those of machines joined.
@@ -75,6 +75,8 @@ struct Shared {
     identity: Identity,
     epoch: u64,
     home: Origin,
+    /// Where keys for relays are kept.
+    disk: Home,
     relay_keys: RelayKeys,
     events: mpsc::Sender<(Origin, Event)>,
     news: broadcast::Sender<(DeviceId, LinkNews)>,
@@ -145,6 +147,7 @@ impl Network {
             identity,
             epoch: epoch(home)?,
             home: relay.clone(),
+            disk: home.clone(),
             relay_keys: RelayKeys::open(home)?,
             events,
             news: broadcast::channel(NEWS).0,
@@ -167,7 +170,10 @@ impl Network {
             return Err(Trouble::new("Too many relays are in use.", "Remove machines that are no longer needed."));
         }
         let shared = &self.0;
-        let login = Login::Device { epoch: shared.epoch };
+        let login = match enrolments::key_for(&shared.disk, origin)? {
+            Some(key) => Login::Enrolled { epoch: shared.epoch, key },
+            None => Login::Device { epoch: shared.epoch },
+        };
         let expected = Expected::Kept(shared.relay_keys.clone());
         let Dialled { handle, mut events, verifier } =
             dial(&shared.identity, state.prekeys.clone(), login, origin, expected)?;
@@ -196,6 +202,18 @@ impl Network {
             }
         });
         Ok(handle)
+    }
+
+    /// There is a new key for a relay: the connection to it shows it from now on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn enrolled(&self, origin: &Origin) -> Result<(), Trouble> {
+        let Some(key) = enrolments::key_for(&self.0.disk, origin)? else { return Ok(()) };
+        if let Some(relay) = self.state().relays.get(origin) {
+            relay.handle.enrol(key);
+        }
+        Ok(())
     }
 
     /// Takes in an event; gives back what the router has to know.
@@ -735,6 +753,9 @@ fn displaced_pause() -> Duration {
 fn down(why: &RelayDown, trouble: Option<String>) -> String {
     trouble.unwrap_or_else(|| match why {
         RelayDown::Lost => "the connection broke".into(),
+        RelayDown::Told(Code::NOT_PERMITTED) => {
+            "the relay does not admit this machine; get an enrolment secret from its operator and run `happy relay enroll`".into()
+        }
         // Its own connections follow one another, so it is another process.
         RelayDown::Told(Code::DISPLACED) => {
             "a newer connection of this machine took over; another daemon runs with a copy of this home".into()

@@ -278,6 +278,7 @@ async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
             LocalRequest::QueueCancel(params) => local::answer(&daemon.queue_cancel(params).await),
             LocalRequest::QueueClear(_) => local::answer(&daemon.queue_clear().await),
             LocalRequest::QueueSessions(params) => local::answer(&daemon.queue_sessions(params)),
+            LocalRequest::RelayEnrolled(params) => local::answer(&daemon.relay_enrolled(&params)),
             LocalRequest::Status(_) => local::answer(&Ok(daemon.status().await)),
             LocalRequest::Stop(_) => {
                 daemon.stop();

@@ -13,11 +13,13 @@
 //! | `seen/` | the sessions of other machines as they were last seen ([`Seen`]) | 0700: names |
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
+//! | `enrolments` | what relays of others admit this machine by ([`enrolments`]) | yes, 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
 //! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
 //! | `logs/`, `sessions/` | what their names say | |
 
 mod commands;
+pub mod enrolments;
 pub mod file;
 mod key;
 mod lines;
@@ -186,6 +188,11 @@ impl Home {
     /// Certificate and key of the relay inside the daemon.
     pub fn relay_pem(&self) -> PathBuf {
         self.root.join("relay.pem")
+    }
+
+    /// The keys that relays admit this machine by.
+    pub fn enrolments(&self) -> PathBuf {
+        self.root.join("enrolments")
     }
 
     /// What relays at bare addresses must prove.

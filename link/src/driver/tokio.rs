@@ -21,6 +21,7 @@ use ::tokio::time::{Instant, Sleep, sleep_until, timeout};
 use futures_util::{Sink, Stream};
 use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
 use happy_wire::Code;
+use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::frame::Class;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
@@ -269,6 +270,11 @@ impl Handle {
     /// See [`Endpoint::set_active`].
     pub fn set_active(&self, active: bool) {
         self.with(|state, now| state.endpoint.set_active(now, active));
+    }
+
+    /// See [`Endpoint::enrol`].
+    pub fn enrol(&self, key: EnrolmentKey) {
+        self.with(|state, now| state.endpoint.enrol(now, key));
     }
 
     /// See [`Endpoint::hurry`].

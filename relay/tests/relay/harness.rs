@@ -9,7 +9,8 @@ use futures_util::{SinkExt, StreamExt};
 use happy_crypto::{DeviceId, Identity};
 use happy_relay::{App, Config, Door, Listening, Relay};
 use happy_wire::Code;
-use happy_wire::relay::{FromRelay, LOGIN_LABEL, PATH, SUBPROTOCOL, ToRelay, login_message};
+use happy_wire::enrolment::EnrolmentKey;
+use happy_wire::relay::{Credential, FromRelay, LOGIN_LABEL, PATH, SUBPROTOCOL, ToRelay, login_message};
 use rand_core::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -70,7 +71,7 @@ impl Server {
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         samples
             .map(|line| line.rsplit_once(' ').unwrap())
-            .map(|(name, value)| (name.into(), value.parse().unwrap()))
+            .map(|(name, value)| (name.into(), value.parse::<f64>().unwrap() as u64))
             .collect()
     }
 
@@ -128,10 +129,22 @@ impl Device {
     }
 
     pub fn login(&self, relay: &str, nonce: &[u8; 32], ticket: Option<[u8; 32]>) -> Vec<u8> {
+        self.login_with(relay, nonce, ticket.map_or(Credential::None, Credential::Ticket))
+    }
+
+    /// With an enrolment key.
+    pub fn enrolled_login(&self, relay: &str, nonce: &[u8; 32], key: &EnrolmentKey) -> Vec<u8> {
+        let unsigned = Credential::Enrolment { key: key.public().id(), signature: [0; 64] };
+        let message = login_message(relay, nonce, &self.id(), self.epoch, &[9; 16], &unsigned);
+        let credential = Credential::Enrolment { key: key.public().id(), signature: key.sign(&message) };
+        self.login_with(relay, nonce, credential)
+    }
+
+    pub fn login_with(&self, relay: &str, nonce: &[u8; 32], credential: Credential) -> Vec<u8> {
         let client_nonce = [9; 16];
-        let message = login_message(relay, nonce, &self.id(), self.epoch, &client_nonce, ticket.as_ref());
+        let message = login_message(relay, nonce, &self.id(), self.epoch, &client_nonce, &credential);
         let signature = self.identity.sign(LOGIN_LABEL, &message);
-        encode(&ToRelay::Login { device: self.id(), epoch: self.epoch, client_nonce, ticket, signature })
+        encode(&ToRelay::Login { device: self.id(), epoch: self.epoch, client_nonce, credential, signature })
     }
 }
 
@@ -234,6 +247,8 @@ impl Client {
             let frame = self.frame().await;
             match FromRelay::decode(&frame) {
                 Ok(FromRelay::Pong(77)) => break,
+                // After a quarter of a minute of silence, which a busy machine may need.
+                Ok(FromRelay::Ping(n)) => self.tell(ToRelay::Pong(n)).await,
                 _ => early.push(frame),
             }
         }

@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod access;
 mod displaced;
 mod hostile;
 mod login;
@@ -12,6 +13,7 @@ mod nodes;
 mod page;
 mod presence;
 mod program;
+mod redis;
 mod rendezvous;
 mod routing;
 mod shutdown;

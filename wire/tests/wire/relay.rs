@@ -1,7 +1,8 @@
 use happy_crypto::DeviceId;
+use happy_wire::enrolment::KeyId;
 use happy_wire::relay::{
-    FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS_SECONDS, RendezvousState, ToRelay, Undelivered,
-    login_message,
+    Credential, FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS_SECONDS, RendezvousState, ToRelay,
+    Undelivered, login_message,
 };
 use happy_wire::{Code, WireError};
 use proptest::prelude::*;
@@ -10,12 +11,12 @@ use crate::{bytes, device, holds, text};
 
 fn to_relay() -> impl Strategy<Value = (ToRelay<'static>, Vec<u8>)> {
     let plain = prop_oneof![
-        (device(), any::<u64>(), any::<[u8; 16]>(), any::<Option<[u8; 32]>>(), any::<[u8; 64]>()).prop_map(
-            |(device, epoch, client_nonce, ticket, signature)| ToRelay::Login {
+        (device(), any::<u64>(), any::<[u8; 16]>(), credential(), any::<[u8; 64]>()).prop_map(
+            |(device, epoch, client_nonce, credential, signature)| ToRelay::Login {
                 device,
                 epoch,
                 client_nonce,
-                ticket,
+                credential,
                 signature
             }
         ),
@@ -29,6 +30,23 @@ fn to_relay() -> impl Strategy<Value = (ToRelay<'static>, Vec<u8>)> {
         any::<u64>().prop_map(ToRelay::Pong),
     ];
     (plain, bytes(300))
+}
+
+fn credential() -> impl Strategy<Value = Credential> {
+    prop_oneof![
+        Just(Credential::None),
+        any::<[u8; 32]>().prop_map(Credential::Ticket),
+        (any::<[u8; 8]>(), any::<[u8; 64]>())
+            .prop_map(|(key, signature)| Credential::Enrolment { key: KeyId::from_bytes(key), signature }),
+    ]
+}
+
+/// What of it is signed.
+fn without_signature(credential: Credential) -> Credential {
+    match credential {
+        Credential::Enrolment { key, .. } => Credential::Enrolment { key, signature: [0; 64] },
+        other => other,
+    }
 }
 
 fn from_relay() -> impl Strategy<Value = (FromRelay<'static>, Vec<u8>, String)> {
@@ -131,16 +149,17 @@ proptest! {
     #[test]
     fn what_is_signed_says_everything(
         names in ("[a-z.:0-9]{1,40}", "[a-z.:0-9]{1,40}"), nonces in any::<[[u8; 32]; 2]>(), devices in (device(), device()),
-        epochs in any::<[u64; 2]>(), clients in any::<[[u8; 16]; 2]>(), tickets in any::<[Option<[u8; 32]>; 2]>(), same in any::<[bool; 6]>(),
+        epochs in any::<[u64; 2]>(), clients in any::<[[u8; 16]; 2]>(), shown in [credential(), credential()], same in any::<[bool; 6]>(),
     ) {
         let pick = |n: usize| usize::from(!same[n]);
         let (name, device) = ([&names.0, &names.1], [&devices.0, &devices.1]);
-        let one = login_message(name[0], &nonces[0], device[0], epochs[0], &clients[0], tickets[0].as_ref());
+        let one = login_message(name[0], &nonces[0], device[0], epochs[0], &clients[0], &shown[0]);
         let other = login_message(
-            name[pick(0)], &nonces[pick(1)], device[pick(2)], epochs[pick(3)], &clients[pick(4)], tickets[pick(5)].as_ref(),
+            name[pick(0)], &nonces[pick(1)], device[pick(2)], epochs[pick(3)], &clients[pick(4)], &shown[pick(5)],
         );
         let equal = name[0] == name[pick(0)] && nonces[0] == nonces[pick(1)] && device[0] == device[pick(2)]
-            && epochs[0] == epochs[pick(3)] && clients[0] == clients[pick(4)] && tickets[0] == tickets[pick(5)];
+            && epochs[0] == epochs[pick(3)] && clients[0] == clients[pick(4)]
+            && without_signature(shown[0]) == without_signature(shown[pick(5)]);
         prop_assert_eq!(one == other, equal);
     }
 }
@@ -153,12 +172,17 @@ fn id(byte: u8) -> DeviceId {
 #[test]
 fn frames_look_as_the_page_says() {
     let cat = |parts: &[&[u8]]| parts.concat();
-    let login = |ticket| ToRelay::Login { device: id(7), epoch: 5, client_nonce: [8; 16], ticket, signature: [9; 64] };
+    let login =
+        |credential| ToRelay::Login { device: id(7), epoch: 5, client_nonce: [8; 16], credential, signature: [9; 64] };
     let to = [
-        (login(None), cat(&[&[1, 1], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 5], &[8; 16], &[0], &[9; 64]])),
+        (login(Credential::None), cat(&[&[1, 1], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 5], &[8; 16], &[0], &[9; 64]])),
         (
-            login(Some([6; 32])),
+            login(Credential::Ticket([6; 32])),
             cat(&[&[1, 1], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 5], &[8; 16], &[1], &[6; 32], &[9; 64]]),
+        ),
+        (
+            login(Credential::Enrolment { key: KeyId::from_bytes([5; 8]), signature: [4; 64] }),
+            cat(&[&[1, 1], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 5], &[8; 16], &[2], &[5; 8], &[9; 64], &[4; 64]]),
         ),
         (ToRelay::Send { to: id(7), tag: 258, payload: b"hi" }, cat(&[&[2], &[7; 32], &[0, 0, 1, 2], b"hi"])),
         (ToRelay::Peers(vec![id(1), id(2)]), cat(&[&[3, 0, 2], &[1; 32], &[2; 32]])),
@@ -195,7 +219,7 @@ fn frames_look_as_the_page_says() {
         assert_eq!(encode_from(&frame), bytes, "{frame:?}");
     }
     assert_eq!(
-        login_message("ab", &[1; 32], &id(7), 5, &[8; 16], Some(&[6; 32])),
+        login_message("ab", &[1; 32], &id(7), 5, &[8; 16], &Credential::Ticket([6; 32])),
         cat(&[&[2], b"ab", &[1; 32], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 5], &[8; 16], &[1], &[6; 32]])
     );
 }

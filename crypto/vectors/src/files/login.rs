@@ -2,7 +2,7 @@
 
 use happy_crypto::DeviceId;
 use happy_pairing::Origin;
-use happy_wire::relay::{FromRelay, LOGIN_LABEL, ToRelay, login_message};
+use happy_wire::relay::{Credential, FromRelay, LOGIN_LABEL, ToRelay, login_message};
 
 use super::{
     invitation,
@@ -37,12 +37,13 @@ pub fn vectors() -> Json {
         let page = Login { relay: &name, nonce: &nonce, device, epoch, client_nonce: &client_nonce, ticket };
 
         let id = world.phone.device_id();
-        let signed = login_message(&name, &nonce, &id, epoch, &client_nonce, ticket);
+        let credential = ticket.map_or(Credential::None, |ticket| Credential::Ticket(*ticket));
+        let signed = login_message(&name, &nonce, &id, epoch, &client_nonce, &credential);
         assert_eq!(signed, page.signed_bytes());
         let signature = world.phone.sign(LOGIN_LABEL, &signed);
         assert_eq!(signature, page.signature());
         id.verify(LOGIN_LABEL, &signed, &signature).expect("the relay accepts it");
-        let login = ToRelay::Login { device: id, epoch, client_nonce, ticket: ticket.copied(), signature };
+        let login = ToRelay::Login { device: id, epoch, client_nonce, credential, signature };
         let welcome = FromRelay::Welcome {
             max_payload: LIMITS.0,
             queue_bytes: LIMITS.1,

@@ -1,0 +1,293 @@
+//! Whether a device that has proven who it is may use this relay (`PROTOCOL 7`, Access).
+//!
+//! The operator decides by a [`Policy`] and enrolment keys. [`Vouches`] remembers for which devices an enrolled one speaks:
+//! while it is connected and names them, and for a day after it has gone.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use happy_crypto::DeviceId;
+use happy_wire::enrolment::{EnrolmentKey, EnrolmentPublic, KeyId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+/// The most enrolment keys of one relay.
+pub const MAX_KEYS: usize = 16;
+/// A secret is at least so long, bytes: shorter ones are guessed from a configuration that was seen.
+pub const MIN_SECRET: usize = 12;
+/// And at most.
+pub const MAX_SECRET: usize = 256;
+/// How long a device is let in after the last one that vouched for it has gone.
+pub(crate) const VOUCHED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Devices that are remembered after those that vouched for them have gone. Beyond it those that would be forgotten first are: they
+/// get in again when their machine is back.
+const MAX_REMEMBERED: usize = 100_000;
+/// `PROTOCOL 7`: the salt is the same everywhere, since a machine must find the key without asking.
+const SALT: &[u8] = b"happy/1 relay enrolment";
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+
+/// Who may use a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Everybody who can reach it.
+    #[default]
+    Open,
+    /// Devices with an enrolment key.
+    Enrolled,
+    /// These, and those that they name.
+    Vouched,
+}
+
+impl Policy {
+    /// As it is written in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Open => "open",
+            Policy::Enrolled => "enrolled",
+            Policy::Vouched => "vouched",
+        }
+    }
+}
+
+/// A word that is no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no access policy; there are `open`, `enrolled` and `vouched`")]
+pub struct UnknownPolicy(String);
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Policy::Open, Policy::Enrolled, Policy::Vouched];
+        known.into_iter().find(|policy| policy.name() == text).ok_or_else(|| UnknownPolicy(text.to_owned()))
+    }
+}
+
+/// One enrolment key of the configuration, with the operator's own name for it, written `name:key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// For the operator only: whom the secret was given to.
+    pub name: String,
+    /// What logins are checked with.
+    pub key: EnrolmentPublic,
+}
+
+/// What is wrong with an enrolment key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnrolmentError {
+    /// It has no name, or an odd one.
+    #[error("`{0}` is no enrolment key; it looks like `home:3q2-…` and `happy-relay new-key` prints one")]
+    Form(String),
+    /// The secret is too short or too long.
+    #[error("an enrolment secret has {MIN_SECRET} to {MAX_SECRET} bytes; `happy-relay new-key` makes a good one")]
+    Secret,
+}
+
+impl FromStr for Enrolment {
+    type Err = EnrolmentError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || EnrolmentError::Form(text.chars().take(24).collect());
+        let (name, key) = text.trim().split_once(':').ok_or_else(bad)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Err(bad());
+        }
+        Ok(Self { name: name.to_owned(), key: key.parse().map_err(|_| bad())? })
+    }
+}
+
+impl std::fmt::Display for Enrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.key)
+    }
+}
+
+/// The key of an enrolment secret, however it is typed: white space around it does not count. It takes some 20 ms and 19 MiB, so that a secret that a
+/// person chose is not found quickly by whoever has seen the configuration.
+///
+/// # Errors
+/// When the secret is too short or too long.
+pub fn enrolment_key(secret: &str) -> Result<EnrolmentKey, EnrolmentError> {
+    let secret = secret.trim();
+    if !(MIN_SECRET..=MAX_SECRET).contains(&secret.len()) {
+        return Err(EnrolmentError::Secret);
+    }
+    let params = Params::new(MEMORY_KIB, PASSES, 1, Some(32)).map_err(|_| EnrolmentError::Secret)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(secret.as_bytes(), SALT, seed.as_mut())
+        .map_err(|_| EnrolmentError::Secret)?;
+    Ok(EnrolmentKey::from_seed(&seed))
+}
+
+/// A secret of 160 random bits, in groups that can be typed: 32 characters without any that are taken for others.
+///
+/// # Errors
+/// When the operating system has no randomness.
+pub fn new_secret() -> Result<Zeroizing<String>, getrandom::Error> {
+    const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut())?;
+    let mut secret = Zeroizing::new(String::with_capacity(40));
+    for (n, byte) in bytes.iter().enumerate() {
+        if n > 0 && n % 4 == 0 {
+            secret.push('-');
+        }
+        secret.push(char::from(ALPHABET[usize::from(byte % 32)]));
+    }
+    Ok(secret)
+}
+
+/// The policy of a relay and its keys.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Who may come.
+    pub policy: Policy,
+    /// At most [`MAX_KEYS`].
+    pub keys: Vec<Enrolment>,
+}
+
+impl Access {
+    pub(crate) fn key(&self, id: &KeyId) -> Option<&Enrolment> {
+        self.keys.iter().find(|enrolment| enrolment.key.id() == *id)
+    }
+}
+
+/// How an enrolled device speaks for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vouching {
+    /// It is connected and names them now.
+    Begins,
+    /// It names them no longer: they are out, unless another one names them.
+    Ends,
+    /// It is no longer connected, so it cannot be asked: they are let in for another day.
+    Gone,
+}
+
+/// For which devices the enrolled ones vouch, in memory.
+#[derive(Default)]
+pub(crate) struct Vouches(Mutex<HashMap<DeviceId, Vouch>>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Vouch {
+    /// Connected devices that name it.
+    by: u32,
+    /// Until when it is let in although none does.
+    until: Option<Instant>,
+}
+
+impl Vouches {
+    pub(crate) fn note<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>, vouching: Vouching) {
+        let now = Instant::now();
+        let mut table = self.0.lock();
+        for device in devices {
+            if vouching == Vouching::Begins {
+                table.entry(*device).or_default().by += 1;
+                continue;
+            }
+            let Some(vouch) = table.get_mut(device) else { continue };
+            vouch.by = vouch.by.saturating_sub(1);
+            if vouching == Vouching::Gone {
+                vouch.until = Some(now + VOUCHED_FOR);
+            } else if vouch.by == 0 {
+                table.remove(device);
+            }
+        }
+        if table.len() > MAX_REMEMBERED {
+            shed(&mut table, now);
+        }
+    }
+
+    pub(crate) fn holds(&self, device: &DeviceId) -> bool {
+        let table = self.0.lock();
+        table.get(device).is_some_and(|vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > Instant::now()))
+    }
+}
+
+/// Forgets those whose time is over, and then a tenth of those that nobody names now, the soonest first.
+fn shed(table: &mut HashMap<DeviceId, Vouch>, now: Instant) {
+    table.retain(|_, vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > now));
+    let mut ends: Vec<Instant> = table.values().filter(|vouch| vouch.by == 0).filter_map(|vouch| vouch.until).collect();
+    if table.len() <= MAX_REMEMBERED || ends.is_empty() {
+        return;
+    }
+    let nth = (ends.len() / 10).min(ends.len() - 1);
+    let (_, last, _) = ends.select_nth_unstable(nth);
+    let last = *last;
+    table.retain(|_, vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > last));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(n: u32) -> DeviceId {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        DeviceId::from_bytes(bytes)
+    }
+
+    #[test]
+    fn a_secret_gives_the_key_of_the_page() {
+        let key = enrolment_key(" correct horse battery staple\n").unwrap().public();
+        assert_eq!(key, enrolment_key("correct horse battery staple").unwrap().public());
+        assert_eq!(key.to_string(), "Y1NvnklZBrkzR9dqubT4xVVP65nKFVhOIuW1l8piGuU");
+        assert_eq!(enrolment_key("short").err(), Some(EnrolmentError::Secret));
+    }
+
+    #[test]
+    fn a_key_is_written_with_its_name() {
+        let key = enrolment_key("correct horse battery staple").unwrap().public();
+        let enrolment: Enrolment = format!("home:{key}").parse().unwrap();
+        assert_eq!((enrolment.name.as_str(), enrolment.key), ("home", key));
+        assert_eq!(enrolment.to_string().parse(), Ok(enrolment));
+        for bad in ["", "home", "home:", ":abc", "a b:abc", &format!("{key}")] {
+            assert!(bad.parse::<Enrolment>().is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_is_let_in_while_it_is_named_and_a_day_longer() {
+        let vouches = Vouches::default();
+        assert!(!vouches.holds(&device(1)));
+        vouches.note(&[device(1), device(2)], Vouching::Begins);
+        vouches.note(&[device(1)], Vouching::Begins);
+        vouches.note(&[device(1)], Vouching::Gone);
+        tokio::time::advance(VOUCHED_FOR * 2).await;
+        assert!(vouches.holds(&device(1)), "another one still names it");
+        vouches.note(&[device(1), device(2)], Vouching::Gone);
+        tokio::time::advance(VOUCHED_FOR - Duration::from_secs(1)).await;
+        assert!(vouches.holds(&device(1)) && vouches.holds(&device(2)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!vouches.holds(&device(1)) && !vouches.holds(&device(2)));
+    }
+
+    #[tokio::test]
+    async fn who_is_taken_off_the_list_is_out_at_once() {
+        let vouches = Vouches::default();
+        vouches.note(&[device(1)], Vouching::Begins);
+        vouches.note(&[device(1)], Vouching::Ends);
+        assert!(!vouches.holds(&device(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_bounded() {
+        let vouches = Vouches::default();
+        let many: Vec<DeviceId> = (0..MAX_REMEMBERED as u32).map(device).collect();
+        for part in many.chunks(1000) {
+            vouches.note(part, Vouching::Begins);
+            vouches.note(part, Vouching::Gone);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let more: Vec<DeviceId> = (0..100).map(|n| device(1_000_000 + n)).collect();
+        vouches.note(&more, Vouching::Begins);
+        vouches.note(&more, Vouching::Gone);
+        assert!(vouches.0.lock().len() < MAX_REMEMBERED);
+        assert!(vouches.holds(&more[0]) && !vouches.holds(&many[0]));
+    }
+}

@@ -1,0 +1,438 @@
+//! Nodes that share a real Redis, one server or a cluster of three: what crosses, and what happens when Redis is killed, emptied or slow.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use happy_relay::access::enrolment_key;
+use happy_relay::{Access, Bus, Config, Enrolment, Policy, RedisBus, RedisUrl, Timings};
+use happy_wire::Code;
+use happy_wire::relay::{FromRelay, ToRelay, Undelivered};
+use tokio::time::Instant;
+
+use crate::harness::{Client, Device, Server, soon};
+
+/// `redis-server` processes that end with the test.
+struct Servers {
+    folder: tempfile::TempDir,
+    ports: Vec<u16>,
+    children: Vec<Child>,
+    cluster: bool,
+}
+
+impl Servers {
+    async fn one() -> Self {
+        let mut servers =
+            Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(1), children: vec![], cluster: false };
+        servers.start().await;
+        servers
+    }
+
+    async fn cluster() -> Self {
+        let mut servers =
+            Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(3), children: vec![], cluster: true };
+        servers.start().await;
+        let nodes = servers.ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(nodes)
+            .arg("--cluster-yes")
+            .output()
+            .expect("redis-cli is installed with redis-server");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        servers.until_ready().await;
+        servers
+    }
+
+    /// Starts all servers at their ports; those of a cluster know each other from their files.
+    async fn start(&mut self) {
+        for port in &self.ports {
+            let folder = self.folder.path().join(port.to_string());
+            std::fs::create_dir_all(&folder).unwrap();
+            let mut command = Command::new("redis-server");
+            command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.args(["--enable-debug-command", "yes", "--dir"]).arg(&folder);
+            if self.cluster {
+                command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]);
+            }
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+            self.children.push(child.expect("redis-server is installed (Debian: redis-server)"));
+        }
+        for port in self.ports.clone() {
+            soon("redis-server", async {
+                while self.ask(port, &["PING"]) != "PONG" {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
+        }
+        if self.children.len() == self.ports.len() && self.cluster {
+            // After a restart; the first time nobody has made the cluster yet.
+            if std::fs::read_to_string(self.folder.path().join(format!("{}/nodes.conf", self.ports[0])))
+                .is_ok_and(|text| text.lines().count() > 3)
+            {
+                self.until_ready().await;
+            }
+        }
+    }
+
+    async fn until_ready(&self) {
+        soon("the cluster", async {
+            while !self.ports.iter().all(|port| self.ask(*port, &["CLUSTER", "INFO"]).contains("cluster_state:ok")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    fn ask(&self, port: u16, command: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(command).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn all(&self, command: &[&str]) {
+        self.ports.iter().for_each(|port| drop(self.ask(*port, command)));
+    }
+
+    /// With SIGKILL.
+    fn kill(&mut self) {
+        for mut child in self.children.drain(..) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn url(&self) -> RedisUrl {
+        let list: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis{}://{}", if self.cluster { "+cluster" } else { "" }, list.join(",")).parse().unwrap()
+    }
+
+    async fn node(&self) -> Server {
+        self.node_with(Config::default()).await
+    }
+
+    async fn node_with(&self, config: Config) -> Server {
+        let bus = Arc::new(RedisBus::start(&self.url()).unwrap());
+        assert!(bus.connected(Duration::from_secs(10)).await, "Redis is reached");
+        Server::with(Config { bus: Some(bus as Arc<dyn Bus>), ..config }).await
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Ports that were free a moment ago, below those that a cluster's bus of a higher one would take.
+fn free_ports(count: usize) -> Vec<u16> {
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port() % 20_000 + 20_000;
+        let bus = port + 10_000;
+        if !ports.contains(&port) && [port, bus].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+/// A device that no other scenario has used: the directory remembers their epochs.
+fn device() -> Device {
+    static SEED: AtomicU64 = AtomicU64::new(1000);
+    Device::new(SEED.fetch_add(1, Relaxed))
+}
+
+/// The next presence of this device; the same said again is passed over.
+async fn presence(client: &mut Client, of: &Device, here: bool) {
+    loop {
+        let frame = client.frame().await;
+        match FromRelay::decode(&frame) {
+            Ok(FromRelay::Presence { device, here: told }) if device == of.id() => {
+                if told == here {
+                    return;
+                }
+            }
+            Ok(FromRelay::Ping(n)) => client.tell(ToRelay::Pong(n)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn pair(left: &Server, right: &Server, a: &Device, b: &Device) -> (Client, Client) {
+    let (mut one, mut other) = (left.join(a).await, right.join(b).await);
+    one.tell(ToRelay::Peers(vec![b.id()])).await;
+    other.tell(ToRelay::Peers(vec![a.id()])).await;
+    presence(&mut one, b, true).await;
+    presence(&mut other, a, true).await;
+    (one, other)
+}
+
+/// Sends, and sees it arrive. A scenario may last so long that the relay asks for a sign of life.
+async fn arrives(from: (&mut Client, &Device), to: (&mut Client, &Device), word: &[u8]) {
+    from.0.send(to.1.id(), 1, word).await;
+    loop {
+        let frame = to.0.frame().await;
+        match FromRelay::decode(&frame) {
+            Ok(FromRelay::Ping(n)) => to.0.tell(ToRelay::Pong(n)).await,
+            other => {
+                let wanted = FromRelay::Deliver { from: from.1.id(), rendezvous: false, payload: word };
+                return assert_eq!(other, Ok(wanted));
+            }
+        }
+    }
+}
+
+async fn every_pair_across(servers: &Servers) {
+    let nodes = [servers.node().await, servers.node().await, servers.node().await];
+    for (n, left) in nodes.iter().enumerate() {
+        for right in &nodes {
+            let (a, b) = (device(), device());
+            let (mut one, mut other) = pair(left, right, &a, &b).await;
+            for word in [&b"over"[..], &[n as u8; 60_000]] {
+                arrives((&mut one, &a), (&mut other, &b), word).await;
+                arrives((&mut other, &b), (&mut one, &a), word).await;
+            }
+            drop(other);
+            presence(&mut one, &b, false).await;
+            one.send(b.id(), 9, b"gone").await;
+            one.expect(FromRelay::Undeliverable { to: b.id(), tag: 9, reason: Undelivered::Unreachable }).await;
+        }
+    }
+    for node in &nodes {
+        node.balances().await;
+    }
+}
+
+async fn a_device_that_moves_is_at_one_node_only(servers: &Servers) {
+    let (left, right, third) = (servers.node().await, servers.node().await, servers.node().await);
+    let (mut a, b) = (device(), device());
+    let (mut old, mut other) = pair(&left, &right, &a, &b).await;
+    a.epoch = 2;
+    let mut new = third.join(&a).await;
+    assert_eq!(old.goaway().await.0, Code::DISPLACED);
+    // What the older one still says is said by nobody.
+    let _ended = futures_util::SinkExt::send(
+        &mut old.socket,
+        tokio_tungstenite::tungstenite::Message::Binary(
+            crate::harness::encode(&ToRelay::Send { to: b.id(), tag: 3, payload: b"injected" }).into(),
+        ),
+    )
+    .await;
+    presence(&mut other, &a, false).await;
+    new.tell(ToRelay::Peers(vec![b.id()])).await;
+    presence(&mut other, &a, true).await;
+    presence(&mut new, &b, true).await;
+    arrives((&mut other, &b), (&mut new, &a), b"to the new one").await;
+    arrives((&mut new, &a), (&mut other, &b), b"from the new one").await;
+    // The older epoch is refused wherever it comes.
+    a.epoch = 1;
+    let mut late = right.connect().await;
+    let nonce = late.challenge().await;
+    late.raw(&a.login(&late.name.clone(), &nonce, None)).await;
+    assert_eq!(late.goaway().await.0, Code::DISPLACED);
+}
+
+async fn without_redis_neighbours_notice_nothing(servers: &mut Servers) {
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (a, b, c) = (device(), device(), device());
+    let (mut one, mut far) = pair(&left, &right, &a, &b).await;
+    let mut near = left.join(&c).await;
+    one.tell(ToRelay::Peers(vec![b.id(), c.id()])).await;
+    near.tell(ToRelay::Peers(vec![a.id()])).await;
+    presence(&mut one, &c, true).await;
+    presence(&mut near, &a, true).await;
+
+    let began = Instant::now();
+    servers.kill();
+    presence(&mut one, &b, false).await;
+    presence(&mut far, &a, false).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "others are told within 2 s, not {:?}", began.elapsed());
+    arrives((&mut one, &a), (&mut near, &c), b"next door").await;
+    one.send(b.id(), 5, b"far").await;
+    one.expect(FromRelay::Undeliverable { to: b.id(), tag: 5, reason: Undelivered::Unreachable }).await;
+    // Devices still come and go.
+    let d = device();
+    soon("a login without Redis", left.join(&d)).await;
+
+    servers.start().await;
+    let began = Instant::now();
+    presence(&mut one, &b, true).await;
+    presence(&mut far, &a, true).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "healed within 5 s, not {:?}", began.elapsed());
+    arrives((&mut one, &a), (&mut far, &b), b"far again").await;
+    arrives((&mut far, &b), (&mut one, &a), b"and back").await;
+    one.barrier().await;
+    near.barrier().await;
+    left.balances().await;
+    right.balances().await;
+}
+
+async fn an_emptied_redis_is_filled_again(servers: &Servers) {
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (a, b) = (device(), device());
+    let (mut one, mut far) = pair(&left, &right, &a, &b).await;
+    servers.all(&["FLUSHALL"]);
+    let began = Instant::now();
+    // A third node knows of them from Redis only.
+    let third = servers.node().await;
+    let c = device();
+    let mut asking = third.join(&c).await;
+    one.tell(ToRelay::Peers(vec![b.id(), c.id()])).await;
+    asking.tell(ToRelay::Peers(vec![a.id()])).await;
+    presence(&mut one, &c, true).await;
+    presence(&mut asking, &a, true).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    arrives((&mut asking, &c), (&mut one, &a), b"found").await;
+    arrives((&mut one, &a), (&mut far, &b), b"still").await;
+}
+
+/// Both nodes took the device while they could not ask; when they can, the larger epoch stays.
+async fn two_nodes_that_claim_a_device_end_with_one(servers: &mut Servers) {
+    let (left, right) = (servers.node().await, servers.node().await);
+    servers.kill();
+    let mut a = device();
+    let mut old = soon("a login without Redis", left.join(&a)).await;
+    a.epoch = 2;
+    let mut new = soon("a login without Redis", right.join(&a)).await;
+    servers.start().await;
+    assert_eq!(soon("the end of one", old.goaway()).await.0, Code::DISPLACED);
+    new.barrier().await;
+    let b = device();
+    let mut peer = left.join(&b).await;
+    peer.tell(ToRelay::Peers(vec![a.id()])).await;
+    new.tell(ToRelay::Peers(vec![b.id()])).await;
+    presence(&mut peer, &a, true).await;
+    presence(&mut new, &b, true).await;
+    arrives((&mut peer, &b), (&mut new, &a), b"to the one").await;
+}
+
+async fn a_slow_redis_holds_up_nobody(servers: &Servers) {
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (a, b, c) = (device(), device(), device());
+    let (mut one, mut far) = pair(&left, &right, &a, &b).await;
+    for port in servers.ports.clone() {
+        let slow = Command::new("redis-cli")
+            .args(["-p", &port.to_string(), "DEBUG", "SLEEP", "4"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::spawn(move || slow.wait_with_output());
+    }
+    let began = Instant::now();
+    presence(&mut one, &b, false).await;
+    presence(&mut far, &a, false).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let came = Instant::now();
+    soon("a login beside a slow Redis", left.join(&c)).await;
+    assert!(came.elapsed() < Duration::from_secs(3), "{:?}", came.elapsed());
+    presence(&mut one, &b, true).await;
+    presence(&mut far, &a, true).await;
+    arrives((&mut one, &a), (&mut far, &b), b"again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pair_of_three_nodes_over_one_redis() {
+    every_pair_across(&Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moving_device_over_one_redis() {
+    a_device_that_moves_is_at_one_node_only(&Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_killed_and_back() {
+    without_redis_neighbours_notice_nothing(&mut Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_emptied() {
+    an_emptied_redis_is_filled_again(&Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_claims_without_redis() {
+    two_nodes_that_claim_a_device_end_with_one(&mut Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_slow() {
+    a_slow_redis_holds_up_nobody(&Servers::one().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_redis() {
+    let mut servers = Servers::cluster().await;
+    every_pair_across(&servers).await;
+    a_device_that_moves_is_at_one_node_only(&servers).await;
+    an_emptied_redis_is_filled_again(&servers).await;
+    without_redis_neighbours_notice_nothing(&mut servers).await;
+    two_nodes_that_claim_a_device_end_with_one(&mut servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_starts_without_redis_and_joins_when_it_comes() {
+    let mut servers = Servers::one().await;
+    servers.kill();
+    let bus = Arc::new(RedisBus::start(&servers.url()).unwrap());
+    let left = Server::with(Config { bus: Some(bus.clone() as Arc<dyn Bus>), ..Config::default() }).await;
+    let (a, b) = (device(), device());
+    let mut one = left.join(&a).await;
+    one.tell(ToRelay::Peers(vec![b.id()])).await;
+    servers.start().await;
+    assert!(bus.connected(Duration::from_secs(10)).await);
+    let right = servers.node().await;
+    let mut other = right.join(&b).await;
+    other.tell(ToRelay::Peers(vec![a.id()])).await;
+    presence(&mut one, &b, true).await;
+    presence(&mut other, &a, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_speaks_for_its_phones_at_every_node() {
+    const VOUCH: Duration = Duration::from_millis(400);
+    let mut servers = Servers::one().await;
+    let key = enrolment_key("correct horse battery staple").unwrap();
+    let config = || {
+        let keys = vec![Enrolment { name: "home".into(), key: key.public() }];
+        let timings = Timings { vouch: VOUCH, ..Timings::default() };
+        Config { access: Access { policy: Policy::Vouched, keys }, timings, ..Config::default() }
+    };
+    let (left, right) = (servers.node_with(config()).await, servers.node_with(config()).await);
+    let (machine, phone) = (device(), device());
+    let mut at_machine = left.connect().await;
+    let nonce = at_machine.challenge().await;
+    at_machine.raw(&machine.enrolled_login(&at_machine.name.clone(), &nonce, &key)).await;
+    let welcome = at_machine.frame().await;
+    assert!(matches!(FromRelay::decode(&welcome), Ok(FromRelay::Welcome { .. })));
+    at_machine.name(&[phone.id()]).await;
+    // The vouch is written behind the machine's back; a phone that comes too early is told to come again.
+    let mut at_phone = soon("the phone is let in", async {
+        loop {
+            let mut client = right.connect().await;
+            let nonce = client.challenge().await;
+            client.raw(&phone.login(&client.name.clone(), &nonce, None)).await;
+            let frame = client.frame().await;
+            match FromRelay::decode(&frame) {
+                Ok(FromRelay::Welcome { .. }) => break client,
+                Ok(FromRelay::Goaway { code: Code::NOT_PERMITTED, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    // Without Redis nobody here can know whether it is vouched for: it stays, however often that is asked.
+    servers.kill();
+    tokio::time::sleep(VOUCH * 5).await;
+    at_phone.barrier().await;
+    servers.start().await;
+    tokio::time::sleep(VOUCH * 5).await;
+    at_phone.barrier().await;
+    // The machine takes it off its list.
+    at_machine.tell(ToRelay::Peers(vec![])).await;
+    assert_eq!(at_phone.goaway().await.0, Code::NOT_PERMITTED);
+}

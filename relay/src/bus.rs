@@ -7,7 +7,7 @@
 mod batch;
 pub mod redis;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -135,6 +135,8 @@ pub trait Inbox: Send + Sync + 'static {
     fn handle(&self, message: Message);
     /// The way to all other nodes is lost. Devices here are told that their peers elsewhere are away.
     fn apart(&self);
+    /// Some devices at other nodes are away for certain, since their nodes have gone without a word.
+    fn gone(&self, devices: &HashSet<DeviceId>);
     /// The devices of this node, to be entered again when the way is back.
     fn seats(&self) -> Vec<(DeviceId, Login)>;
     /// Posts anew whom a device of this node names, so that it learns who is elsewhere.
@@ -217,6 +219,9 @@ impl Lag {
 /// The answer to [`Bus::vouched`], which may take a round trip.
 pub type Asking<'a> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>>;
 
+/// What [`Bus::leave`] gives.
+pub type Leaving<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// One node's connection to the others.
 pub trait Bus: Send + Sync + 'static {
     /// Says where this node's messages go. Called once, before anything else.
@@ -236,6 +241,10 @@ pub trait Bus: Send + Sync + 'static {
     fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching);
     /// Whether a device is vouched for at any node (`PROTOCOL 7`, Access); none when only other nodes could know and cannot be asked now.
     fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a>;
+    /// This node is about to end: what waits is written out, as far as that takes a second at most, and the others learn of it.
+    fn leave(&self) -> Leaving<'_> {
+        Box::pin(std::future::ready(()))
+    }
     /// What the metrics show of it; none for a bus that never fails.
     fn stats(&self) -> Option<&BusStats> {
         None

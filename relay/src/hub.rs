@@ -4,7 +4,7 @@
 //! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
 //! told is always presence true.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
@@ -99,6 +99,11 @@ impl Hub {
     /// The metrics as Prometheus text.
     pub(crate) fn render_metrics(&self) -> String {
         self.metrics.render(self.bus.stats())
+    }
+
+    /// Says goodbye to the other nodes.
+    pub(crate) async fn leave_bus(&self) {
+        self.bus.leave().await;
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -503,6 +508,19 @@ impl Inbox for Hub {
         }
     }
 
+    fn gone(&self, devices: &HashSet<DeviceId>) {
+        for mailbox in self.mailboxes() {
+            let _changes = self.changes.lock();
+            let peers = mailbox.lock().named();
+            for peer in peers.iter().filter(|peer| devices.contains(peer)) {
+                if self.find(peer).is_none() {
+                    mailbox.lock().tell(peer, false);
+                }
+            }
+            mailbox.wake();
+        }
+    }
+
     fn seats(&self) -> Vec<(DeviceId, Login)> {
         self.mailboxes().iter().map(|mailbox| (mailbox.device, mailbox.login)).collect()
     }
@@ -611,8 +629,6 @@ fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
     use rand_core::{Rng, SeedableRng};

@@ -144,5 +144,6 @@ impl Relay {
         if tokio::time::timeout(grace, all).await.is_err() {
             tracing::warn!(connections = self.connections(), "closing with connections that did not end in time");
         }
+        self.shared.hub.leave_bus().await;
     }
 }

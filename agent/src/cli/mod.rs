@@ -76,7 +76,7 @@ enum Command {
     /// Start, stop or look at the background service.
     #[command(subcommand)]
     Daemon(DaemonCommand),
-    /// Show the relays in use and the addresses of this machine, or enrol it at one.
+    /// Show the relays in use, or enrol this machine at one.
     Relay(RelayArgs),
     /// Show the daemon's log.
     Logs(LogsArgs),

@@ -436,3 +436,42 @@ async fn a_machine_speaks_for_its_phones_at_every_node() {
     at_machine.tell(ToRelay::Peers(vec![])).await;
     assert_eq!(at_phone.goaway().await.0, Code::NOT_PERMITTED);
 }
+
+/// Its devices do not come back elsewhere either: whoever named them must not go on believing that they are here.
+#[test]
+fn a_node_that_dies_without_a_word() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (alive, dying) = (runtime(), runtime());
+    let (a, b) = (device(), device());
+    let (servers, left) = alive.block_on(async {
+        let servers = Servers::one().await;
+        let left = servers.node().await;
+        (servers, left)
+    });
+    let right = dying.block_on(servers.node());
+    alive.block_on(async {
+        let (mut one, _other) = pair(&left, &right, &a, &b).await;
+        dying.shutdown_background();
+        let began = Instant::now();
+        presence(&mut one, &b, false).await;
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        one.send(b.id(), 1, b"gone").await;
+        one.expect(FromRelay::Undeliverable { to: b.id(), tag: 1, reason: Undelivered::Unreachable }).await;
+    });
+    drop(left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_ends_in_order_says_so_at_once() {
+    let servers = Servers::one().await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (a, b) = (device(), device());
+    let (mut one, other) = pair(&left, &right, &a, &b).await;
+    // The device goes away with its node and comes back nowhere.
+    drop(other);
+    let began = Instant::now();
+    right.relay.shutdown(Duration::from_secs(5)).await;
+    presence(&mut one, &b, false).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(servers.ask(servers.ports[0], &["KEYS", "hr:node:*"]).lines().count(), 1, "its key is gone");
+}

@@ -30,15 +30,19 @@ pub use way::{RedisUrl, RedisUrlError};
 use self::directory::{Cache, Claimed, Entry};
 use self::way::{Conn, Way};
 use super::batch::{self, Batch, Record};
-use super::{Asking, Bus, BusStats, Claim, Claiming, Inbox, Login, Message, NodeId, Unsent};
+use super::{Asking, Bus, BusStats, Claim, Claiming, Inbox, Leaving, Login, Message, NodeId, Unsent};
 use crate::access::{VOUCHED_FOR, Vouches, Vouching};
 
 /// How often a node sends itself a Ping and looks at what became of the last one.
 const TICK: Duration = Duration::from_millis(500);
 /// Without an answer for so long the way is lost: a second below the two within which devices are told.
 const PATIENCE: Duration = Duration::from_millis(1_250);
-/// The lease of a node, renewed with every second Ping.
-const LEASE: Duration = Duration::from_secs(10);
+/// The lease of a node, renewed with every second Ping: devices of a node that died without a word are told to be away when it is over.
+const LEASE: Duration = Duration::from_secs(5);
+/// A directory that is incomplete is entered again no sooner than this after the last time.
+const REENTER: Duration = Duration::from_secs(3);
+/// What a node that ends may take to say so.
+const LEAVE: Duration = Duration::from_secs(1);
 /// Between attempts to connect: first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What waits to be published, bytes. It is reached when Redis is slower than the devices; they are told that the queue is full.
@@ -47,6 +51,8 @@ const MAX_WAITING: usize = 8 * 1024 * 1024;
 const MAX_CHORES: usize = 65_536;
 /// The largest batch, bytes; a larger one would hold up what is behind it.
 const MAX_BATCH: usize = 1024 * 1024;
+/// Devices at other nodes whose naming is remembered, to tell that they are away when their node dies: 32 bytes and some each.
+const MAX_ELSEWHERE: usize = 1_000_000;
 /// Devices entered again at once.
 const REJOIN: usize = 256;
 /// How often vouches are renewed, well below the day that they last.
@@ -75,12 +81,14 @@ struct Shared {
     room: Notify,
     /// The last Ping that came back, and when.
     heard: Mutex<(u64, Instant)>,
-    /// The subscription was lost; the keeper looks at once.
-    cut: Notify,
+    /// Nothing waits to be written any more.
+    idle: Notify,
     stats: BusStats,
     /// Who vouches here for whom, for entering it again.
     speaking: Mutex<HashMap<DeviceId, HashSet<DeviceId>>>,
     vouches: Vouches,
+    /// Which devices at which other nodes have named one of ours.
+    elsewhere: Mutex<HashMap<NodeId, HashSet<DeviceId>>>,
 }
 
 #[derive(Default)]
@@ -94,6 +102,12 @@ struct Outgoing {
     /// Chores were forgotten.
     incomplete: bool,
     waiting: usize,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.asking.is_empty() && self.chores.is_empty() && self.nodes.values().all(Vec::is_empty)
+    }
 }
 
 enum Chore {
@@ -117,10 +131,11 @@ impl RedisBus {
             wake: Notify::new(),
             room: Notify::new(),
             heard: Mutex::new((0, Instant::now())),
-            cut: Notify::new(),
+            idle: Notify::new(),
             stats: BusStats::default(),
             speaking: Mutex::default(),
             vouches: Vouches::default(),
+            elsewhere: Mutex::default(),
         });
         let keeper = tokio::spawn(keep(shared.clone(), way, url.clone())).abort_handle();
         let writer = tokio::spawn(write(shared.clone())).abort_handle();
@@ -197,6 +212,28 @@ impl Bus for RedisBus {
                 Vouching::Begins | Vouching::Gone => shared.enter_vouch(by, device),
             }
         }
+    }
+
+    fn leave(&self) -> Leaving<'_> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let Some(conn) = shared.conn() else { return };
+            let goodbye = async {
+                loop {
+                    let idle = shared.idle.notified();
+                    if shared.out.lock().is_empty() {
+                        break;
+                    }
+                    shared.wake.notify_one();
+                    idle.await;
+                }
+                // Without its lease the others count the node as gone within a second.
+                let _: RedisResult<Value> = conn.run(redis::cmd("DEL").arg(shared.node.lease())).await;
+            };
+            if timeout(LEAVE, goodbye).await.is_err() {
+                tracing::debug!("not everything was written out to the other nodes");
+            }
+        })
     }
 
     fn stats(&self) -> Option<&BusStats> {
@@ -352,8 +389,9 @@ impl Shared {
                         // It may have moved, or its node has lost it.
                         self.out.lock().cache.forget(to);
                     }
-                    if let Message::Naming { from: device, .. } = &message {
+                    if let Message::Naming { from: device, named, .. } = &message {
                         self.out.lock().cache.put(*device, Some(from), Instant::now());
+                        self.note_elsewhere(from, *device, *named);
                     }
                     inbox.handle(message);
                 }
@@ -362,6 +400,40 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A device at another node has named one of ours, or does so no longer.
+    fn note_elsewhere(&self, node: NodeId, device: DeviceId, named: bool) {
+        let mut elsewhere = self.elsewhere.lock();
+        for (other, devices) in elsewhere.iter_mut() {
+            if *other != node || !named {
+                devices.remove(&device);
+            }
+        }
+        elsewhere.retain(|_, devices| !devices.is_empty());
+        // No more than our devices could name between them.
+        let count: usize = elsewhere.values().map(HashSet::len).sum();
+        if named && count < MAX_ELSEWHERE {
+            elsewhere.entry(node).or_default().insert(device);
+        }
+    }
+
+    /// Looks whether the nodes of our devices' peers still live.
+    async fn look_for_gone(&self, conn: &Conn) -> RedisResult<()> {
+        let nodes: Vec<NodeId> = self.elsewhere.lock().keys().copied().collect();
+        for node in nodes {
+            self.stats.commands.fetch_add(1, Relaxed);
+            if conn.run::<bool>(redis::cmd("EXISTS").arg(node.lease())).await? {
+                continue;
+            }
+            let devices = self.elsewhere.lock().remove(&node).unwrap_or_default();
+            self.out.lock().cache.forget_node(node);
+            tracing::info!(%node, devices = devices.len(), "a node has gone");
+            if let Some(inbox) = self.inbox() {
+                inbox.gone(&devices);
+            }
+        }
+        Ok(())
     }
 
     /// The devices here are told that their peers elsewhere are away, and nothing is sent any more.
@@ -377,6 +449,7 @@ impl Shared {
             asked.chain(batches.flat_map(messages)).collect()
         };
         self.room.notify_waiters();
+        self.elsewhere.lock().clear();
         if self.stats.up.swap(false, Relaxed) {
             self.stats.lost.fetch_add(1, Relaxed);
         }
@@ -386,12 +459,15 @@ impl Shared {
         }
     }
 
-    /// Enters all devices of this node again and lets them name their peers anew.
+    /// Enters all devices of this node again and lets them name their peers anew. It is tried again later when Redis stops answering.
     async fn rejoin(&self) {
         let Some(inbox) = self.inbox() else { return };
         let seats = inbox.seats();
         for part in seats.chunks(REJOIN) {
             let claims = join_all(part.iter().map(|(device, login)| self.claim(device, *login))).await;
+            if self.out.lock().incomplete {
+                return;
+            }
             for ((device, login), claim) in part.iter().zip(claims) {
                 if claim == Claim::Newer {
                     // Somewhere else, with a larger login.
@@ -471,13 +547,19 @@ fn undelivered(message: Message) -> Option<Message> {
 }
 
 /// What Redis pushes is handled in the task that reads it.
-struct Pushes(Arc<Shared>);
+struct Pushes {
+    shared: Arc<Shared>,
+    /// The subscription was lost; the keeper looks at once.
+    cut: Arc<Notify>,
+}
 
 impl AsyncPushSender for Pushes {
     fn send(&self, info: PushInfo) -> Result<(), SendError> {
         match (info.kind, info.data.into_iter().nth(1)) {
-            (PushKind::SMessage | PushKind::Message, Some(Value::BulkString(bytes))) => self.0.handle(bytes.into()),
-            (PushKind::Disconnection | PushKind::SUnsubscribe, _) => self.0.cut.notify_one(),
+            (PushKind::SMessage | PushKind::Message, Some(Value::BulkString(bytes))) => {
+                self.shared.handle(bytes.into())
+            }
+            (PushKind::Disconnection | PushKind::SUnsubscribe, _) => self.cut.notify_one(),
             _ => {}
         }
         Ok(())
@@ -512,7 +594,8 @@ async fn keep(shared: Arc<Shared>, way: Way, url: RedisUrl) {
 /// When it was not connected at all.
 async fn hold(shared: &Arc<Shared>, way: &Way) -> RedisResult<()> {
     let conn = way.connect(None).await?;
-    let pushes: Arc<dyn AsyncPushSender> = Arc::new(Pushes(shared.clone()));
+    let cut = Arc::new(Notify::new());
+    let pushes: Arc<dyn AsyncPushSender> = Arc::new(Pushes { shared: shared.clone(), cut: cut.clone() });
     let ears = way.connect(Some(pushes)).await?;
     let channel = shared.node.channel();
     ears.run::<Value>(redis::cmd("SSUBSCRIBE").arg(&channel)).await?;
@@ -522,18 +605,25 @@ async fn hold(shared: &Arc<Shared>, way: &Way) -> RedisResult<()> {
         let mut out = shared.out.lock();
         out.conn = Some(conn.clone());
         out.incomplete = false;
+        out.cache.clear();
     }
     shared.stats.up.store(true, Relaxed);
     tracing::info!(node = %shared.node, "joined the other nodes through Redis");
-    shared.rejoin().await;
+    tokio::select! {
+        () = shared.rejoin() => {}
+        () = cut.notified() => return Ok(()),
+    }
+    // It may have taken longer than the patience for a Ping.
+    *shared.heard.lock() = (0, Instant::now());
 
+    let mut reenter = Instant::now() + REENTER;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut revouch = Instant::now() + REVOUCH;
     for n in 1.. {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = shared.cut.notified() => return Ok(()),
+            () = cut.notified() => return Ok(()),
         }
         if shared.heard.lock().1.elapsed() > PATIENCE {
             return Ok(());
@@ -546,12 +636,20 @@ async fn hold(shared: &Arc<Shared>, way: &Way) -> RedisResult<()> {
         }
         if n % 2 == 0 {
             let Ok(stood) = renew_lease(shared, &conn).await else { return Ok(()) };
-            let incomplete = std::mem::take(&mut shared.out.lock().incomplete);
+            let incomplete = reenter <= Instant::now() && std::mem::take(&mut shared.out.lock().incomplete);
             if !stood || incomplete {
                 // Redis was emptied, or another one took over that did not know us.
                 tracing::warn!("the directory in Redis was lost or is incomplete; all devices are entered again");
                 shared.out.lock().cache.clear();
-                shared.rejoin().await;
+                tokio::select! {
+                    () = shared.rejoin() => {}
+                    () = cut.notified() => return Ok(()),
+                }
+                *shared.heard.lock() = (n, Instant::now());
+                reenter = Instant::now() + REENTER;
+            }
+            if shared.look_for_gone(&conn).await.is_err() {
+                return Ok(());
             }
             let Ok(swept) = directory::sweep(&conn, random_bucket()).await else { continue };
             shared.stats.swept.fetch_add(swept as u64, Relaxed);
@@ -603,6 +701,7 @@ async fn write(shared: Arc<Shared>) {
             }
             shared.room.notify_waiters();
         }
+        shared.idle.notify_waiters();
     }
 }
 

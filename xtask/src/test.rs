@@ -72,7 +72,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "web",
-        minutes: 4,
+        minutes: 6,
         what: "phone/dist is what its sources give",
         program: "cargo",
         arguments: &["run", "--quiet", "--package", "xtask", "--", "web", "--check"],

@@ -5,7 +5,7 @@ use happy_pairing::{Change, Membership, NextStatement, Role, Statement};
 use happy_wire::call::CallMessage;
 use happy_wire::frame::{Class, FrameHeader, Record};
 use happy_wire::packet::Packet;
-use happy_wire::relay::{FromRelay, ToRelay};
+use happy_wire::relay::{FromRelay, RecordAnswer, ToRelay};
 
 use crate::session::{Pair, people};
 
@@ -113,6 +113,8 @@ fn wire() -> Vec<Vec<u8>> {
         ToRelay::Send { to: device, tag: 1, payload: b"payload" },
         ToRelay::Peers(vec![device]),
         ToRelay::OpenRendezvous { ticket_hash: [6; 32], seconds: 120 },
+        ToRelay::PutRecord { kind: 1, version: 2, sealed: b"sealed" },
+        ToRelay::GetRecord { machine: device, kind: 2 },
     ] {
         let mut bytes = vec![0];
         frame.encode(&mut bytes);
@@ -122,6 +124,15 @@ fn wire() -> Vec<Vec<u8>> {
         FromRelay::Challenge { nonce: [7; 32] },
         FromRelay::Deliver { from: device, rendezvous: true, payload: b"payload" },
         FromRelay::Presence { device, here: true },
+        FromRelay::Record {
+            machine: device,
+            kind: 1,
+            answer: RecordAnswer::Asked,
+            last_seen: 1,
+            version: 2,
+            sealed: b"sealed",
+        },
+        FromRelay::Token { expires: 1, token: "a.b.c" },
     ] {
         let mut bytes = vec![1];
         frame.encode(&mut bytes);

@@ -345,6 +345,8 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
                 }
                 self.core.events.push_back(Event::Rendezvous { ticket_hash, state });
             }
+            // Answers to what this library does not ask for.
+            FromRelay::Record { .. } | FromRelay::Changed { .. } | FromRelay::Token { .. } => {}
         }
     }
 

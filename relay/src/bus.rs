@@ -20,6 +20,7 @@ use happy_wire::relay::Undelivered;
 use parking_lot::RwLock;
 
 use crate::access::{Vouches, Vouching};
+use crate::records::{Known, Put, Record, Records};
 
 pub use self::redis::{RedisBus, RedisUrl};
 
@@ -45,6 +46,14 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for NodeId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(|node| Self(node.to_be_bytes()))
     }
 }
 
@@ -102,6 +111,15 @@ pub enum Message {
         /// The newer login; the receiving node ends any that is smaller.
         by: Login,
     },
+    /// Records of a machine have new versions.
+    Changed {
+        /// Whose.
+        machine: DeviceId,
+        /// Who may read them; connected to the receiving node.
+        to: DeviceId,
+        /// Bit n - 1 stands for kind n.
+        kinds: u8,
+    },
 }
 
 /// One login of a device. The larger one is the newer.
@@ -139,7 +157,7 @@ pub trait Inbox: Send + Sync + 'static {
     fn gone(&self, devices: &HashSet<DeviceId>);
     /// The devices of this node, to be entered again when the way is back.
     fn seats(&self) -> Vec<(DeviceId, Login)>;
-    /// Posts anew whom a device of this node names, so that it learns who is elsewhere.
+    /// Posts anew whom a device of this node names, so that it learns who is elsewhere, and has it put its records again.
     fn introduce(&self, device: &DeviceId);
 }
 
@@ -162,8 +180,8 @@ pub enum Unsent {
     Full,
 }
 
-/// The answer to [`Bus::claim`], which may take a round trip.
-pub type Claiming<'a> = Pin<Box<dyn Future<Output = Claim> + Send + 'a>>;
+/// An answer that may take a round trip.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the metrics show of the bus.
 #[derive(Debug, Default)]
@@ -216,19 +234,21 @@ impl Lag {
     }
 }
 
-/// The answer to [`Bus::vouched`], which may take a round trip.
-pub type Asking<'a> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>>;
-
-/// What [`Bus::leave`] gives.
-pub type Leaving<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// The other nodes cannot be asked now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart;
 
 /// One node's connection to the others.
 pub trait Bus: Send + Sync + 'static {
-    /// Says where this node's messages go. Called once, before anything else.
-    fn join(&self, inbox: Weak<dyn Inbox>);
+    /// Says where this node's messages go, and the public half of the key of its tokens. Called once, before anything else.
+    fn join(&self, inbox: Weak<dyn Inbox>, token_key: [u8; 32]);
+    /// This node's name in tokens.
+    fn node(&self) -> String;
+    /// The public half of the key of a node's tokens; none when there is no such node, or it has gone.
+    fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>>;
     /// Enters a device as connected to this node, unless a newer login stands there: entered over it, the newer connection
     /// could neither be found nor strike itself out when it ends.
-    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Claiming<'a>;
+    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Answer<'a, Claim>;
     /// Strikes a device out, if it still stands here with this very login.
     fn release(&self, device: &DeviceId, login: Login);
     /// Sends a message to the node at which `device` is connected. It does not wait.
@@ -240,9 +260,23 @@ pub trait Bus: Send + Sync + 'static {
     /// The enrolled device `by`, connected to this node, speaks for others or no longer does. It does not wait, and never calls back.
     fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching);
     /// Whether a device is vouched for at any node (`PROTOCOL 7`, Access); none when only other nodes could know and cannot be asked now.
-    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a>;
+    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>>;
+    /// Keeps a record of a machine (`PROTOCOL 7`, Machine records). Without `readers` they stay as they are.
+    fn put_record<'a>(
+        &'a self,
+        machine: &'a DeviceId,
+        kind: u8,
+        record: Record,
+        readers: Option<Vec<DeviceId>>,
+    ) -> Answer<'a, Put>;
+    /// What `reader` may know of a machine; none when there is nothing, or not for it.
+    fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>>;
+    /// These may read the records of a device from now on, if it has any. It does not wait, and never calls back.
+    fn read_by(&self, machine: &DeviceId, readers: &[DeviceId]);
+    /// A device is connected to this node, or was until now: noted if it has records. It does not wait, and never calls back.
+    fn alive(&self, machine: &DeviceId);
     /// This node is about to end: what waits is written out, as far as that takes a second at most, and the others learn of it.
-    fn leave(&self) -> Leaving<'_> {
+    fn leave(&self) -> Answer<'_, ()> {
         Box::pin(std::future::ready(()))
     }
     /// What the metrics show of it; none for a bus that never fails.
@@ -262,7 +296,9 @@ pub struct MemoryBus {
 struct Medium {
     inboxes: Vec<Option<Weak<dyn Inbox>>>,
     directory: HashMap<DeviceId, Entry>,
+    token_keys: Vec<[u8; 32]>,
     vouches: Arc<Vouches>,
+    records: Arc<Records>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -273,7 +309,14 @@ struct Entry {
 
 impl Default for MemoryBus {
     fn default() -> Self {
-        Self { node: 0, medium: Arc::new(RwLock::new(Medium { inboxes: vec![None], ..Medium::default() })) }
+        Self {
+            node: 0,
+            medium: Arc::new(RwLock::new(Medium {
+                inboxes: vec![None],
+                token_keys: vec![[0; 32]],
+                ..Medium::default()
+            })),
+        }
     }
 }
 
@@ -282,6 +325,7 @@ impl MemoryBus {
     pub fn another(&self) -> Self {
         let mut medium = self.medium.write();
         medium.inboxes.push(None);
+        medium.token_keys.push([0; 32]);
         Self { node: medium.inboxes.len() - 1, medium: self.medium.clone() }
     }
 }
@@ -293,13 +337,23 @@ impl Medium {
 }
 
 impl Bus for MemoryBus {
-    fn join(&self, inbox: Weak<dyn Inbox>) {
-        if let Some(place) = self.medium.write().inboxes.get_mut(self.node) {
-            *place = Some(inbox);
-        }
+    fn join(&self, inbox: Weak<dyn Inbox>, token_key: [u8; 32]) {
+        let mut medium = self.medium.write();
+        // Both lists got this node's place when it was made.
+        medium.inboxes[self.node] = Some(inbox);
+        medium.token_keys[self.node] = token_key;
     }
 
-    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Claiming<'a> {
+    fn node(&self) -> String {
+        self.node.to_string()
+    }
+
+    fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>> {
+        let key = node.parse().ok().and_then(|node: usize| self.medium.read().token_keys.get(node).copied());
+        Box::pin(std::future::ready(Ok(key)))
+    }
+
+    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Answer<'a, Claim> {
         let mut medium = self.medium.write();
         let older = medium.directory.get(device).copied();
         if older.is_some_and(|older| older.login > login) {
@@ -335,8 +389,36 @@ impl Bus for MemoryBus {
         self.medium.read().vouches.note(devices, vouching);
     }
 
-    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a> {
+    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>> {
         let vouches = self.medium.read().vouches.clone();
         Box::pin(std::future::ready(Some(vouches.holds(device))))
+    }
+
+    fn put_record<'a>(
+        &'a self,
+        machine: &'a DeviceId,
+        kind: u8,
+        record: Record,
+        readers: Option<Vec<DeviceId>>,
+    ) -> Answer<'a, Put> {
+        let records = self.medium.read().records.clone();
+        Box::pin(std::future::ready(records.put(machine, kind, record, readers)))
+    }
+
+    fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>> {
+        let medium = self.medium.read();
+        let known = medium.records.known(machine, reader).map(|known| match medium.directory.contains_key(machine) {
+            true => known.of_one_that_is_here(),
+            false => known,
+        });
+        Box::pin(std::future::ready(Ok(known)))
+    }
+
+    fn read_by(&self, machine: &DeviceId, readers: &[DeviceId]) {
+        self.medium.read().records.read_by(machine, readers);
+    }
+
+    fn alive(&self, machine: &DeviceId) {
+        self.medium.read().records.alive(machine);
     }
 }

@@ -84,6 +84,10 @@ pub struct Timings {
     pub guest: Duration,
     /// How often it is asked whether a device that was let in by vouching is still vouched for.
     pub vouch: Duration,
+    /// How long a token lasts, in whole seconds.
+    pub token: Duration,
+    /// How often a machine with records is noted to be alive.
+    pub alive: Duration,
     /// TLS handshakes, and each request's head.
     pub handshake: Duration,
     /// At most this long goes by between Goaway and the end of the socket.
@@ -99,6 +103,8 @@ impl Default for Timings {
             write: Duration::from_secs(wire::WRITE_SECONDS),
             guest: Duration::from_secs(wire::GUEST_SECONDS),
             vouch: Duration::from_secs(wire::VOUCH_SECONDS),
+            token: Duration::from_secs(wire::TOKEN_SECONDS),
+            alive: Duration::from_secs(wire::ALIVE_SECONDS),
             handshake: Duration::from_secs(5),
             farewell: Duration::from_secs(1),
         }
@@ -127,6 +133,9 @@ pub enum ConfigError {
     /// Too many keys.
     #[error("a relay has at most {} enrolment keys", crate::access::MAX_KEYS)]
     TooManyKeys,
+    /// Without it there is no key for tokens, nor a challenge for a login.
+    #[error("the operating system has no randomness")]
+    NoRandomness,
     /// A limit of zero.
     #[error("the limit `{0}` must be at least 1")]
     Zero(&'static str),

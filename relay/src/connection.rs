@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message, error::ProtocolError};
 
 use crate::Shared;
+use crate::desk::{Desk, Request};
 use crate::hub::Seat;
 use crate::listen::Admission;
 use crate::login::{self, Refusal};
@@ -65,11 +66,11 @@ pub(crate) async fn serve(
     // Boxed, so that the task of a connection that lives for days does not carry the room its login needed.
     let seat = Box::pin(log_in(&shared, &mut socket, &names)).await;
     match seat {
-        Ok(seat) => {
+        Ok((seat, name)) => {
             shared.hub.metrics.login(LoginResult::Accepted);
             admission.proven();
             tracing::debug!(device = %seat.mailbox.device.short(), guest = seat.mailbox.host.is_some(), "logged in");
-            Actor::new(shared, socket, seat).run().await;
+            Actor::new(shared, socket, seat, (names, name)).run().await;
         }
         Err(refusal) => {
             shared.hub.metrics.login(refusal.result);
@@ -81,7 +82,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> Result<Seat, Refusal> {
+async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> Result<(Seat, usize), Refusal> {
     const GONE: Refusal = Refusal::new(LoginResult::Gone, Code::GOODBYE, 0, "");
     let attempt = async {
         let mut nonce = [0; 32];
@@ -93,9 +94,9 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
             tap.received(None, &frame);
         }
         let proven = login::check(&shared.config.access, names, &nonce, &frame)?;
-        shared.hub.enter(&proven).await
+        shared.hub.enter(&proven).await.map(|seat| (seat, proven.name()))
     };
-    let seat = tokio::select! {
+    let (seat, name) = tokio::select! {
         // In this order, and not in one of chance, so that simulations repeat themselves.
         biased;
         () = shared.closing.begun() => return Err(Refusal::CLOSING),
@@ -107,7 +108,7 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
     }
     let host = seat.mailbox.host.as_ref().map(|(host, _)| host.device);
     seat.mailbox.notify(&FromRelay::Welcome { max_payload: MAX_PAYLOAD as u32, queue_bytes: QUEUE_BYTES as u32, host });
-    Ok(seat)
+    Ok((seat, name))
 }
 
 /// The first binary message of a connection.
@@ -205,12 +206,17 @@ struct Actor {
     next_rendezvous: Option<Instant>,
     /// When to ask again whether anybody speaks for this device.
     vouch_due: Option<Instant>,
+    desk: Desk,
+    /// The names of the relay on this connection, and which of them the device has signed.
+    name: (Arc<[String]>, usize),
+    /// When to say again that a machine with records is alive.
+    alive_due: Option<Instant>,
     /// Fires at the next deadline or before it; it is moved only when a deadline comes nearer.
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Actor {
-    fn new(shared: Arc<Shared>, socket: Socket, seat: Seat) -> Self {
+    fn new(shared: Arc<Shared>, socket: Socket, seat: Seat, name: (Arc<[String]>, usize)) -> Self {
         let now = Instant::now();
         let timings = &shared.config.timings;
         Self {
@@ -227,6 +233,9 @@ impl Actor {
             ping: None,
             pings: 0,
             next_rendezvous: None,
+            desk: Desk::default(),
+            name,
+            alive_due: None,
         }
     }
 
@@ -356,6 +365,12 @@ impl Actor {
             Ok(ToRelay::CloseRendezvous { ticket_hash }) => hub.close_rendezvous(mailbox, ticket_hash),
             Ok(ToRelay::Ping(n)) => mailbox.notify(&FromRelay::Pong(n)),
             Ok(ToRelay::Pong(_)) => {}
+            Ok(ToRelay::PutRecord { kind, version, sealed }) => {
+                self.alive_due.get_or_insert_with(|| Instant::now() + self.shared.config.timings.alive);
+                self.ask(Request::Put { kind, version, sealed: Bytes::copy_from_slice(sealed) });
+            }
+            Ok(ToRelay::GetRecord { machine, kind }) => self.ask(Request::Get { machine, kind }),
+            Ok(ToRelay::GetToken) => self.ask(Request::Token),
             // PROTOCOL 7: an unknown type is skipped and counted.
             Err(WireError::UnknownType(_)) => {
                 hub.metrics.unknown_frames.fetch_add(1, Relaxed);
@@ -363,6 +378,12 @@ impl Actor {
             Ok(ToRelay::Login { .. }) | Err(_) => return Some(self.malformed()),
         }
         None
+    }
+
+    fn ask(&mut self, request: Request) {
+        let Seat { hub, mailbox, .. } = &self.seat;
+        let (names, name) = &self.name;
+        self.desk.take(hub, mailbox, names.get(*name).map_or("", String::as_str), request);
     }
 
     // Writing
@@ -437,7 +458,7 @@ impl Actor {
             Some(sent) => sent + timings.pong_grace,
         };
         let progress = self.blocked.map(|(since, _)| since + timings.write);
-        [progress, self.guest_until, self.next_rendezvous, self.vouch_due]
+        [progress, self.guest_until, self.next_rendezvous, self.vouch_due, self.alive_due]
             .into_iter()
             .flatten()
             .fold(life, Instant::min)
@@ -459,6 +480,10 @@ impl Actor {
             // It may take a round trip to other nodes, for which this connection does not wait.
             let (hub, mailbox) = (hub.clone(), mailbox.clone());
             tokio::spawn(async move { hub.vouched_still(&mailbox).await });
+        }
+        if self.alive_due.is_some_and(|due| due <= now) {
+            self.alive_due = Some(now + timings.alive);
+            hub.alive(&mailbox.device);
         }
         if let Some((since, taken)) = self.blocked.filter(|(since, _)| *since + timings.write <= now) {
             if self.socket.get_ref().taken() == taken {

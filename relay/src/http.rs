@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use happy_wire::relay::{PATH, SUBPROTOCOL};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -17,14 +17,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::config::{authority, web_origin};
 use crate::listen::Admission;
 use crate::socket::Stream;
-use crate::{Shared, connection};
+use crate::{Shared, connection, rest, updates};
 
 /// A request as hyper gives it.
 pub(crate) type Incoming = axum::http::Request<hyper::body::Incoming>;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let mut router =
-        Router::new().route(PATH, get(websocket)).route("/healthz", get(health)).route("/readyz", get(ready));
+    let mut router = Router::new()
+        .route(PATH, get(websocket))
+        .route("/v1/machines", post(rest::put_machine))
+        .route("/v1/machines/{id}", get(rest::get_machine))
+        .route("/v1/updates", get(updates::updates))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready));
     if shared.config.metrics {
         router = router.route("/metrics", get(metrics));
     }
@@ -36,11 +41,11 @@ pub(crate) fn error_body(code: &str, message: &str) -> String {
     json!({ "error": { "code": code, "message": message } }).to_string()
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     json_response(status, error_body(code, message))
 }
 
-fn json_response(status: StatusCode, body: String) -> Response {
+pub(crate) fn json_response(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
@@ -50,7 +55,7 @@ fn json_response(status: StatusCode, body: String) -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path answers GET only")
+    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not answer to this method")
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {

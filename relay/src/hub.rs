@@ -16,12 +16,17 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
+use crate::bus::{Apart, Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
 use crate::mailbox::{DELIVER_HEAD, Ending, Lost, Mailbox, Standing, State, payload_len};
 use crate::metrics::{Drop as Dropped, Metrics};
+use crate::records::{Known, Put, Record};
 use crate::rendezvous::{Opened, Table, ticket_hash};
+use crate::token::{self, Bearer, Signer, Token, TokenError};
+
+/// Every bit of Changed that stands for a kind.
+const ALL_KINDS: u8 = 0b11;
 
 /// Look-ups of different devices seldom meet in one of so many maps.
 const SHARDS: usize = 64;
@@ -41,6 +46,7 @@ pub(crate) struct Hub {
     changes: Mutex<()>,
     rendezvous: Table,
     bus: Arc<dyn Bus>,
+    signer: Signer,
     max_connections: u64,
     policy: Policy,
 }
@@ -80,7 +86,8 @@ impl From<Undelivered> for Unrouted {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, signer: Signer) -> Arc<Self> {
+        let token_key = signer.public();
         let bus = config.bus.clone().unwrap_or_else(|| Arc::new(MemoryBus::default()));
         let hub = Arc::new(Self {
             metrics: Metrics::default(),
@@ -88,11 +95,12 @@ impl Hub {
             changes: Mutex::new(()),
             rendezvous: Table::default(),
             bus: bus.clone(),
+            signer,
             max_connections: config.max_connections.into(),
             policy: config.access.policy,
         });
         let inbox: Weak<Hub> = Arc::downgrade(&hub);
-        bus.join(inbox);
+        bus.join(inbox, token_key);
         hub
     }
 
@@ -251,6 +259,7 @@ impl Hub {
             self.lose(mailbox.end(LEFT));
             self.forget_peers(mailbox)
         };
+        self.bus.alive(&mailbox.device);
         self.bus.release(&mailbox.device, mailbox.login);
         self.post_all(notices);
     }
@@ -314,6 +323,7 @@ impl Hub {
                     self.bus.vouch(&me.device, &came, Vouching::Begins);
                     self.bus.vouch(&me.device, &went, Vouching::Ends);
                 }
+                self.bus.read_by(&me.device, &state.named());
                 (came, went, state.revision)
             };
             notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
@@ -431,6 +441,85 @@ impl Hub {
         }
     }
 
+    // Records and tokens
+
+    /// Keeps a record of a machine that is connected here and tells those who may read it.
+    pub(crate) async fn put_record(&self, machine: &Mailbox, kind: u8, record: Record) -> Put {
+        let readers = {
+            let mut state = machine.lock();
+            if !state.is_live() {
+                return Put::Refused;
+            }
+            state.keeps_records = true;
+            state.named()
+        };
+        self.store_record(&machine.device, kind, record, Some(readers)).await
+    }
+
+    /// The same for a machine that came over REST, and may be connected anywhere or nowhere.
+    pub(crate) async fn put_record_of(&self, machine: &DeviceId, kind: u8, record: Record) -> Put {
+        match self.find(machine) {
+            Some(connected) => self.put_record(&connected, kind, record).await,
+            None => self.store_record(machine, kind, record, None).await,
+        }
+    }
+
+    async fn store_record(&self, machine: &DeviceId, kind: u8, record: Record, readers: Option<Vec<DeviceId>>) -> Put {
+        let put = self.bus.put_record(machine, kind, record, readers).await;
+        self.metrics.record_put(&put);
+        if let Put::Stored(readers) = &put {
+            self.tell_changed(machine, readers, 1 << (kind - 1));
+        }
+        put
+    }
+
+    fn tell_changed(&self, machine: &DeviceId, readers: &[DeviceId], kinds: u8) {
+        for reader in readers {
+            match self.find(reader) {
+                Some(reader) => self.tell_changed_here(machine, &reader, kinds),
+                None => {
+                    let message = Message::Changed { machine: *machine, to: *reader, kinds };
+                    // Who is away asks when it is back.
+                    let _ = self.bus.post(reader, message);
+                }
+            }
+        }
+    }
+
+    /// `PROTOCOL 7`: told only to a device that names the machine, too.
+    fn tell_changed_here(&self, machine: &DeviceId, reader: &Mailbox, kinds: u8) {
+        let first = reader.lock().tell_changed(machine, kinds);
+        if first {
+            reader.wake();
+        }
+    }
+
+    /// A sign of life of a machine that has put records.
+    pub(crate) fn alive(&self, machine: &DeviceId) {
+        self.bus.alive(machine);
+    }
+
+    pub(crate) async fn known(&self, machine: &DeviceId, reader: &DeviceId) -> Result<Option<Known>, Apart> {
+        self.bus.known(machine, reader).await
+    }
+
+    pub(crate) fn sign_token(&self, relay: &str, device: &DeviceId) -> Token {
+        self.signer.sign(&self.bus.node(), relay, device)
+    }
+
+    /// Whom a token speaks for. None when its node cannot be asked about now.
+    pub(crate) async fn bearer(&self, text: &str, names: &[String]) -> Result<Result<Bearer, TokenError>, Apart> {
+        let unverified = match token::read(text) {
+            Ok(unverified) => unverified,
+            Err(error) => return Ok(Err(error)),
+        };
+        let key = match unverified.node == self.bus.node() {
+            true => Some(self.signer.public()),
+            false => self.bus.token_key(&unverified.node).await?,
+        };
+        Ok(key.ok_or(TokenError::Invalid).and_then(|key| unverified.verify(&key, names)))
+    }
+
     // Rendezvous
 
     pub(crate) fn open_rendezvous(&self, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
@@ -492,6 +581,11 @@ impl Inbox for Hub {
                 }
             }
             Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
+            Message::Changed { machine, to, kinds } => {
+                if let Some(reader) = self.find(&to) {
+                    self.tell_changed_here(&machine, &reader, kinds);
+                }
+            }
         }
     }
 
@@ -530,12 +624,17 @@ impl Inbox for Hub {
         let notices = {
             let _changes = self.changes.lock();
             let (peers, revision) = {
-                let state = me.lock();
+                let mut state = me.lock();
                 if !state.is_live() {
                     return;
                 }
+                if state.keeps_records {
+                    // PROTOCOL 7: of its own id it means that they were lost.
+                    state.notify(&FromRelay::Changed { machine: *device, kinds: ALL_KINDS });
+                }
                 (state.named(), state.revision)
             };
+            me.wake();
             let far = peers.into_iter().filter(|peer| self.find(peer).is_none());
             far.map(|peer| naming(&me, revision, peer, true)).collect()
         };
@@ -635,6 +734,10 @@ mod tests {
 
     use super::*;
     use crate::mailbox::Outgoing;
+
+    fn hub(config: &Config) -> Arc<Hub> {
+        Hub::new(config, Signer::new(Duration::from_secs(60)).unwrap())
+    }
 
     /// A device that comes, goes and changes its mind, always run by one thread.
     struct Fickle {
@@ -745,13 +848,13 @@ mod tests {
 
     #[test]
     fn on_one_node() {
-        presence_told_is_presence_true(&[Hub::new(&Config::default())]);
+        presence_told_is_presence_true(&[hub(&Config::default())]);
     }
 
     #[test]
     fn on_two_nodes() {
         let bus = MemoryBus::default();
-        let node = |bus: MemoryBus| Hub::new(&Config { bus: Some(Arc::new(bus)), ..Config::default() });
+        let node = |bus: MemoryBus| hub(&Config { bus: Some(Arc::new(bus)), ..Config::default() });
         presence_told_is_presence_true(&[node(bus.another()), node(bus)]);
     }
 
@@ -771,7 +874,7 @@ mod tests {
     fn a_login_that_is_too_old_leaves_nothing_in_the_directory() {
         let bus = MemoryBus::default();
         let far = bus.another();
-        let hub = Hub::new(&Config { bus: Some(Arc::new(bus.clone())), ..Config::default() });
+        let hub = hub(&Config { bus: Some(Arc::new(bus.clone())), ..Config::default() });
         let identity = happy_crypto::Identity::generate(&mut ChaCha20Rng::seed_from_u64(1));
         let device = identity.device_id();
         // Entered, and its claim not made: as if the older login had been claimed before it and was entered after it.
@@ -804,7 +907,7 @@ mod tests {
     /// Its actor may be in the middle of a batch of frames when the newer login is accepted.
     #[test]
     fn a_displaced_connection_is_dead_from_the_moment_the_newer_is_entered() {
-        let hub = Hub::new(&Config::default());
+        let hub = hub(&Config::default());
         let (old, peer) = (enter(&hub, 1, 1, &[2]), enter(&hub, 2, 1, &[1]));
         hub.route(&old, peer.device, 1, b"before");
         hub.route(&peer, old.device, 1, b"before");

@@ -18,7 +18,8 @@
 //!
 //! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
 //! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, `mailbox` is what
-//! others can reach of it, and `hub` decides which frame goes to which mailbox. [`bus`] is the way to other nodes.
+//! others can reach of it, `hub` decides which frame goes to which mailbox, and
+//! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes.
 
 pub mod access;
 mod app;
@@ -26,16 +27,21 @@ pub mod bus;
 mod closing;
 mod config;
 mod connection;
+mod desk;
 mod http;
 mod hub;
 pub mod listen;
 mod login;
 mod mailbox;
 mod metrics;
+mod records;
 mod rendezvous;
+mod rest;
 mod socket;
 mod tap;
 pub mod tls;
+mod token;
+mod updates;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +53,7 @@ pub use access::{Access, Enrolment, Policy};
 pub use bus::{Bus, MemoryBus, RedisBus, RedisUrl};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};
+pub use records::{Known, Put, Record};
 pub use socket::ByteStream;
 pub use tap::Tap;
 
@@ -71,6 +78,7 @@ struct Shared {
     /// Sockets that have not proven a device yet.
     unproven: Arc<Semaphore>,
     closing: Closing,
+    streams: updates::Streams,
 }
 
 impl Shared {
@@ -83,10 +91,12 @@ impl Relay {
     /// Makes a relay that listens nowhere yet.
     ///
     /// # Errors
-    /// [`ConfigError`] when a name or origin cannot be what a device dials, or a limit is zero.
+    /// [`ConfigError`] when a name or origin cannot be what a device dials, a limit is zero, or the operating system has no
+    /// randomness.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let config = config.checked()?;
-        let hub = Hub::new(&config);
+        let signer = token::Signer::new(config.timings.token).map_err(|_| ConfigError::NoRandomness)?;
+        let hub = Hub::new(&config, signer);
         let app = app::Assets::new(&config.app);
         let shared = Shared {
             hub,
@@ -94,6 +104,7 @@ impl Relay {
             sockets: Arc::new(Semaphore::new((config.max_connections + config.max_unproven) as usize)),
             unproven: Arc::new(Semaphore::new(config.max_unproven as usize)),
             closing: Closing::default(),
+            streams: updates::Streams::default(),
             names: RwLock::new(config.names.as_slice().into()),
             config,
         };

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::metrics::SocketRefusal;
@@ -144,12 +144,19 @@ impl Drop for Listening {
 pub(crate) struct Admission {
     _socket: OwnedSemaphorePermit,
     unproven: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Until when it may speak HTTP, if that is longer than [`HTTP_LIFE`].
+    lives_until: Mutex<Option<Instant>>,
 }
 
 impl Admission {
     /// The socket belongs to a device now; its place among the unproven is free.
     pub(crate) fn proven(&self) {
         self.unproven.lock().take();
+    }
+
+    /// An answer of this socket may take so long.
+    pub(crate) fn lives_until(&self, until: Instant) {
+        *self.lives_until.lock() = Some(until);
     }
 }
 
@@ -199,7 +206,7 @@ fn admit(shared: &Shared) -> Option<Arc<Admission>> {
     };
     let Ok(socket) = shared.sockets.clone().try_acquire_owned() else { return refused(SocketRefusal::Full) };
     let Ok(unproven) = shared.unproven.clone().try_acquire_owned() else { return refused(SocketRefusal::Unproven) };
-    Some(Arc::new(Admission { _socket: socket, unproven: Mutex::new(Some(unproven)) }))
+    Some(Arc::new(Admission { _socket: socket, unproven: Mutex::new(Some(unproven)), lives_until: Mutex::default() }))
 }
 
 /// Serves a connection that somebody else accepted, and opens no TLS on it.
@@ -226,6 +233,7 @@ async fn serve(
 /// Serves one socket as far as HTTP goes. An upgrade takes the socket out of here, and its admission with it.
 async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admission: Arc<Admission>) {
     let to_router = TowerToHyperService::new(router);
+    let lives = admission.clone();
     let service = hyper::service::service_fn(move |mut request: http::Incoming| {
         request.extensions_mut().insert(admission.clone());
         hyper::service::Service::call(&to_router, request)
@@ -237,7 +245,7 @@ async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admissi
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut life = pin!(tokio::time::sleep(HTTP_LIFE));
+    let mut life = pin!(life(&lives));
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
@@ -253,6 +261,16 @@ async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admissi
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "an http connection ended early");
+    }
+}
+
+/// Until an HTTP connection has lived long enough.
+async fn life(admission: &Admission) {
+    tokio::time::sleep(HTTP_LIFE).await;
+    // At most once more: a stream ends with its token, and the connection with it.
+    let until = *admission.lives_until.lock();
+    if let Some(until) = until {
+        sleep_until(until).await;
     }
 }
 

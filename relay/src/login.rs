@@ -18,6 +18,8 @@ pub(crate) struct Proven {
     epoch: u64,
     ticket: Option<[u8; 32]>,
     enrolled: bool,
+    /// The name of the relay that it has signed, by its place among those of this connection.
+    name: usize,
 }
 
 impl Proven {
@@ -32,6 +34,10 @@ impl Proven {
     /// Whether it has shown that its owner was given an enrolment secret of this relay.
     pub(crate) fn enrolled(&self) -> bool {
         self.enrolled
+    }
+
+    pub(crate) fn name(&self) -> usize {
+        self.name
     }
 
     pub(crate) fn ticket(&self) -> Option<&[u8; 32]> {
@@ -105,8 +111,9 @@ pub(crate) fn check(access: &Access, names: &[String], nonce: &[u8; 32], frame: 
         return Err(Refusal::MALFORMED);
     };
     let message = |name: &String| login_message(name, nonce, &device, epoch, &client_nonce, &credential);
-    let signed = names.iter().map(message).find(|message| device.verify(LOGIN_LABEL, message, &signature).is_ok());
-    let Some(message) = signed else { return Err(Refusal::SIGNATURE) };
+    let mut messages = names.iter().map(message).enumerate();
+    let signed = messages.find(|(_, message)| device.verify(LOGIN_LABEL, message, &signature).is_ok());
+    let Some((name, message)) = signed else { return Err(Refusal::SIGNATURE) };
     let enrolled = match &credential {
         Credential::Enrolment { key, signature } => {
             let enrolment = access.key(key).ok_or(Refusal::ENROLMENT)?;
@@ -115,5 +122,5 @@ pub(crate) fn check(access: &Access, names: &[String], nonce: &[u8; 32], frame: 
         }
         Credential::None | Credential::Ticket(_) => false,
     };
-    Ok(Proven { device, epoch, ticket: credential.ticket().copied(), enrolled })
+    Ok(Proven { device, epoch, ticket: credential.ticket().copied(), enrolled, name })
 }

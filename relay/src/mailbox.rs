@@ -24,7 +24,7 @@ use crate::bus::Login;
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
 /// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
 const FRAME_COST: usize = 64;
-/// A Presence frame (`PROTOCOL 7`): type, device, state.
+/// A Presence frame (`PROTOCOL 7`): type, device, state. A Changed frame is as long.
 const PRESENCE_LEN: usize = 1 + DeviceId::LEN + 1;
 /// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
 const CONTROL_BYTES: usize = 64 * 1024;
@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) guests: Vec<([u8; 32], Arc<Mailbox>)>,
     /// Rendezvous that this connection holds open, and when they end.
     pub(crate) rendezvous: Vec<([u8; 32], Instant)>,
+    /// Whether this machine has put records, or has tried to: it is told when they are lost.
+    pub(crate) keeps_records: bool,
     control: VecDeque<Notice>,
     control_bytes: usize,
     bulk: VecDeque<Bytes>,
@@ -110,6 +112,8 @@ struct Peer {
     waiting: bool,
     /// The place of the last notice from another node.
     heard: (u64, u64),
+    /// Which of its records have changed since this connection was told; while there are any, a notice waits.
+    changed: u8,
 }
 
 /// A control frame that waits.
@@ -118,6 +122,8 @@ enum Notice {
     /// The presence of a peer as it is when its turn comes. There is at most one of each peer, so nobody can fill another
     /// device's queue by coming and going.
     Presence(DeviceId),
+    /// Records of a peer have changed. There is at most one of each peer, too.
+    Changed(DeviceId),
 }
 
 impl Notice {
@@ -125,7 +131,7 @@ impl Notice {
         FRAME_COST
             + match self {
                 Notice::Frame(frame) => frame.len(),
-                Notice::Presence(_) => PRESENCE_LEN,
+                Notice::Presence(_) | Notice::Changed(_) => PRESENCE_LEN,
             }
     }
 }
@@ -257,7 +263,7 @@ impl State {
     fn forget_presence(&mut self) {
         let Self { control, control_bytes, peers, .. } = self;
         control.retain(|notice| match notice {
-            Notice::Presence(device) if !peers.contains_key(device) => {
+            Notice::Presence(device) | Notice::Changed(device) if !peers.contains_key(device) => {
                 *control_bytes -= notice.cost();
                 false
             }
@@ -278,6 +284,18 @@ impl State {
             peer.waiting = true;
             self.push(Notice::Presence(*device));
         }
+    }
+
+    /// Tells the connection that records of a device which it names have changed. True when its actor has to be woken.
+    pub(crate) fn tell_changed(&mut self, machine: &DeviceId, kinds: u8) -> bool {
+        let live = self.is_live();
+        let Some(peer) = self.peers.get_mut(machine).filter(|_| live && kinds != 0) else { return false };
+        let waits = peer.changed != 0;
+        peer.changed |= kinds;
+        if !waits {
+            self.push(Notice::Changed(*machine));
+        }
+        !waits
     }
 
     /// Takes a notice about a device at another node, unless a later one was heard.
@@ -350,6 +368,7 @@ impl State {
             let frame = match notice {
                 Notice::Frame(frame) => Some(frame),
                 Notice::Presence(device) => self.presence(&device),
+                Notice::Changed(device) => self.changed(&device),
             };
             if let Some(frame) = frame {
                 return Some(Outgoing::Control(frame));
@@ -377,6 +396,14 @@ impl State {
         peer.told = peer.here;
         let mut bytes = Vec::with_capacity(PRESENCE_LEN);
         FromRelay::Presence { device: *device, here: peer.here }.encode(&mut bytes);
+        Some(bytes.into())
+    }
+
+    /// The Changed frame whose turn has come.
+    fn changed(&mut self, machine: &DeviceId) -> Option<Bytes> {
+        let kinds = std::mem::take(&mut self.peers.get_mut(machine)?.changed);
+        let mut bytes = Vec::with_capacity(PRESENCE_LEN);
+        FromRelay::Changed { machine: *machine, kinds }.encode(&mut bytes);
         Some(bytes.into())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use happy_wire::relay::Undelivered;
 
 use crate::bus::{BusStats, Lag};
+use crate::records::Put;
 
 /// A number of frames and of payload bytes.
 #[derive(Debug, Default)]
@@ -123,6 +124,9 @@ impl SocketRefusal {
     ];
 }
 
+/// What became of records that machines put, in the order of [`Metrics::record_put`].
+const PUTS: [&str; 4] = ["stored", "same", "conflict", "refused"];
+
 /// All counters of a relay. They only grow, except `connections` and `rendezvous_open`.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -137,6 +141,7 @@ pub(crate) struct Metrics {
     dropped: [Flow; Drop::ALL.len()],
     logins: [AtomicU64; LoginResult::ALL.len()],
     sockets_refused: [AtomicU64; SocketRefusal::ALL.len()],
+    records_put: [AtomicU64; PUTS.len()],
     pub(crate) connections: AtomicU64,
     pub(crate) guests: AtomicU64,
     pub(crate) displaced: AtomicU64,
@@ -174,6 +179,16 @@ impl Metrics {
         self.sockets_refused[reason as usize].fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn record_put(&self, put: &Put) {
+        let place = match put {
+            Put::Stored(_) => 0,
+            Put::Same => 1,
+            Put::Conflict(_) => 2,
+            Put::Refused => 3,
+        };
+        self.records_put[place].fetch_add(1, Relaxed);
+    }
+
     /// Prometheus text, version 0.0.4, with what the bus has to say.
     pub(crate) fn render(&self, bus: Option<&BusStats>) -> String {
         let mut page = Page(String::with_capacity(4096));
@@ -185,6 +200,10 @@ impl Metrics {
         page.family("sockets_refused_total", "counter", "Sockets closed before a request was read, by reason.");
         for (reason, label) in SocketRefusal::ALL {
             page.labelled("sockets_refused_total", "reason", label, &self.sockets_refused[reason as usize]);
+        }
+        page.family("records_put_total", "counter", "Records that machines put, by what became of them.");
+        for (label, count) in PUTS.iter().zip(&self.records_put) {
+            page.labelled("records_put_total", "result", label, count);
         }
         page.flow("received", "from devices that had logged in", &self.received);
         page.flow("delivered", "written to the receiver's socket", &self.delivered);

@@ -31,6 +31,8 @@ pub const MAX_GUESTS: usize = 4;
 pub const GUEST_SECONDS: u64 = 180;
 /// A device that was admitted by vouching and is vouched for no longer is sent away within this, seconds.
 pub const VOUCH_SECONDS: u64 = 60;
+/// The last seen of a machine that is connected no longer is at most so much too early, seconds.
+pub const ALIVE_SECONDS: u64 = 20;
 /// From the opening of the socket to a valid login, seconds.
 pub const LOGIN_SECONDS: u64 = 10;
 /// Without a received frame for this long, a side sends Ping, seconds.
@@ -39,6 +41,13 @@ pub const PING_AFTER_SECONDS: u64 = 15;
 pub const PONG_GRACE_SECONDS: u64 = 5;
 /// A connection that takes no byte for this long is closed, seconds.
 pub const WRITE_SECONDS: u64 = 10;
+
+/// The largest sealed record, bytes: four of them, which may wait for one connection, fit into half of the queue of its notices.
+pub const MAX_SEALED_RECORD: usize = 4_096;
+/// The most requests for records and tokens of one connection that wait at the relay.
+pub const MAX_REQUESTS: usize = 4;
+/// A token lasts so long, seconds.
+pub const TOKEN_SECONDS: u64 = 600;
 
 /// The label of a login signature; the bytes that follow are those of [`login_message`].
 pub const LOGIN_LABEL: &str = "happy/1 relay login";
@@ -146,6 +155,34 @@ pub enum ToRelay<'a> {
     Ping(u64),
     /// Answers a Ping.
     Pong(u64),
+    /// Leaves a record, if the relay has none or the version before.
+    PutRecord {
+        /// What it is about; one that the relay does not know is refused by it, not here.
+        kind: u8,
+        /// One more than that of the record it replaces.
+        version: u64,
+        /// 1 to [`MAX_SEALED_RECORD`] bytes.
+        sealed: &'a [u8],
+    },
+    /// Asks for a record.
+    GetRecord {
+        /// Of whom.
+        machine: DeviceId,
+        /// See [`record_kind`].
+        kind: u8,
+    },
+    /// Asks for a token for REST.
+    GetToken,
+}
+
+/// The kinds of machine records.
+pub mod record_kind {
+    /// What the machine is: its name, system and version.
+    pub const METADATA: u8 = 1;
+    /// What it is doing.
+    pub const STATE: u8 = 2;
+    /// All that there are.
+    pub const ALL: [u8; 2] = [METADATA, STATE];
 }
 
 impl<'a> ToRelay<'a> {
@@ -187,6 +224,17 @@ impl<'a> ToRelay<'a> {
             }
             ToRelay::Ping(n) => put_u64(out, 0x06, *n),
             ToRelay::Pong(n) => put_u64(out, 0x07, *n),
+            ToRelay::PutRecord { kind, version, sealed } => {
+                out.extend_from_slice(&[0x08, *kind]);
+                out.extend_from_slice(&version.to_be_bytes());
+                out.extend_from_slice(sealed);
+            }
+            ToRelay::GetRecord { machine, kind } => {
+                out.push(0x09);
+                out.extend_from_slice(machine.as_bytes());
+                out.push(*kind);
+            }
+            ToRelay::GetToken => out.push(0x0a),
         }
     }
 
@@ -230,6 +278,16 @@ impl<'a> ToRelay<'a> {
             0x05 => ToRelay::CloseRendezvous { ticket_hash: r.array()? },
             0x06 => ToRelay::Ping(r.u64()?),
             0x07 => ToRelay::Pong(r.u64()?),
+            0x08 => {
+                let (kind, version, sealed) = (r.u8()?, r.u64()?, r.rest());
+                // Version 0 is what a machine without a record is said to have.
+                if version == 0 || !(1..=MAX_SEALED_RECORD).contains(&sealed.len()) {
+                    return Err(WireError::Field("record"));
+                }
+                ToRelay::PutRecord { kind, version, sealed }
+            }
+            0x09 => ToRelay::GetRecord { machine: r.device()?, kind: r.u8()? },
+            0x0a => ToRelay::GetToken,
             other => return Err(WireError::UnknownType(other)),
         };
         r.end()?;
@@ -289,6 +347,19 @@ pub enum RendezvousState {
     Open,
     /// Its time is over, or it was closed.
     Ended,
+}
+
+/// What a [`FromRelay::Record`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordAnswer {
+    /// A GetRecord.
+    Asked,
+    /// A PutRecord that was stored.
+    Stored,
+    /// A PutRecord whose version does not follow the stored one, which comes with this.
+    Conflict,
+    /// A request that cannot be met now.
+    Refused,
 }
 
 /// A frame from a relay to a device.
@@ -353,6 +424,35 @@ pub enum FromRelay<'a> {
     Ping(u64),
     /// Answers a Ping.
     Pong(u64),
+    /// A record as it stands at the relay.
+    Record {
+        /// Whose.
+        machine: DeviceId,
+        /// See [`record_kind`].
+        kind: u8,
+        /// What this answers.
+        answer: RecordAnswer,
+        /// The machine's last sign of life, Unix ms; 0 when it is not known, or not for us to know.
+        last_seen: u64,
+        /// 0 when there is none.
+        version: u64,
+        /// Empty when there is none.
+        sealed: &'a [u8],
+    },
+    /// Records of a machine have changed; of this device itself: they were lost.
+    Changed {
+        /// Whose.
+        machine: DeviceId,
+        /// Bit n - 1 stands for kind n.
+        kinds: u8,
+    },
+    /// A token for REST.
+    Token {
+        /// Unix ms; 0 when there is none for this connection.
+        expires: u64,
+        /// It goes into the header Authorization and nowhere else.
+        token: &'a str,
+    },
 }
 
 impl<'a> FromRelay<'a> {
@@ -399,6 +499,23 @@ impl<'a> FromRelay<'a> {
             }
             FromRelay::Ping(n) => put_u64(out, 0x06, *n),
             FromRelay::Pong(n) => put_u64(out, 0x07, *n),
+            FromRelay::Record { machine, kind, answer, last_seen, version, sealed } => {
+                out.push(0x88);
+                out.extend_from_slice(machine.as_bytes());
+                out.extend_from_slice(&[*kind, *answer as u8]);
+                out.extend_from_slice(&last_seen.to_be_bytes());
+                out.extend_from_slice(&version.to_be_bytes());
+                out.extend_from_slice(sealed);
+            }
+            FromRelay::Changed { machine, kinds } => {
+                out.push(0x89);
+                out.extend_from_slice(machine.as_bytes());
+                out.push(*kinds);
+            }
+            FromRelay::Token { expires, token } => {
+                put_u64(out, 0x8a, *expires);
+                out.extend_from_slice(token.as_bytes());
+            }
         }
     }
 
@@ -436,6 +553,28 @@ impl<'a> FromRelay<'a> {
             },
             0x06 => FromRelay::Ping(r.u64()?),
             0x07 => FromRelay::Pong(r.u64()?),
+            0x88 => {
+                let (machine, kind) = (r.device()?, r.u8()?);
+                let answer = match r.u8()? {
+                    0 => RecordAnswer::Asked,
+                    1 => RecordAnswer::Stored,
+                    2 => RecordAnswer::Conflict,
+                    3 => RecordAnswer::Refused,
+                    _ => return Err(WireError::Field("answer of a record")),
+                };
+                let (last_seen, version, sealed) = (r.u64()?, r.u64()?, r.rest());
+                // A device keeps what it is told: a relay that lies shall not make it keep much.
+                if sealed.len() > MAX_SEALED_RECORD || (version == 0) != sealed.is_empty() {
+                    return Err(WireError::Field("record"));
+                }
+                FromRelay::Record { machine, kind, answer, last_seen, version, sealed }
+            }
+            0x89 => FromRelay::Changed { machine: r.device()?, kinds: r.u8()? },
+            0x8a => {
+                let (expires, token) = (r.u64()?, r.rest());
+                let token = std::str::from_utf8(token).map_err(|_| WireError::Field("token"))?;
+                FromRelay::Token { expires, token }
+            }
             other => return Err(WireError::UnknownType(other)),
         };
         r.end()?;

@@ -65,6 +65,11 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record) {
             out.extend_from_slice(device.as_bytes());
             out.extend_from_slice(&by.to_bytes());
         }
+        Record::Message(Message::Changed { machine, to, kinds }) => {
+            out.push(0x06);
+            put_pair(out, machine, to);
+            out.push(*kinds);
+        }
         Record::Ping(n) => {
             out.push(0x05);
             out.extend_from_slice(&n.to_be_bytes());
@@ -161,6 +166,7 @@ fn read(record: &Bytes) -> Read {
             let device = fields.device()?;
             Some(Message::Displaced { device, by: Login { epoch: fields.u64()?, number: fields.u64()? } })
         })(),
+        0x06 => (|| Some(Message::Changed { machine: fields.device()?, to: fields.device()?, kinds: fields.u8()? }))(),
         0x05 => return fields.u64().map_or(Read::Torn, |n| Read::Record(Record::Ping(n))),
         _ => return Read::Later,
     };
@@ -231,6 +237,7 @@ mod tests {
                 answer: false,
             }),
             Record::Message(Message::Displaced { device: device(4), by }),
+            Record::Message(Message::Changed { machine: device(5), to: device(6), kinds: 3 }),
             Record::Ping(77),
         ]
     }

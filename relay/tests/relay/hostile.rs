@@ -82,7 +82,7 @@ async fn text_is_out_of_place() {
 async fn unknown_types_are_skipped_and_counted() {
     let server = Server::start().await;
     let mut client = server.join(&Device::new(1)).await;
-    for kind in [0x00, 0x08, 0x7f, 0x83, 0xff] {
+    for kind in [0x00, 0x0b, 0x7f, 0x83, 0xff] {
         client.raw(&[kind, 1, 2, 3]).await;
     }
     client.barrier().await;

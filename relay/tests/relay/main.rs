@@ -13,6 +13,7 @@ mod nodes;
 mod page;
 mod presence;
 mod program;
+mod records;
 mod redis;
 mod rendezvous;
 mod routing;

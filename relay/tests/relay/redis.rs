@@ -9,10 +9,11 @@ use std::time::Duration;
 use happy_relay::access::enrolment_key;
 use happy_relay::{Access, Bus, Config, Enrolment, Policy, RedisBus, RedisUrl, Timings};
 use happy_wire::Code;
-use happy_wire::relay::{FromRelay, ToRelay, Undelivered};
+use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
 use tokio::time::Instant;
 
 use crate::harness::{Client, Device, Server, soon};
+use crate::records::{records_cross, rest_crosses};
 
 /// `redis-server` processes that end with the test.
 struct Servers {
@@ -345,6 +346,77 @@ async fn a_moving_device_over_one_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_over_one_redis() {
+    let servers = Servers::one().await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    records_cross(&left, &right).await;
+    let named = Config { names: vec!["relay.example".into()], ..Config::default() };
+    let (left, right) = (servers.node_with(named.clone()).await, servers.node_with(named).await);
+    rest_crosses(&left, &right).await;
+    records_come_back_after(&servers, &left, &right).await;
+}
+
+/// Records that were lost are asked for again; those of a machine that is away are gone.
+async fn records_come_back_after(servers: &Servers, left: &Server, right: &Server) {
+    let (machine, phone) = (device(), device());
+    let mut desk = Client::dial(left.address(), "relay.example").await;
+    desk.log_in(&machine, None).await;
+    desk.name(&[phone.id()]).await;
+    assert_eq!(desk.put(record_kind::STATE, 4, b"kept").await.answer, RecordAnswer::Stored);
+    servers.all(&["FLUSHALL"]);
+    let mut hand = Client::dial(right.address(), "relay.example").await;
+    hand.log_in(&phone, None).await;
+    assert_eq!(hand.get(machine.id(), record_kind::STATE).await.version, 0);
+    // Within seconds the node sees that its own lease has gone.
+    desk.expect(FromRelay::Changed { machine: machine.id(), kinds: 0b11 }).await;
+    assert_eq!(desk.put(record_kind::STATE, 4, b"kept").await.answer, RecordAnswer::Stored);
+    assert_eq!(hand.get(machine.id(), record_kind::STATE).await.sealed, b"kept");
+}
+
+/// Nobody waits for a Redis that does not answer, and what cannot be kept is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_redis_are_refused_and_put_again_later() {
+    let mut servers = Servers::one().await;
+    let node = servers.node().await;
+    let machine = device();
+    let mut desk = node.join(&machine).await;
+    servers.kill();
+    soon("a refusal", async {
+        while desk.put(record_kind::STATE, 1, b"x").await.answer != RecordAnswer::Refused {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(desk.get(machine.id(), record_kind::STATE).await.answer, RecordAnswer::Refused);
+    servers.start().await;
+    desk.expect(FromRelay::Changed { machine: machine.id(), kinds: 0b11 }).await;
+    assert_eq!(desk.put(record_kind::STATE, 1, b"x").await.answer, RecordAnswer::Stored);
+}
+
+/// While Redis stands still four requests of a connection wait, and more are refused at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_are_bounded() {
+    let servers = Servers::one().await;
+    let node = servers.node().await;
+    let machine = device();
+    let mut desk = node.join(&machine).await;
+    desk.put(record_kind::STATE, 1, b"x").await;
+    // Commands wait; the node's own Pings do too, but not for as long as its patience.
+    servers.all(&["CLIENT", "PAUSE", "600", "ALL"]);
+    for _ in 0..MAX_REQUESTS + 3 {
+        desk.tell(ToRelay::GetRecord { machine: machine.id(), kind: record_kind::STATE }).await;
+    }
+    let mut answers = Vec::new();
+    for _ in 0..MAX_REQUESTS + 3 {
+        answers.push(desk.record().await.answer);
+    }
+    // The first may or may not have been taken from the queue when the fifth came.
+    let refused = answers.iter().take_while(|answer| **answer == RecordAnswer::Refused).count();
+    assert!((3..=4).contains(&refused), "{answers:?}");
+    assert!(answers[refused..].iter().all(|answer| *answer == RecordAnswer::Asked), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_killed_and_back() {
     without_redis_neighbours_notice_nothing(&mut Servers::one().await).await;
 }
@@ -369,6 +441,8 @@ async fn a_cluster_of_redis() {
     let mut servers = Servers::cluster().await;
     every_pair_across(&servers).await;
     a_device_that_moves_is_at_one_node_only(&servers).await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    records_cross(&left, &right).await;
     an_emptied_redis_is_filled_again(&servers).await;
     without_redis_neighbours_notice_nothing(&mut servers).await;
     two_nodes_that_claim_a_device_end_with_one(&mut servers).await;

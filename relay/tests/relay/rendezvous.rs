@@ -9,7 +9,7 @@ use crate::harness::{Client, Device, Server, until};
 
 const TICKET: [u8; 32] = [42; 32];
 
-fn hash(ticket: [u8; 32]) -> [u8; 32] {
+pub fn hash(ticket: [u8; 32]) -> [u8; 32] {
     Sha256::new().chain_update(b"happy/1 ticket hash").chain_update(ticket).finalize().into()
 }
 

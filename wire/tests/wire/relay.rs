@@ -1,8 +1,8 @@
 use happy_crypto::DeviceId;
 use happy_wire::enrolment::KeyId;
 use happy_wire::relay::{
-    Credential, FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS_SECONDS, RendezvousState, ToRelay,
-    Undelivered, login_message,
+    Credential, FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS_SECONDS, RecordAnswer, RendezvousState,
+    ToRelay, Undelivered, login_message,
 };
 use happy_wire::{Code, WireError};
 use proptest::prelude::*;
@@ -28,6 +28,9 @@ fn to_relay() -> impl Strategy<Value = (ToRelay<'static>, Vec<u8>)> {
         any::<[u8; 32]>().prop_map(|ticket_hash| ToRelay::CloseRendezvous { ticket_hash }),
         any::<u64>().prop_map(ToRelay::Ping),
         any::<u64>().prop_map(ToRelay::Pong),
+        (any::<u8>(), 1..=u64::MAX).prop_map(|(kind, version)| ToRelay::PutRecord { kind, version, sealed: b"x" }),
+        (device(), any::<u8>()).prop_map(|(machine, kind)| ToRelay::GetRecord { machine, kind }),
+        Just(ToRelay::GetToken),
     ];
     (plain, bytes(300))
 }
@@ -51,6 +54,12 @@ fn without_signature(credential: Credential) -> Credential {
 
 fn from_relay() -> impl Strategy<Value = (FromRelay<'static>, Vec<u8>, String)> {
     let state = prop_oneof![Just(RendezvousState::Refused), Just(RendezvousState::Open), Just(RendezvousState::Ended)];
+    let answer = prop_oneof![
+        Just(RecordAnswer::Asked),
+        Just(RecordAnswer::Stored),
+        Just(RecordAnswer::Conflict),
+        Just(RecordAnswer::Refused)
+    ];
     let plain = prop_oneof![
         any::<[u8; 32]>().prop_map(|nonce| FromRelay::Challenge { nonce }),
         (any::<u32>(), any::<u32>(), proptest::option::of(device())).prop_map(|(max_payload, queue_bytes, host)| {
@@ -72,6 +81,18 @@ fn from_relay() -> impl Strategy<Value = (FromRelay<'static>, Vec<u8>, String)> 
         (any::<[u8; 32]>(), state).prop_map(|(ticket_hash, state)| FromRelay::Rendezvous { ticket_hash, state }),
         any::<u64>().prop_map(FromRelay::Ping),
         any::<u64>().prop_map(FromRelay::Pong),
+        (device(), any::<u8>(), answer, any::<u64>(), 1..=u64::MAX).prop_map(
+            |(machine, kind, answer, last_seen, version)| FromRelay::Record {
+                machine,
+                kind,
+                answer,
+                last_seen,
+                version,
+                sealed: b"x"
+            }
+        ),
+        (device(), any::<u8>()).prop_map(|(machine, kinds)| FromRelay::Changed { machine, kinds }),
+        any::<u64>().prop_map(|expires| FromRelay::Token { expires, token: "" }),
     ];
     (plain, bytes(300), text())
 }
@@ -92,9 +113,14 @@ proptest! {
     #[test]
     fn frames_to_a_relay_hold((mut frame, bytes) in to_relay()) {
         let mut open = None;
-        if let ToRelay::Send { payload, .. } = &mut frame {
-            *payload = &bytes;
-            open = Some(bytes.len());
+        match &mut frame {
+            ToRelay::Send { payload, .. } => {
+                *payload = &bytes;
+                open = Some(bytes.len());
+            }
+            // Of a record at least one byte has to be there.
+            ToRelay::PutRecord { sealed, .. } => open = Some(sealed.len() - 1),
+            _ => {}
         }
         let encoded = encode_to(&frame);
         holds(&encoded, open, |cut| ToRelay::decode(cut).map(|frame| encode_to(&frame)))?;
@@ -110,7 +136,12 @@ proptest! {
                 open = Some(bytes.len());
             }
             FromRelay::Goaway { text, .. } => *text = &words,
+            FromRelay::Record { sealed, .. } => open = Some(sealed.len() - 1),
             _ => {}
+        }
+        // A token is text of any length, so a cut inside a letter is refused.
+        if matches!(frame, FromRelay::Token { .. }) {
+            open = Some(0);
         }
         let encoded = encode_from(&frame);
         holds(&encoded, open, |cut| FromRelay::decode(cut).map(|frame| encode_from(&frame)))?;
@@ -190,6 +221,9 @@ fn frames_look_as_the_page_says() {
         (ToRelay::CloseRendezvous { ticket_hash: [4; 32] }, cat(&[&[5], &[4; 32]])),
         (ToRelay::Ping(1), vec![6, 0, 0, 0, 0, 0, 0, 0, 1]),
         (ToRelay::Pong(1), vec![7, 0, 0, 0, 0, 0, 0, 0, 1]),
+        (ToRelay::PutRecord { kind: 2, version: 258, sealed: b"s" }, vec![8, 2, 0, 0, 0, 0, 0, 0, 1, 2, b's']),
+        (ToRelay::GetRecord { machine: id(7), kind: 1 }, cat(&[&[9], &[7; 32], &[1]])),
+        (ToRelay::GetToken, vec![10]),
     ];
     for (frame, bytes) in to {
         assert_eq!(encode_to(&frame), bytes, "{frame:?}");
@@ -214,6 +248,19 @@ fn frames_look_as_the_page_says() {
         ),
         (FromRelay::Ping(2), vec![6, 0, 0, 0, 0, 0, 0, 0, 2]),
         (FromRelay::Pong(2), vec![7, 0, 0, 0, 0, 0, 0, 0, 2]),
+        (
+            FromRelay::Record {
+                machine: id(7),
+                kind: 2,
+                answer: RecordAnswer::Conflict,
+                last_seen: 3,
+                version: 4,
+                sealed: b"s",
+            },
+            cat(&[&[0x88], &[7; 32], &[2, 2], &[0, 0, 0, 0, 0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 0, 4], b"s"]),
+        ),
+        (FromRelay::Changed { machine: id(7), kinds: 3 }, cat(&[&[0x89], &[7; 32], &[3]])),
+        (FromRelay::Token { expires: 5, token: "a.b" }, cat(&[&[0x8a, 0, 0, 0, 0, 0, 0, 0, 5], b"a.b"])),
     ];
     for (frame, bytes) in from {
         assert_eq!(encode_from(&frame), bytes, "{frame:?}");

@@ -2,6 +2,7 @@
 
 use happy_crypto::DeviceId;
 use happy_pairing::Origin;
+use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::relay::{Credential, FromRelay, LOGIN_LABEL, ToRelay, login_message};
 
 use super::{
@@ -24,25 +25,42 @@ pub fn vectors() -> Json {
     let ticket = invitation::invitation(&world).ticket();
     let mut rng = Randomness::new("happy vectors: the login");
     let host = world.page.machine.id();
+    let secret = "correct horse battery staple";
+    let seed = relay::enrolment_seed(secret);
     let cases = [
-        ("wherever the relay is", "HTTPS://Relay.Example:443", 1, None),
-        ("on this machine, later", "http://127.0.0.1:3000", 1_700_000_000_123, None),
-        ("a guest with a ticket", "happy://relay.example:8443", 2, Some(&ticket)),
+        ("wherever the relay is", "HTTPS://Relay.Example:443", 1, None, None),
+        ("on this machine, later", "http://127.0.0.1:3000", 1_700_000_000_123, None, None),
+        ("a guest with a ticket", "happy://relay.example:8443", 2, Some(&ticket), None),
+        ("a machine with an enrolment key", "https://relay.example", 3, None, Some(&seed)),
     ];
-    let cases = cases.map(|(what, origin, epoch, ticket)| {
+    let cases = cases.map(|(what, origin, epoch, ticket, enrolment)| {
         let (nonce, client_nonce): ([u8; 32], [u8; 16]) = (rng.take(), rng.take());
         let name = relay::name(origin);
         assert_eq!(Origin::parse(origin).expect("it is an origin").authority(), name);
         let device = &world.page.phone;
-        let page = Login { relay: &name, nonce: &nonce, device, epoch, client_nonce: &client_nonce, ticket };
+        let page = Login { relay: &name, nonce: &nonce, device, epoch, client_nonce: &client_nonce, ticket, enrolment };
 
         let id = world.phone.device_id();
-        let credential = ticket.map_or(Credential::None, |ticket| Credential::Ticket(*ticket));
+        let key = enrolment.map(EnrolmentKey::from_seed);
+        let credential = match (ticket, &key) {
+            (Some(ticket), _) => Credential::Ticket(*ticket),
+            (None, Some(key)) => Credential::Enrolment { key: key.public().id(), signature: [0; 64] },
+            (None, None) => Credential::None,
+        };
         let signed = login_message(&name, &nonce, &id, epoch, &client_nonce, &credential);
         assert_eq!(signed, page.signed_bytes());
         let signature = world.phone.sign(LOGIN_LABEL, &signed);
         assert_eq!(signature, page.signature());
         id.verify(LOGIN_LABEL, &signed, &signature).expect("the relay accepts it");
+        let credential = match (credential, key) {
+            (Credential::Enrolment { key: id, .. }, Some(key)) => {
+                let signature = key.sign(&signed);
+                assert_eq!(Some(signature), page.enrolment_signature());
+                key.public().verify(&signed, &signature).expect("the relay accepts it");
+                Credential::Enrolment { key: id, signature }
+            }
+            (other, _) => other,
+        };
         let login = ToRelay::Login { device: id, epoch, client_nonce, credential, signature };
         let welcome = FromRelay::Welcome {
             max_payload: LIMITS.0,
@@ -58,6 +76,8 @@ pub fn vectors() -> Json {
             "epoch": epoch,
             "client nonce": client_nonce,
             "ticket": ticket,
+            "enrolment key, public": enrolment.map(|seed| EnrolmentKey::from_seed(seed).public().to_string()),
+            "enrolment signature": page.enrolment_signature(),
             "signed bytes after the label": page.signed_bytes(),
             "signature": signature,
             "Login": to_relay(&login, page.frame()),
@@ -68,6 +88,8 @@ pub fn vectors() -> Json {
         "section": "PROTOCOL 7",
         "Ed25519 seed": world.page.phone.seed,
         "device id": world.page.phone.id(),
+        "enrolment secret": secret,
+        "enrolment seed": seed,
         "cases": cases.to_vec(),
     }
 }

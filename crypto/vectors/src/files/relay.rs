@@ -3,7 +3,7 @@
 use happy_crypto::DeviceId;
 use happy_wire::{
     Code, WireError,
-    relay::{FromRelay, RendezvousState, ToRelay, Undelivered},
+    relay::{FromRelay, RecordAnswer, RendezvousState, ToRelay, Undelivered},
 };
 
 use super::{invitation, world::World};
@@ -87,8 +87,43 @@ pub fn vectors() -> Json {
         let bytes = from_relay(&FromRelay::Rendezvous { ticket_hash, state }, relay::rendezvous(&ticket_hash, byte));
         frames.push(frame("Rendezvous", object! { "ticket hash": ticket_hash, "state": byte }).with("frame", bytes));
     }
+    frames.extend(records(machine));
     let refused = refused(machine, ticket_hash);
     object! { "section": "PROTOCOL 7", "frames": frames, "refused by the relay": refused }
+}
+
+/// The frames of machine records and tokens.
+fn records(machine: [u8; 32]) -> Vec<Json> {
+    let id = DeviceId::from_bytes(machine);
+    let (kind, version, seen, sealed) = (2, 7, 1_700_000_000_123, &b"sealed"[..]);
+    let put = to_relay(&ToRelay::PutRecord { kind, version, sealed }, relay::put_record(kind, version, sealed));
+    let get = to_relay(&ToRelay::GetRecord { machine: id, kind }, relay::get_record(&machine, kind));
+    let mut frames = vec![
+        frame("PutRecord", object! { "kind": kind, "version": version, "sealed": sealed }).with("frame", put),
+        frame("GetRecord", object! { "machine": machine, "kind": kind }).with("frame", get),
+        frame("GetToken", object! {}).with("frame", to_relay(&ToRelay::GetToken, vec![0x0a])),
+    ];
+    for (byte, answer, last_seen, version, sealed) in [
+        (0, RecordAnswer::Asked, seen, version, sealed),
+        (0, RecordAnswer::Asked, 0, 0, &[]),
+        (1, RecordAnswer::Stored, seen, version, sealed),
+        (2, RecordAnswer::Conflict, seen, version, sealed),
+        (3, RecordAnswer::Refused, 0, 0, &[]),
+    ] {
+        let ours = FromRelay::Record { machine: id, kind, answer, last_seen, version, sealed };
+        let bytes = from_relay(&ours, relay::record(&machine, kind, byte, [last_seen, version], sealed));
+        let fields = object! {
+            "machine": machine, "kind": kind, "answer": byte, "last seen": last_seen, "version": version, "sealed": sealed
+        };
+        frames.push(frame("Record", fields).with("frame", bytes));
+    }
+    let changed = from_relay(&FromRelay::Changed { machine: id, kinds: 2 }, relay::changed(&machine, 2));
+    frames.push(frame("Changed", object! { "machine": machine, "kinds": 2_u8 }).with("frame", changed));
+    for (expires, token) in [(seen, "header.claims.signature"), (0, "")] {
+        let bytes = from_relay(&FromRelay::Token { expires, token }, relay::token(expires, token));
+        frames.push(frame("Token", object! { "expires": expires, "token": token }).with("frame", bytes));
+    }
+    frames
 }
 
 /// Frames that close the connection.
@@ -102,6 +137,10 @@ fn refused(machine: [u8; 32], ticket_hash: [u8; 32]) -> Vec<Json> {
         ("OpenRendezvous for 301 seconds", relay::open_rendezvous(&ticket_hash, 301)),
         ("OpenRendezvous for no time", relay::open_rendezvous(&ticket_hash, 0)),
         ("OpenRendezvous with a byte more", [&open[..], &[0]].concat()),
+        ("a record of version 0", relay::put_record(1, 0, b"x")),
+        ("a record of nothing", relay::put_record(1, 1, b"")),
+        ("a record of 4,097 bytes", relay::put_record(1, 1, &[0; 4_097])),
+        ("GetToken with a byte more", vec![0x0a, 0]),
     ];
     let frames = frames.map(|(why, frame)| {
         let error = ToRelay::decode(&frame).expect_err(why);

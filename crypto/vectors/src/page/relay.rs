@@ -1,6 +1,12 @@
 //! PROTOCOL 7: the login, and the frames between a device and a relay.
 
-use super::{Device, VERSION, fields::str8, primitives::sign};
+use argon2::{Algorithm, Argon2, Params, Version};
+
+use super::{
+    Device, VERSION,
+    fields::str8,
+    primitives::{hash, sign, signing_public},
+};
 
 /// A device logs in.
 pub struct Login<'a> {
@@ -16,6 +22,22 @@ pub struct Login<'a> {
     pub client_nonce: &'a [u8; 16],
     /// A guest shows one.
     pub ticket: Option<&'a [u8; 32]>,
+    /// The seed of an enrolment key, of a device that has one and no ticket.
+    pub enrolment: Option<&'a [u8; 32]>,
+}
+
+/// The seed of the key that belongs to an enrolment secret.
+///
+/// # Panics
+/// When Argon2 refuses the parameters of the page, which it does not.
+#[must_use]
+pub fn enrolment_seed(secret: &str) -> [u8; 32] {
+    let params = Params::new(19 * 1024, 2, 1, Some(32)).expect("the page's parameters are in range");
+    let mut seed = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(secret.as_bytes(), b"happy/1 relay enrolment", &mut seed)
+        .expect("the secret has a length that Argon2 takes");
+    seed
 }
 
 impl Login<'_> {
@@ -31,16 +53,27 @@ impl Login<'_> {
         sign(&self.device.seed, &[b"happy/1 relay login", &self.signed_bytes()])
     }
 
+    /// By the enrolment key, if there is one.
+    #[must_use]
+    pub fn enrolment_signature(&self) -> Option<[u8; 64]> {
+        self.enrolment.map(|seed| sign(seed, &[b"happy/1 relay enrolment", &self.signed_bytes()]))
+    }
+
     /// The frame.
     #[must_use]
     pub fn frame(&self) -> Vec<u8> {
-        [&[0x01, VERSION][..], &self.fields(), &self.signature()].concat()
+        let enrolment = self.enrolment_signature().map(Vec::from).unwrap_or_default();
+        [&[0x01, VERSION][..], &self.fields(), &self.signature(), &enrolment].concat()
     }
 
-    /// device id ‖ epoch ‖ client nonce ‖ ticket flag ‖ ticket.
+    /// device id ‖ epoch ‖ client nonce ‖ credential ‖ ticket or key id.
     fn fields(&self) -> Vec<u8> {
-        let ticket = self.ticket.map_or_else(|| vec![0], |ticket| [&[1][..], ticket].concat());
-        [&self.device.id()[..], &self.epoch.to_be_bytes(), self.client_nonce, &ticket].concat()
+        let credential = match (self.ticket, self.enrolment) {
+            (Some(ticket), _) => [&[1][..], ticket].concat(),
+            (None, Some(seed)) => [&[2][..], &hash(&[&signing_public(seed)])[..8]].concat(),
+            (None, None) => vec![0],
+        };
+        [&self.device.id()[..], &self.epoch.to_be_bytes(), self.client_nonce, &credential].concat()
     }
 }
 
@@ -134,4 +167,34 @@ pub fn goaway(code: u16, retry_after: u32, text: &str) -> Vec<u8> {
 #[must_use]
 pub fn rendezvous(ticket_hash: &[u8; 32], state: u8) -> Vec<u8> {
     [&[0x87][..], ticket_hash, &[state]].concat()
+}
+
+/// PutRecord.
+#[must_use]
+pub fn put_record(kind: u8, version: u64, sealed: &[u8]) -> Vec<u8> {
+    [&[0x08, kind][..], &version.to_be_bytes(), sealed].concat()
+}
+
+/// GetRecord.
+#[must_use]
+pub fn get_record(machine: &[u8; 32], kind: u8) -> Vec<u8> {
+    [&[0x09][..], machine, &[kind]].concat()
+}
+
+/// Record, with `seen` and `version` as they stand in it.
+#[must_use]
+pub fn record(machine: &[u8; 32], kind: u8, answer: u8, [seen, version]: [u64; 2], sealed: &[u8]) -> Vec<u8> {
+    [&[0x88][..], machine, &[kind, answer], &seen.to_be_bytes(), &version.to_be_bytes(), sealed].concat()
+}
+
+/// Changed.
+#[must_use]
+pub fn changed(machine: &[u8; 32], kinds: u8) -> Vec<u8> {
+    [&[0x89][..], machine, &[kinds]].concat()
+}
+
+/// Token.
+#[must_use]
+pub fn token(expires: u64, token: &str) -> Vec<u8> {
+    [&[0x8a][..], &expires.to_be_bytes(), token.as_bytes()].concat()
 }

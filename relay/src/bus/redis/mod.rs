@@ -7,12 +7,13 @@
 //! Everything that a device waits for ends by itself: a login goes on without Redis when it does not answer within a second.
 
 mod directory;
+mod records;
 mod way;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -28,10 +29,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 pub use way::{RedisUrl, RedisUrlError};
 
 use self::directory::{Cache, Claimed, Entry};
+use self::records::Note;
 use self::way::{Conn, Way};
 use super::batch::{self, Batch, Record};
-use super::{Asking, Bus, BusStats, Claim, Claiming, Inbox, Leaving, Login, Message, NodeId, Unsent};
+use super::{Answer, Apart, Bus, BusStats, Claim, Inbox, Login, Message, NodeId, Unsent};
 use crate::access::{VOUCHED_FOR, Vouches, Vouching};
+use crate::records::{Known, Put, Record as MachineRecord, unix_ms};
 
 /// How often a node sends itself a Ping and looks at what became of the last one.
 const TICK: Duration = Duration::from_millis(500);
@@ -39,6 +42,8 @@ const TICK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_millis(1_250);
 /// The lease of a node, renewed with every second Ping: devices of a node that died without a word are told to be away when it is over.
 const LEASE: Duration = Duration::from_secs(5);
+/// The first byte of what stands in a lease.
+const LEASE_VERSION: u8 = 1;
 /// A directory that is incomplete is entered again no sooner than this after the last time.
 const REENTER: Duration = Duration::from_secs(3);
 /// What a node that ends may take to say so.
@@ -75,6 +80,8 @@ impl Drop for RedisBus {
 struct Shared {
     node: NodeId,
     inbox: OnceLock<Weak<dyn Inbox>>,
+    /// The public half of the key of this node's tokens; zeros until there is one.
+    token_key: OnceLock<[u8; 32]>,
     out: Mutex<Outgoing>,
     /// Something waits to be written, or there is room again.
     wake: Notify,
@@ -112,7 +119,8 @@ impl Outgoing {
 
 enum Chore {
     Release(DeviceId, Entry),
-    Vouch(Cmd),
+    Command(Cmd),
+    Note(DeviceId, Note),
 }
 
 impl RedisBus {
@@ -127,6 +135,7 @@ impl RedisBus {
         let shared = Arc::new(Shared {
             node: NodeId(node),
             inbox: OnceLock::new(),
+            token_key: OnceLock::new(),
             out: Mutex::default(),
             wake: Notify::new(),
             room: Notify::new(),
@@ -165,12 +174,23 @@ pub enum StartError {
 }
 
 impl Bus for RedisBus {
-    fn join(&self, inbox: Weak<dyn Inbox>) {
+    fn join(&self, inbox: Weak<dyn Inbox>, token_key: [u8; 32]) {
         // A second inbox for one node would be a mistake of ours; the first one stays.
+        let _ = self.shared.token_key.set(token_key);
         let _ = self.shared.inbox.set(inbox);
+        // If the lease stands already, it stands without the key.
+        self.shared.chore(Chore::Command(self.shared.lease()));
     }
 
-    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Claiming<'a> {
+    fn node(&self) -> String {
+        self.shared.node.to_string()
+    }
+
+    fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>> {
+        Box::pin(self.shared.token_key_of(node))
+    }
+
+    fn claim<'a>(&'a self, device: &'a DeviceId, login: Login) -> Answer<'a, Claim> {
         Box::pin(self.shared.claim(device, login))
     }
 
@@ -207,14 +227,14 @@ impl Bus for RedisBus {
                 Vouching::Ends => {
                     let mut command = redis::cmd("ZREM");
                     command.arg(vouch_key(device)).arg(by.to_string());
-                    shared.chore(Chore::Vouch(command));
+                    shared.chore(Chore::Command(command));
                 }
                 Vouching::Begins | Vouching::Gone => shared.enter_vouch(by, device),
             }
         }
     }
 
-    fn leave(&self) -> Leaving<'_> {
+    fn leave(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let shared = &self.shared;
             let Some(conn) = shared.conn() else { return };
@@ -240,7 +260,7 @@ impl Bus for RedisBus {
         Some(&self.shared.stats)
     }
 
-    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Asking<'a> {
+    fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>> {
         Box::pin(async move {
             let shared = &self.shared;
             if shared.vouches.holds(device) {
@@ -253,14 +273,43 @@ impl Bus for RedisBus {
             conn.run::<u64>(&command).await.ok().map(|count| count > 0)
         })
     }
+
+    fn put_record<'a>(
+        &'a self,
+        machine: &'a DeviceId,
+        kind: u8,
+        record: MachineRecord,
+        readers: Option<Vec<DeviceId>>,
+    ) -> Answer<'a, Put> {
+        Box::pin(async move {
+            let Some(conn) = self.shared.conn() else { return Put::Refused };
+            self.shared.stats.commands.fetch_add(1, Relaxed);
+            records::put(&conn, machine, kind, record, readers).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "a record was not kept");
+                Put::Refused
+            })
+        })
+    }
+
+    fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>> {
+        Box::pin(async move {
+            let conn = self.shared.conn().ok_or(Apart)?;
+            self.shared.stats.commands.fetch_add(2, Relaxed);
+            records::known(&conn, machine, reader).await.map_err(|_| Apart)
+        })
+    }
+
+    fn read_by(&self, machine: &DeviceId, readers: &[DeviceId]) {
+        self.shared.chore(Chore::Note(*machine, Note::Readers(readers.to_vec())));
+    }
+
+    fn alive(&self, machine: &DeviceId) {
+        self.shared.chore(Chore::Note(*machine, Note::Seen(unix_ms())));
+    }
 }
 
 fn vouch_key(device: &DeviceId) -> String {
     format!("hr:vouch:{device}")
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Shared {
@@ -270,6 +319,26 @@ impl Shared {
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {
         self.inbox.get()?.upgrade()
+    }
+
+    /// Says that this node lives, and which key its tokens are made with.
+    fn lease(&self) -> Cmd {
+        let key = self.token_key.get().copied().unwrap_or_default();
+        // Room for what later versions say of a node.
+        let lease: Vec<u8> = [&[LEASE_VERSION][..], &key, &[0]].concat();
+        let mut command = redis::cmd("SET");
+        command.arg(self.node.lease()).arg(lease).arg("PX").arg(LEASE.as_millis() as u64);
+        command
+    }
+
+    /// The key in the lease of a node that lives.
+    async fn token_key_of(&self, node: &str) -> Result<Option<[u8; 32]>, Apart> {
+        let Ok(node) = node.parse::<NodeId>() else { return Ok(None) };
+        let conn = self.conn().ok_or(Apart)?;
+        self.stats.commands.fetch_add(1, Relaxed);
+        let lease: Option<Vec<u8>> = conn.run(redis::cmd("GET").arg(node.lease())).await.map_err(|_| Apart)?;
+        let lease = lease.filter(|lease| lease.first() == Some(&LEASE_VERSION));
+        Ok(lease.and_then(|lease| lease.get(1..33)?.try_into().ok()))
     }
 
     async fn claim(&self, device: &DeviceId, login: Login) -> Claim {
@@ -314,10 +383,10 @@ impl Shared {
         let key = vouch_key(device);
         let mut command = redis::cmd("ZADD");
         command.arg(&key).arg(until).arg(by.to_string());
-        self.chore(Chore::Vouch(command));
+        self.chore(Chore::Command(command));
         let mut expire = redis::cmd("EXPIRE");
         expire.arg(&key).arg(VOUCH_KEY.as_secs());
-        self.chore(Chore::Vouch(expire));
+        self.chore(Chore::Command(expire));
     }
 
     fn post(&self, device: &DeviceId, message: Message) -> Result<(), Unsent> {
@@ -673,10 +742,8 @@ fn random_bucket() -> u16 {
 /// Whether it stood there before.
 async fn renew_lease(shared: &Shared, conn: &Conn) -> RedisResult<bool> {
     shared.stats.commands.fetch_add(1, Relaxed);
-    let mut command = redis::cmd("SET");
-    // The version, and room for what later ones say of a node.
-    let lease: Vec<u8> = [&[1][..], &[0; 32], &[0]].concat();
-    command.arg(shared.node.lease()).arg(lease).arg("PX").arg(LEASE.as_millis() as u64).arg("GET");
+    let mut command = shared.lease();
+    command.arg("GET");
     Ok(conn.run::<Option<Vec<u8>>>(&command).await?.is_some())
 }
 
@@ -771,7 +838,8 @@ fn parts(batch: &[u8]) -> Vec<std::borrow::Cow<'_, [u8]>> {
 async fn do_chore(conn: &Conn, chore: &Chore) -> RedisResult<()> {
     match chore {
         Chore::Release(device, entry) => directory::release(conn, device, *entry).await,
-        Chore::Vouch(command) => conn.run::<Value>(command).await.map(drop),
+        Chore::Command(command) => conn.run::<Value>(command).await.map(drop),
+        Chore::Note(machine, note) => records::note(conn, machine, note).await,
     }
 }
 

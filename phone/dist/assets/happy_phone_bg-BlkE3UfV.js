@@ -1,0 +1,1 @@
+var e=`/assets/happy_phone_bg-B1lHmL5m.wasm`;export{e as default};

@@ -1,1 +1,0 @@
-var e=`/assets/happy_phone_bg-CVou3h-T.wasm`;export{e as default};

@@ -1,0 +1,114 @@
+//! Machine records in Redis (`PROTOCOL 15`): one hash for each machine, changed by scripts that touch nothing else.
+
+use std::sync::LazyLock;
+
+use happy_crypto::DeviceId;
+use redis::{RedisResult, Script};
+
+use super::directory;
+use super::way::Conn;
+use crate::records::{KEPT_FOR, Known, Put, Record, place, unix_ms};
+
+/// Stores a record if there is none of its kind, if it repeats it, or if the version there is the one before. Answers 1 and
+/// who may read it when it is news, 2 when it stood there, and else what stands there.
+static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local old = redis.call('HGET', KEYS[1], ARGV[1])
+        redis.call('HSET', KEYS[1], 'seen', ARGV[5])
+        redis.call('EXPIRE', KEYS[1], ARGV[6])
+        if old == ARGV[3] then return {2, ''} end
+        if old and string.sub(old, 1, 8) ~= ARGV[2] then return {0, old} end
+        redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+        redis.call(ARGV[7], KEYS[1], 'readers', ARGV[4])
+        return {1, redis.call('HGET', KEYS[1], 'readers')}
+        ",
+    )
+});
+
+/// Changes who may read, or when it was seen, of a machine that has records.
+static NOTE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+        redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+        redis.call('EXPIRE', KEYS[1], ARGV[3])
+        return 1
+        ",
+    )
+});
+
+/// What waits to be noted of a machine that has records.
+pub(super) enum Note {
+    Readers(Vec<DeviceId>),
+    /// Unix ms.
+    Seen(u64),
+}
+
+fn key(machine: &DeviceId) -> String {
+    format!("hr:rec:{machine}")
+}
+
+fn kept_for() -> Vec<u8> {
+    KEPT_FOR.as_secs().to_string().into_bytes()
+}
+
+fn bytes_of(readers: &[DeviceId]) -> Vec<u8> {
+    readers.iter().flat_map(|reader| reader.as_bytes()).copied().collect()
+}
+
+pub(super) async fn put(
+    conn: &Conn,
+    machine: &DeviceId,
+    kind: u8,
+    record: Record,
+    readers: Option<Vec<DeviceId>>,
+) -> RedisResult<Put> {
+    if place(kind).is_none() {
+        return Ok(Put::Refused);
+    }
+    let before = record.version.wrapping_sub(1).to_be_bytes();
+    let field = [&record.version.to_be_bytes()[..], &record.sealed].concat();
+    let now = unix_ms().to_string();
+    let set_readers: &[u8] = if readers.is_some() { b"HSET" } else { b"HSETNX" };
+    let (kind, readers, kept_for) = (kind.to_string(), bytes_of(&readers.unwrap_or_default()), kept_for());
+    let arguments: [&[u8]; 7] = [kind.as_bytes(), &before, &field, &readers, now.as_bytes(), &kept_for, set_readers];
+    let (done, old): (u8, Vec<u8>) = conn.script(&PUT, key(machine).as_bytes(), &arguments).await?;
+    Ok(match done {
+        1 => Put::Stored(devices(&old)),
+        2 => Put::Same,
+        // What cannot be read is none of ours.
+        _ => read(&old).map_or(Put::Refused, Put::Conflict),
+    })
+}
+
+fn devices(readers: &[u8]) -> Vec<DeviceId> {
+    readers.as_chunks().0.iter().map(|reader| DeviceId::from_bytes(*reader)).collect()
+}
+
+fn read(field: &[u8]) -> Option<Record> {
+    let (version, sealed) = field.split_first_chunk::<8>()?;
+    Some(Record { version: u64::from_be_bytes(*version), sealed: sealed.to_vec().into() })
+}
+
+pub(super) async fn note(conn: &Conn, machine: &DeviceId, note: &Note) -> RedisResult<()> {
+    let (field, value): (&[u8], Vec<u8>) = match note {
+        Note::Readers(readers) => (b"readers", bytes_of(readers)),
+        Note::Seen(ms) => (b"seen", ms.to_string().into_bytes()),
+    };
+    conn.script(&NOTE, key(machine).as_bytes(), &[field, &value, &kept_for()]).await
+}
+
+/// What `reader` may know of a machine.
+pub(super) async fn known(conn: &Conn, machine: &DeviceId, reader: &DeviceId) -> RedisResult<Option<Known>> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key(machine)).arg("readers").arg("seen").arg("1").arg("2");
+    type Fields = (Option<Vec<u8>>, Option<u64>, Option<Vec<u8>>, Option<Vec<u8>>);
+    let (fields, entry) = tokio::join!(conn.run::<Fields>(&command), directory::look_up(conn, machine));
+    let (readers, seen, first, second) = fields?;
+    let may = machine == reader || readers.is_some_and(|readers| devices(&readers).contains(reader));
+    let Some(last_seen) = seen.filter(|_| may) else { return Ok(None) };
+    let records = [first, second].map(|field| field.as_deref().and_then(read));
+    let known = Known { here: false, last_seen, records };
+    Ok(Some(if entry?.is_some() { known.of_one_that_is_here() } else { known }))
+}

@@ -1,0 +1,168 @@
+//! `GET /v1/updates` (`PROTOCOL 7`): the records of some machines as a stream of events, now and whenever they change.
+//!
+//! Whoever has the websocket is told at once; this is for programs that only want to look. So the node asks for them
+//! again and again, which needs no way between nodes, and costs what the few streams that there may be cost.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts as _;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use happy_crypto::DeviceId;
+use happy_wire::relay::record_kind;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::Shared;
+use crate::hub::Hub;
+use crate::listen::Admission;
+use crate::records::unix_ms;
+use crate::rest::{self, Refused, refuse};
+
+/// How often records are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Without an event for so long a comment says that the stream is alive.
+const COMMENT: Duration = Duration::from_secs(15);
+/// The most machines of one stream.
+const MAX_MACHINES: usize = 32;
+/// The most streams of one device.
+const MAX_STREAMS: u8 = 4;
+
+/// How many streams each device has open.
+#[derive(Default)]
+pub(crate) struct Streams(Mutex<HashMap<DeviceId, u8>>);
+
+/// One of them.
+struct Open {
+    shared: Arc<Shared>,
+    device: DeviceId,
+}
+
+impl Open {
+    fn new(shared: &Arc<Shared>, device: DeviceId) -> Option<Self> {
+        let mut open = shared.streams.0.lock();
+        let count = open.entry(device).or_default();
+        if *count >= MAX_STREAMS {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shared: shared.clone(), device })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = self.shared.streams.0.lock();
+        if let Some(count) = open.get_mut(&self.device) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.device);
+            }
+        }
+    }
+}
+
+pub(crate) async fn updates(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    open(&shared, request).await.unwrap_or_else(|refused| *refused)
+}
+
+async fn open(shared: &Arc<Shared>, request: Request) -> Result<Response, Refused> {
+    let (mut head, _) = request.into_parts();
+    let bearer = rest::bearer(shared, &head.headers).await?;
+    let machines = machines(&mut head).await.ok_or_else(|| {
+        refuse(StatusCode::BAD_REQUEST, "bad_request", "name 1 to 32 machines, as ?machine=ID&machine=ID")
+    })?;
+    let open = Open::new(shared, bearer.device).ok_or_else(|| {
+        refuse(StatusCode::TOO_MANY_REQUESTS, "too_many", "this device has four such streams open already")
+    })?;
+    let left = Duration::from_millis((bearer.expires * 1_000).saturating_sub(unix_ms()));
+    let until = Instant::now() + left;
+    if let Some(admission) = head.extensions.get::<Arc<Admission>>() {
+        // It belongs to a device, and may be longer than a page takes.
+        admission.proven();
+        admission.lives_until(until);
+    }
+    let stream = Stream {
+        open,
+        machines: machines.into_iter().map(|machine| (machine, [0; 2])).collect(),
+        events: VecDeque::from([": these are the records, now and as they change\n\n".to_owned()]),
+        look: Instant::now(),
+        comment: Instant::now() + COMMENT,
+        until,
+    };
+    let body = Body::from_stream(futures_util::stream::unfold(stream, Stream::next));
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+async fn machines(head: &mut axum::http::request::Parts) -> Option<Vec<DeviceId>> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(head, &()).await.ok()?;
+    let named = pairs.iter().filter(|(name, _)| name == "machine");
+    let machines: Vec<DeviceId> = named.map(|(_, id)| id.parse().ok()).collect::<Option<_>>()?;
+    (1..=MAX_MACHINES).contains(&machines.len()).then_some(machines)
+}
+
+struct Stream {
+    open: Open,
+    /// With the versions that were told last.
+    machines: Vec<(DeviceId, [u64; 2])>,
+    /// At most two for each machine.
+    events: VecDeque<String>,
+    look: Instant,
+    comment: Instant,
+    until: Instant,
+}
+
+impl Stream {
+    /// The next event. The stream ends with the token and with the relay.
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        let shared = self.open.shared.clone();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                self.comment = Instant::now() + COMMENT;
+                return Some((Ok(event.into()), self));
+            }
+            let wake = self.look.min(self.comment);
+            if self.until <= wake {
+                tokio::select! {
+                    () = tokio::time::sleep_until(self.until) => {}
+                    () = shared.closing.begun() => {}
+                }
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(wake) => {}
+                () = shared.closing.begun() => return None,
+            }
+            if self.look <= Instant::now() {
+                self.look(&shared.hub).await;
+                self.look = Instant::now() + LOOK;
+            } else {
+                self.events.push_back(": alive\n\n".to_owned());
+            }
+        }
+    }
+
+    async fn look(&mut self, hub: &Hub) {
+        let reader = self.open.device;
+        for (machine, told) in &mut self.machines {
+            // What cannot be asked now is asked the next time.
+            let Ok(Some(known)) = hub.known(machine, &reader).await else { continue };
+            for ((kind, record), told) in record_kind::ALL.iter().zip(&known.records).zip(told) {
+                let Some(record) = record.as_ref().filter(|record| record.version != *told) else { continue };
+                *told = record.version;
+                self.events.push_back(rest::event(machine, *kind, record));
+            }
+        }
+    }
+}

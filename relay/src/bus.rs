@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use crate::access::{Vouches, Vouching};
 use crate::records::{Known, Put, Record, Records};
 
-pub use self::redis::{RedisBus, RedisUrl};
+pub use self::redis::{Direct, DirectError, RedisBus, RedisUrl};
 
 /// Names one start of one node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -200,6 +200,10 @@ pub struct BusStats {
     pub untaken: AtomicU64,
     /// Entries of nodes that had gone, struck out.
     pub swept: AtomicU64,
+    /// Direct connections to other nodes, now.
+    pub direct: AtomicU64,
+    /// Batches sent over these.
+    pub direct_batches: AtomicU64,
     /// Frames that were given to the bus and certainly did not arrive; their senders were told.
     pub lost_frames: AtomicU64,
     /// How long batches from other nodes were under way, as far as their clocks agree.

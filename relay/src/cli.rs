@@ -3,11 +3,13 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use happy_relay::{Access, App, Config, Door, Enrolment, PlainHttp, Policy, RedisUrl, tls};
+use happy_relay::{Access, App, Bus, Config, Direct, Door, Enrolment, PlainHttp, Policy, RedisBus, RedisUrl, tls};
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 /// The relay of Happy Remote: forwards sealed frames between devices that named each other.
 #[derive(Debug, Parser)]
@@ -61,6 +63,15 @@ pub(crate) struct Serve {
     /// password, so give it by the variable rather than on the command line, which others can see.
     #[arg(long, env = "HAPPY_RELAY_REDIS", value_name = "URL", hide_env_values = true)]
     pub(crate) redis: Option<RedisUrl>,
+    /// Where other nodes may reach this one to pass frames on directly: an address of a private network.
+    #[arg(long, env = "HAPPY_RELAY_DIRECT", value_name = "ADDR", requires_all = ["redis", "direct_secret_file"])]
+    pub(crate) direct: Option<SocketAddr>,
+    /// What they dial, `host:port`, when it is not that address.
+    #[arg(long, env = "HAPPY_RELAY_DIRECT_AS", value_name = "HOST:PORT", requires = "direct")]
+    pub(crate) direct_as: Option<String>,
+    /// A file with the secret that the nodes prove to each other, the same for all.
+    #[arg(long, env = "HAPPY_RELAY_DIRECT_SECRET_FILE", value_name = "FILE", requires = "direct")]
+    pub(crate) direct_secret_file: Option<PathBuf>,
     /// The certificate chain, PEM. With it the relay speaks https only.
     #[arg(long, env = "HAPPY_RELAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -112,6 +123,20 @@ impl Serve {
             max_unproven: self.max_unproven,
             ..Config::default()
         }
+    }
+
+    /// The way to the other nodes, if there are to be any.
+    pub(crate) async fn bus(&self) -> anyhow::Result<Option<Arc<dyn Bus>>> {
+        let Some(url) = &self.redis else { return Ok(None) };
+        let direct = match (self.direct, &self.direct_secret_file) {
+            (Some(address), Some(file)) => {
+                let read = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+                let secret = Zeroizing::new(read?);
+                Some(Direct::listen(address, self.direct_as.as_deref(), secret.trim_ascii()).await?)
+            }
+            _ => None,
+        };
+        Ok(Some(Arc::new(RedisBus::start_with(url, direct)?)))
     }
 
     pub(crate) fn door(&self) -> anyhow::Result<Door> {

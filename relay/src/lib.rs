@@ -50,7 +50,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 pub use access::{Access, Enrolment, Policy};
-pub use bus::{Bus, MemoryBus, RedisBus, RedisUrl};
+pub use bus::{Bus, Direct, DirectError, MemoryBus, RedisBus, RedisUrl};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};
 pub use records::{Known, Put, Record};

@@ -4,12 +4,11 @@ mod cli;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use happy_relay::{Bus, Config, Enrolment, Listening, Policy, RedisBus, Relay, access};
+use happy_relay::{Config, Enrolment, Listening, Policy, Relay, access};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -43,8 +42,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     cli::start_log(&serve.log)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let bus = serve.redis.as_ref().map(RedisBus::start).transpose()?.map(|bus| Arc::new(bus) as Arc<dyn Bus>);
-        let relay = Relay::new(Config { bus, ..serve.config() })?;
+        let relay = Relay::new(Config { bus: serve.bus().await?, ..serve.config() })?;
         let mut stop = Stop::new()?;
         let listening = relay.listen(serve.listen, serve.door()?).await?;
         announce(&serve, &listening)?;

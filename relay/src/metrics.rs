@@ -272,9 +272,11 @@ impl Page {
     fn bus(&mut self, bus: &BusStats) {
         self.family("bus_up", "gauge", "Whether the way to the other nodes is up.");
         let _ = writeln!(self.0, "happy_relay_bus_up {}", u8::from(bus.up.load(Relaxed)));
+        self.single("bus_direct", "gauge", "Direct connections to other nodes.", &bus.direct);
         for (name, help, value) in [
             ("bus_lost_total", "How often the way to the other nodes was lost.", &bus.lost),
             ("bus_batches_total", "Batches published.", &bus.published),
+            ("bus_direct_batches_total", "Batches sent over direct connections.", &bus.direct_batches),
             ("bus_commands_total", "Commands sent to Redis beside these.", &bus.commands),
             ("bus_torn_total", "Batches that made no sense.", &bus.torn),
             ("bus_untaken_total", "Batches that no node took.", &bus.untaken),

@@ -17,6 +17,7 @@ use happy_link::driver::{RelayUrl, rng};
 use happy_link::{Answer, Event, Login, PairSecrets, Peer, Side};
 use happy_tests::PATIENCE;
 use happy_tests::process::{Process, Relay, free_port, wait_until};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -24,30 +25,91 @@ use tokio::task::JoinHandle;
 const NAME: &str = "localhost:7777";
 const PAIRS: u8 = 12;
 
+/// Three nodes and what they share.
 struct Cluster {
-    redis: Process,
-    port: u16,
+    redis: Redis,
     nodes: Vec<Relay>,
 }
 
-impl Cluster {
-    fn start() -> Result<Cluster> {
-        let port = free_port()?;
-        let redis = Self::spawn(port)?;
-        let url = format!("redis://127.0.0.1:{port}");
-        let node = || Relay::start_with(&["--name", NAME, "--no-app", "--redis", &url]);
-        let nodes = vec![node()?, node()?, node()?];
-        let cluster = Cluster { redis, port, nodes };
-        cluster.nodes.iter().try_for_each(Self::joined)?;
-        Ok(cluster)
+/// One `redis-server`, or three of them that are one Redis Cluster.
+struct Redis {
+    ports: Vec<u16>,
+    processes: Vec<Process>,
+    folder: TempDir,
+}
+
+impl Redis {
+    fn one() -> Result<Redis> {
+        Self::of(1)
     }
 
-    fn spawn(port: u16) -> Result<Process> {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let mut redis = Process::start(command).context("redis-server is needed (Debian: redis-server)")?;
-        redis.wait_for("Ready to accept connections")?;
+    fn cluster() -> Result<Redis> {
+        let redis = Self::of(3)?;
+        let nodes = redis.ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let mut command = Command::new("redis-cli");
+        command.args(["--cluster", "create"]).args(nodes).arg("--cluster-yes");
+        let made = command.output().context("redis-cli comes with redis-server")?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        redis.until_one()?;
         Ok(redis)
+    }
+
+    fn of(count: usize) -> Result<Redis> {
+        let ports = (0..count).map(|_| free_port()).collect::<Result<_>>()?;
+        let mut redis = Redis { ports, processes: Vec::new(), folder: tempfile::tempdir()? };
+        redis.start()?;
+        Ok(redis)
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.ports.len() > 1
+    }
+
+    /// Those of a cluster know each other from their files once it was made.
+    fn start(&mut self) -> Result<()> {
+        for port in &self.ports {
+            let folder = self.folder.path().join(port.to_string());
+            std::fs::create_dir_all(&folder)?;
+            let mut command = Command::new("redis-server");
+            command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.arg("--dir").arg(folder);
+            if self.is_cluster() {
+                command.args(["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]);
+            }
+            let mut process = Process::start(command).context("redis-server is needed (Debian: redis-server)")?;
+            process.wait_for("Ready to accept connections")?;
+            self.processes.push(process);
+        }
+        Ok(())
+    }
+
+    fn until_one(&self) -> Result<()> {
+        wait_until("the cluster to be one", || {
+            self.ports.iter().try_fold(true, |all, port| {
+                let asked = Command::new("redis-cli").args(["-p", &port.to_string(), "CLUSTER", "INFO"]).output()?;
+                Ok(all && String::from_utf8_lossy(&asked.stdout).contains("cluster_state:ok"))
+            })
+        })
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.processes.drain(..).try_for_each(|mut process| process.kill())
+    }
+
+    fn url(&self) -> String {
+        let list: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis{}://{}", if self.is_cluster() { "+cluster" } else { "" }, list.join(","))
+    }
+}
+
+impl Cluster {
+    fn start(redis: Redis, flags: &[&str]) -> Result<Cluster> {
+        let url = redis.url();
+        let node = || Relay::start_with(&[&["--name", NAME, "--no-app", "--redis", &url], flags].concat());
+        let nodes = vec![node()?, node()?, node()?];
+        let cluster = Cluster { redis, nodes };
+        cluster.nodes.iter().try_for_each(Self::joined)?;
+        Ok(cluster)
     }
 
     /// The node has found the others.
@@ -180,13 +242,39 @@ fn finish(runtime: &tokio::runtime::Runtime, pairs: &mut [Pair], counts: &Counts
 
 #[test]
 fn nodes_are_replaced_and_killed_and_redis_dies_under_load_and_no_call_fails() -> Result<()> {
+    no_call_fails(Redis::one()?)
+}
+
+#[test]
+fn the_same_over_a_cluster_of_redis() -> Result<()> {
+    no_call_fails(Redis::cluster()?)
+}
+
+#[test]
+fn the_same_with_direct_connections_between_the_nodes() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "known to the three nodes only\n")?;
+    let secret = secret.to_str().context("a path")?;
+    no_call_fails_with(Redis::one()?, &["--direct", "127.0.0.1:0", "--direct-secret-file", secret])
+}
+
+fn no_call_fails(redis: Redis) -> Result<()> {
+    no_call_fails_with(redis, &[])
+}
+
+fn no_call_fails_with(redis: Redis, flags: &[&str]) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut cluster = Cluster::start()?;
+    let mut cluster = Cluster::start(redis, flags)?;
     let doors = cluster.doors();
     let counts = Arc::new(Counts::default());
     let mut pairs =
         runtime.block_on(async { (0..PAIRS).map(|n| Pair::start(n, &doors, &counts)).collect::<Result<Vec<_>>>() })?;
     more_answers(&counts, 500)?;
+    if !flags.is_empty() {
+        let direct = cluster.nodes.iter().map(|node| node.get("/metrics")).collect::<Result<String>>()?;
+        ensure!(direct.lines().any(|line| line == "happy_relay_bus_direct 2"), "no node passes frames to both others");
+    }
     for node in &mut cluster.nodes {
         node.stop_and_restart()?;
         Cluster::joined(node)?;
@@ -206,7 +294,10 @@ fn nodes_are_replaced_and_killed_and_redis_dies_under_load_and_no_call_fails() -
             .iter()
             .try_fold(true, |all, node| Ok(all && node.get("/metrics")?.contains("happy_relay_bus_up 0")))
     })?;
-    cluster.redis = Cluster::spawn(cluster.port)?;
+    cluster.redis.start()?;
+    if cluster.redis.is_cluster() {
+        cluster.redis.until_one()?;
+    }
     cluster.nodes.iter().try_for_each(Cluster::joined)?;
     more_answers(&counts, 500)?;
     finish(&runtime, &mut pairs, &counts)

@@ -6,6 +6,7 @@
 mod harness;
 
 mod access;
+mod direct;
 mod displaced;
 mod hostile;
 mod login;
@@ -15,6 +16,7 @@ mod presence;
 mod program;
 mod records;
 mod redis;
+mod redis_kinds;
 mod rendezvous;
 mod routing;
 mod shutdown;

@@ -19,14 +19,25 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 async fn start(listen: &str) -> Program {
-    let mut child = command(&["serve", "--json", "--listen", listen]).spawn().unwrap();
+    started(command(&["serve", "--json", "--listen", listen])).await
+}
+
+/// With these variables.
+pub async fn start_with(environment: &[(&str, &str)]) -> Program {
+    let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0"]);
+    command.envs(environment.iter().copied());
+    started(command).await
+}
+
+async fn started(mut command: Command) -> Program {
+    let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = soon("the ready line", lines.next_line()).await.unwrap().expect("it started");
     let ready: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -12,11 +12,11 @@ use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
 use tokio::time::Instant;
 
-use crate::harness::{Client, Device, Server, soon};
+use crate::harness::{Client, Device, Server, soon, until};
 use crate::records::{records_cross, rest_crosses};
 
 /// `redis-server` processes that end with the test.
-struct Servers {
+pub struct Servers {
     folder: tempfile::TempDir,
     ports: Vec<u16>,
     children: Vec<Child>,
@@ -24,7 +24,7 @@ struct Servers {
 }
 
 impl Servers {
-    async fn one() -> Self {
+    pub async fn one() -> Self {
         let mut servers =
             Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(1), children: vec![], cluster: false };
         servers.start().await;
@@ -48,7 +48,7 @@ impl Servers {
     }
 
     /// Starts all servers at their ports; those of a cluster know each other from their files.
-    async fn start(&mut self) {
+    pub async fn start(&mut self) {
         for port in &self.ports {
             let folder = self.folder.path().join(port.to_string());
             std::fs::create_dir_all(&folder).unwrap();
@@ -98,14 +98,14 @@ impl Servers {
     }
 
     /// With SIGKILL.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         for mut child in self.children.drain(..) {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    fn url(&self) -> RedisUrl {
+    pub fn url(&self) -> RedisUrl {
         let list: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("redis{}://{}", if self.cluster { "+cluster" } else { "" }, list.join(",")).parse().unwrap()
     }
@@ -148,7 +148,7 @@ fn device() -> Device {
 }
 
 /// The next presence of this device; the same said again is passed over.
-async fn presence(client: &mut Client, of: &Device, here: bool) {
+pub async fn presence(client: &mut Client, of: &Device, here: bool) {
     loop {
         let frame = client.frame().await;
         match FromRelay::decode(&frame) {
@@ -163,7 +163,7 @@ async fn presence(client: &mut Client, of: &Device, here: bool) {
     }
 }
 
-async fn pair(left: &Server, right: &Server, a: &Device, b: &Device) -> (Client, Client) {
+pub async fn pair(left: &Server, right: &Server, a: &Device, b: &Device) -> (Client, Client) {
     let (mut one, mut other) = (left.join(a).await, right.join(b).await);
     one.tell(ToRelay::Peers(vec![b.id()])).await;
     other.tell(ToRelay::Peers(vec![a.id()])).await;
@@ -173,7 +173,7 @@ async fn pair(left: &Server, right: &Server, a: &Device, b: &Device) -> (Client,
 }
 
 /// Sends, and sees it arrive. A scenario may last so long that the relay asks for a sign of life.
-async fn arrives(from: (&mut Client, &Device), to: (&mut Client, &Device), word: &[u8]) {
+pub async fn arrives(from: (&mut Client, &Device), to: (&mut Client, &Device), word: &[u8]) {
     from.0.send(to.1.id(), 1, word).await;
     loop {
         let frame = to.0.frame().await;
@@ -484,21 +484,7 @@ async fn a_machine_speaks_for_its_phones_at_every_node() {
     let welcome = at_machine.frame().await;
     assert!(matches!(FromRelay::decode(&welcome), Ok(FromRelay::Welcome { .. })));
     at_machine.name(&[phone.id()]).await;
-    // The vouch is written behind the machine's back; a phone that comes too early is told to come again.
-    let mut at_phone = soon("the phone is let in", async {
-        loop {
-            let mut client = right.connect().await;
-            let nonce = client.challenge().await;
-            client.raw(&phone.login(&client.name.clone(), &nonce, None)).await;
-            let frame = client.frame().await;
-            match FromRelay::decode(&frame) {
-                Ok(FromRelay::Welcome { .. }) => break client,
-                Ok(FromRelay::Goaway { code: Code::NOT_PERMITTED, .. }) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    })
-    .await;
+    let mut at_phone = let_in(&right, &phone).await;
     // Without Redis nobody here can know whether it is vouched for: it stays, however often that is asked.
     servers.kill();
     tokio::time::sleep(VOUCH * 5).await;
@@ -509,6 +495,46 @@ async fn a_machine_speaks_for_its_phones_at_every_node() {
     // The machine takes it off its list.
     at_machine.tell(ToRelay::Peers(vec![])).await;
     assert_eq!(at_phone.goaway().await.0, Code::NOT_PERMITTED);
+}
+
+/// Until a phone is let in: a vouch is written behind the machine's back, and a phone that comes too early is told to come again.
+async fn let_in(node: &Server, phone: &Device) -> Client {
+    soon("the phone is let in", async {
+        loop {
+            let mut client = node.connect().await;
+            let nonce = client.challenge().await;
+            client.raw(&phone.login(&client.name.clone(), &nonce, None)).await;
+            let frame = client.frame().await;
+            match FromRelay::decode(&frame) {
+                Ok(FromRelay::Welcome { .. }) => break client,
+                Ok(FromRelay::Goaway { code: Code::NOT_PERMITTED, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+/// The word of a machine that has gone stands for a day, also when Redis is emptied meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_machine_spoke_for_before_it_went_is_let_in_after_an_emptied_redis() {
+    let servers = Servers::one().await;
+    let key = enrolment_key("correct horse battery staple").unwrap();
+    let config = || {
+        let keys = vec![Enrolment { name: "home".into(), key: key.public() }];
+        Config { access: Access { policy: Policy::Vouched, keys }, ..Config::default() }
+    };
+    let (left, right) = (servers.node_with(config()).await, servers.node_with(config()).await);
+    let (machine, phone) = (device(), device());
+    let mut at_machine = left.connect().await;
+    let nonce = at_machine.challenge().await;
+    at_machine.raw(&machine.enrolled_login(&at_machine.name.clone(), &nonce, &key)).await;
+    at_machine.frame().await;
+    at_machine.name(&[phone.id()]).await;
+    drop(at_machine);
+    until("the machine has gone", || left.metric("connections") == 0).await;
+    servers.all(&["FLUSHALL"]);
+    drop(let_in(&right, &phone).await);
 }
 
 /// Its devices do not come back elsewhere either: whoever named them must not go on believing that they are here.

@@ -1,1 +1,0 @@
-var e=`/assets/happy_phone_bg-B1lHmL5m.wasm`;export{e as default};

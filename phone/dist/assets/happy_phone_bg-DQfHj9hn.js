@@ -1,0 +1,1 @@
+var e=`/assets/happy_phone_bg-CVou3h-T.wasm`;export{e as default};

@@ -1,0 +1,262 @@
+//! The task that keeps the way to Redis: it connects, looks whether the way still stands, and enters everything of this
+//! node again when it was lost or emptied.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::aio::{AsyncPushSender, SendError};
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::directory;
+use super::outgoing::messages;
+use super::way::{Conn, RedisUrl, Way};
+use super::{RETRY, Shared};
+use crate::bus::batch::{self, Record};
+use crate::bus::{Claim, Login, Message, NodeId};
+use crate::records::unix_ms;
+
+/// How often a node sends itself a Ping and looks at what became of the last one.
+const TICK: Duration = Duration::from_millis(500);
+/// Without an answer for so long the way is lost: with a tick more it stays below the two seconds within which devices are told.
+const PATIENCE: Duration = Duration::from_millis(1_250);
+/// A directory that is incomplete is entered again no sooner than this after the last time.
+const REENTER: Duration = Duration::from_secs(3);
+/// How often vouches are renewed, well below the day that they last.
+const REVOUCH: Duration = Duration::from_secs(60 * 60);
+/// Devices entered again at once.
+const REJOIN: usize = 256;
+
+/// What Redis pushes is handled in the task that reads it.
+struct Pushes {
+    shared: Arc<Shared>,
+    /// The subscription was lost; the keeper looks at once.
+    cut: Arc<Notify>,
+}
+
+impl AsyncPushSender for Pushes {
+    fn send(&self, info: PushInfo) -> Result<(), SendError> {
+        match (info.kind, info.data.into_iter().nth(1)) {
+            (PushKind::SMessage | PushKind::Message, Some(Value::BulkString(bytes))) => {
+                self.shared.handle(bytes.into())
+            }
+            (PushKind::Disconnection | PushKind::SUnsubscribe, _) => self.cut.notify_one(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the way to Redis for as long as the bus lives.
+pub(super) async fn keep(shared: Arc<Shared>, way: Way, url: RedisUrl) {
+    let mut pause = RETRY.0;
+    let mut told = false;
+    loop {
+        match Held::connect(&shared, &way).await {
+            Ok(held) => {
+                held.stay().await;
+                tracing::warn!(redis = %url, "the way to Redis was lost; devices at other nodes are away until it is back");
+                (pause, told) = (RETRY.0, false);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(redis = %url, %error, "Redis is not reached; this node goes on alone and tries again");
+                }
+            }
+        }
+        shared.down();
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// The way to Redis while it stands.
+struct Held {
+    shared: Arc<Shared>,
+    conn: Conn,
+    /// The connection of the subscription ends with this.
+    _ears: Conn,
+    cut: Arc<Notify>,
+    /// When the directory may be entered again, and when vouches are renewed.
+    reenter: Instant,
+    revouch: Instant,
+}
+
+/// Why nothing more is done on this way.
+struct Lost;
+
+impl Held {
+    async fn connect(shared: &Arc<Shared>, way: &Way) -> RedisResult<Self> {
+        let conn = way.connect(None).await?;
+        let cut = Arc::new(Notify::new());
+        let pushes: Arc<dyn AsyncPushSender> = Arc::new(Pushes { shared: shared.clone(), cut: cut.clone() });
+        let ears = way.connect(Some(pushes)).await?;
+        ears.run::<Value>(redis::cmd("SSUBSCRIBE").arg(shared.node.channel())).await?;
+        shared.renew_lease(&conn).await?;
+        {
+            let mut out = shared.out.lock();
+            out.conn = Some(conn.clone());
+            out.incomplete = false;
+            out.cache.clear();
+        }
+        shared.stats.up.store(true, Relaxed);
+        tracing::info!(node = %shared.node, "joined the other nodes through Redis");
+        let now = Instant::now();
+        let (reenter, revouch) = (now + REENTER, now + REVOUCH);
+        Ok(Self { shared: shared.clone(), conn, _ears: ears, cut, reenter, revouch })
+    }
+
+    /// Until the way is lost.
+    async fn stay(mut self) {
+        let Ok(()) = self.rejoin(0).await else { return };
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for n in 1.. {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.cut.notified() => return,
+            }
+            let Ok(()) = self.tick(n).await else { return };
+        }
+    }
+
+    async fn tick(&mut self, n: u64) -> Result<(), Lost> {
+        let shared = self.shared.clone();
+        if shared.heard.lock().1.elapsed() > PATIENCE {
+            return Err(Lost);
+        }
+        self.ping(n).await?;
+        if n.is_multiple_of(2) {
+            self.tend_directory(n).await?;
+            shared.look_for_gone(&self.conn).await.map_err(|_| Lost)?;
+            // Another node sweeps this bucket another time.
+            let swept = directory::sweep(&self.conn, random_bucket()).await.unwrap_or(0);
+            shared.stats.swept.fetch_add(swept as u64, Relaxed);
+        }
+        if self.revouch <= Instant::now() {
+            self.revouch = Instant::now() + REVOUCH;
+            shared.enter_vouches();
+        }
+        Ok(())
+    }
+
+    /// A sign of life to ourselves, on the way that messages take.
+    async fn ping(&self, n: u64) -> Result<(), Lost> {
+        let mut ping = Vec::with_capacity(batch::HEAD + 16);
+        batch::begin(&mut ping, self.shared.node, unix_ms());
+        batch::push(&mut ping, &Record::Ping(n));
+        let mut command = redis::cmd("SPUBLISH");
+        command.arg(self.shared.node.channel()).arg(ping);
+        self.conn.run::<Value>(&command).await.map(drop).map_err(|_| Lost)
+    }
+
+    /// Renews the lease, and enters everything again when it had gone or something was not entered.
+    async fn tend_directory(&mut self, n: u64) -> Result<(), Lost> {
+        let stood = self.shared.renew_lease(&self.conn).await.map_err(|_| Lost)?;
+        let incomplete = self.reenter <= Instant::now() && std::mem::take(&mut self.shared.out.lock().incomplete);
+        if stood && !incomplete {
+            return Ok(());
+        }
+        // Redis was emptied, or another one took over that did not know us.
+        tracing::warn!("the directory in Redis was lost or is incomplete; all devices are entered again");
+        self.shared.out.lock().cache.clear();
+        self.rejoin(n).await
+    }
+
+    async fn rejoin(&mut self, n: u64) -> Result<(), Lost> {
+        *self.shared.heard.lock() = (n, Instant::now());
+        tokio::select! {
+            () = self.shared.rejoin() => {}
+            () = self.cut.notified() => return Err(Lost),
+        }
+        // It may have taken longer than the patience for a Ping.
+        *self.shared.heard.lock() = (n, Instant::now());
+        self.reenter = Instant::now() + REENTER;
+        Ok(())
+    }
+}
+
+fn random_bucket() -> u16 {
+    let mut bytes = [0; 2];
+    // Any bucket will do.
+    let _ = getrandom::fill(&mut bytes);
+    u16::from_be_bytes(bytes) % directory::BUCKETS
+}
+
+impl Shared {
+    /// Whether it stood there before.
+    async fn renew_lease(&self, conn: &Conn) -> RedisResult<bool> {
+        self.stats.commands.fetch_add(1, Relaxed);
+        let mut command = self.lease();
+        command.arg("GET");
+        Ok(conn.run::<Option<Vec<u8>>>(&command).await?.is_some())
+    }
+
+    /// Looks whether the nodes of our devices' peers still live.
+    async fn look_for_gone(&self, conn: &Conn) -> RedisResult<()> {
+        let nodes: Vec<NodeId> = self.elsewhere.lock().nodes();
+        for node in nodes {
+            self.stats.commands.fetch_add(1, Relaxed);
+            if conn.run::<bool>(redis::cmd("EXISTS").arg(node.lease())).await? {
+                continue;
+            }
+            let devices = self.elsewhere.lock().forget_node(node);
+            self.out.lock().cache.forget_node(node);
+            tracing::info!(%node, devices = devices.len(), "a node has gone");
+            if let Some(inbox) = self.inbox() {
+                inbox.gone(&devices);
+            }
+        }
+        Ok(())
+    }
+
+    /// The devices here are told that their peers elsewhere are away, and nothing is sent any more.
+    fn down(&self) {
+        let lost: Vec<Message> = {
+            let mut out = self.out.lock();
+            out.conn = None;
+            out.cache.clear();
+            out.chores.clear();
+            out.waiting = 0;
+            let asked = std::mem::take(&mut out.asking).into_values().flatten();
+            let batches = std::mem::take(&mut out.nodes).into_values();
+            asked.chain(batches.flat_map(messages)).collect()
+        };
+        self.room.notify_waiters();
+        self.elsewhere.lock().clear();
+        if self.stats.up.swap(false, Relaxed) {
+            self.stats.lost.fetch_add(1, Relaxed);
+        }
+        self.give_back(lost);
+        if let Some(inbox) = self.inbox() {
+            inbox.apart();
+        }
+    }
+
+    /// Enters all devices of this node again and lets them name their peers anew. It is tried again later when Redis stops answering.
+    async fn rejoin(&self) {
+        let Some(inbox) = self.inbox() else { return };
+        let seats = inbox.seats();
+        for part in seats.chunks(REJOIN) {
+            let claims = join_all(part.iter().map(|(device, login)| self.claim(device, *login))).await;
+            if self.out.lock().incomplete {
+                return;
+            }
+            for ((device, login), claim) in part.iter().zip(claims) {
+                if claim == Claim::Newer {
+                    // Somewhere else, with a larger login.
+                    let by = Login { number: login.number.saturating_add(1), ..*login };
+                    inbox.handle(Message::Displaced { device: *device, by });
+                }
+            }
+        }
+        self.enter_vouches();
+        for (device, _) in seats {
+            self.until_room().await;
+            inbox.introduce(&device);
+        }
+    }
+}

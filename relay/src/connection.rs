@@ -423,6 +423,9 @@ impl Actor {
             let metrics = &self.shared.hub.metrics;
             metrics.delivered.add(frames, bytes);
             metrics.flushes.fetch_add(1, Relaxed);
+            if let Some(waited) = self.seat.mailbox.waited() {
+                metrics.queue_wait.note(waited);
+            }
         }
     }
 

@@ -147,7 +147,10 @@ struct Wanted {
 
 impl Wanted {
     fn from_headers(shared: &Shared, headers: &HeaderMap) -> Result<Self, Box<Response>> {
-        let refuse = |status, code, message| Err(Box::new(error(status, code, message)));
+        let refuse = |status, code, message| {
+            shared.hub.metrics.upgrade_refused(code);
+            Err(Box::new(error(status, code, message)))
+        };
         if shared.closing.has_begun() {
             return refuse(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -42,6 +42,7 @@ mod tap;
 pub mod tls;
 mod token;
 mod updates;
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::task::Waker;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::bus::Login;
+use crate::wait::Watch;
 
 /// What stands before the payload of a Deliver frame (`PROTOCOL 7`): type, sender, via.
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
@@ -99,6 +100,7 @@ pub(crate) struct State {
     control_bytes: usize,
     bulk: VecDeque<Bytes>,
     bulk_bytes: usize,
+    watch: Watch,
 }
 
 /// A device that the connection names.
@@ -205,6 +207,11 @@ impl Mailbox {
     pub(crate) fn next(&self) -> Option<Outgoing> {
         self.lock().next()
     }
+
+    /// How long a frame that was watched has waited, once.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.lock().watch.take()
+    }
 }
 
 impl State {
@@ -228,7 +235,7 @@ impl State {
     /// Empties the queues.
     pub(crate) fn discard(&mut self) -> Lost {
         let lost = Lost { frames: self.bulk.len() as u64, bytes: self.bulk.iter().map(payload_len).sum() };
-        (self.bulk, self.bulk_bytes) = (VecDeque::new(), 0);
+        (self.bulk, self.bulk_bytes, self.watch) = (VecDeque::new(), 0, Watch::default());
         (self.control, self.control_bytes) = (VecDeque::new(), 0);
         lost
     }
@@ -328,6 +335,7 @@ impl State {
             return Err(Undelivered::QueueFull);
         }
         self.bulk_bytes += cost;
+        self.watch.pushed(self.bulk.len());
         self.bulk.push_back(frame);
         Ok(self.bulk.len() == 1)
     }
@@ -376,6 +384,7 @@ impl State {
         }
         let frame = self.bulk.pop_front()?;
         self.bulk_bytes -= frame.len() + FRAME_COST;
+        self.watch.popped();
         if self.bulk.is_empty() && self.bulk.capacity() > 64 {
             // What a burst needed is given back when it is over.
             self.bulk = VecDeque::new();

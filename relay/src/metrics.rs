@@ -10,6 +10,7 @@ use happy_wire::relay::Undelivered;
 
 use crate::bus::{BusStats, Lag};
 use crate::records::Put;
+use crate::wait::Waits;
 
 /// A number of frames and of payload bytes.
 #[derive(Debug, Default)]
@@ -127,6 +128,10 @@ impl SocketRefusal {
 /// What became of records that machines put, in the order of [`Metrics::record_put`].
 const PUTS: [&str; 4] = ["stored", "same", "conflict", "refused"];
 
+/// Why a request was no beginning of a websocket: the codes of the answers that `http` gives.
+const UPGRADE_REFUSALS: [&str; 7] =
+    ["closing", "websocket_only", "websocket_version", "subprotocol", "websocket_key", "host", "origin"];
+
 /// All counters of a relay. They only grow, except `connections` and `rendezvous_open`.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -142,6 +147,7 @@ pub(crate) struct Metrics {
     logins: [AtomicU64; LoginResult::ALL.len()],
     sockets_refused: [AtomicU64; SocketRefusal::ALL.len()],
     records_put: [AtomicU64; PUTS.len()],
+    upgrades_refused: [AtomicU64; UPGRADE_REFUSALS.len()],
     pub(crate) connections: AtomicU64,
     pub(crate) guests: AtomicU64,
     pub(crate) displaced: AtomicU64,
@@ -164,6 +170,8 @@ pub(crate) struct Metrics {
     pub(crate) crowded: AtomicU64,
     /// Flushes that wrote at least one payload; delivered frames over this is how well writes are gathered.
     pub(crate) flushes: AtomicU64,
+    /// How long frames waited in the queue of their receiver.
+    pub(crate) queue_wait: Waits,
 }
 
 impl Metrics {
@@ -189,6 +197,15 @@ impl Metrics {
         self.records_put[place].fetch_add(1, Relaxed);
     }
 
+    /// A request for a websocket was refused with this code.
+    pub(crate) fn upgrade_refused(&self, code: &str) {
+        let place = UPGRADE_REFUSALS.iter().position(|known| *known == code);
+        debug_assert!(place.is_some(), "{code} has no counter");
+        if let Some(counter) = place.and_then(|place| self.upgrades_refused.get(place)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Prometheus text, version 0.0.4, with what the bus has to say.
     pub(crate) fn render(&self, bus: Option<&BusStats>) -> String {
         let mut page = Page(String::with_capacity(4096));
@@ -204,6 +221,10 @@ impl Metrics {
         page.family("records_put_total", "counter", "Records that machines put, by what became of them.");
         for (label, count) in PUTS.iter().zip(&self.records_put) {
             page.labelled("records_put_total", "result", label, count);
+        }
+        page.family("upgrades_refused_total", "counter", "Requests for a websocket that were refused, by reason.");
+        for (label, counter) in UPGRADE_REFUSALS.iter().zip(&self.upgrades_refused) {
+            page.labelled("upgrades_refused_total", "reason", label, counter);
         }
         page.flow("received", "from devices that had logged in", &self.received);
         page.flow("delivered", "written to the receiver's socket", &self.delivered);
@@ -236,6 +257,10 @@ impl Metrics {
         ] {
             page.single(name, "counter", help, value);
         }
+        let (counts, sum_us) = self.queue_wait.cumulated();
+        let bounds = Waits::BOUNDS_US.map(|us| us as f64 / 1e6);
+        let help = "How long frames waited for their receiver's socket, by sampling.";
+        page.histogram("queue_wait_seconds", help, &bounds, &counts, sum_us as f64 / 1e6);
         page.single("rendezvous", "gauge", "Rendezvous open now.", &self.rendezvous_open);
         if let Some(bus) = bus {
             page.bus(bus);
@@ -290,14 +315,20 @@ impl Page {
             self.single(name, "counter", help, value);
         }
         let (counts, sum_ms) = bus.lag.cumulated();
-        self.family("bus_lag_seconds", "histogram", "How long batches from other nodes were under way.");
-        for (bound, count) in Lag::BOUNDS_MS.iter().zip(counts) {
-            let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_bucket{{le=\"{}\"}} {count}", *bound as f64 / 1e3);
+        let bounds = Lag::BOUNDS_MS.map(|ms| ms as f64 / 1e3);
+        let help = "How long batches from other nodes were under way.";
+        self.histogram("bus_lag_seconds", help, &bounds, &counts, sum_ms as f64 / 1e3);
+    }
+
+    /// Cumulated counts: one for each bound, and one of all.
+    fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], counts: &[u64], sum: f64) {
+        self.family(name, "histogram", help);
+        let bounds = bounds.iter().map(f64::to_string).chain(std::iter::once("+Inf".into()));
+        for (bound, count) in bounds.zip(counts) {
+            let _ = writeln!(self.0, "happy_relay_{name}_bucket{{le=\"{bound}\"}} {count}");
         }
-        let all = counts[counts.len() - 1];
-        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_bucket{{le=\"+Inf\"}} {all}");
-        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_sum {}", sum_ms as f64 / 1e3);
-        let _ = writeln!(self.0, "happy_relay_bus_lag_seconds_count {all}");
+        let all = counts.last().copied().unwrap_or_default();
+        let _ = write!(self.0, "happy_relay_{name}_sum {sum}\nhappy_relay_{name}_count {all}\n");
     }
 
     fn flow(&mut self, name: &str, what: &str, flow: &Flow) {

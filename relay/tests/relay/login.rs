@@ -228,6 +228,8 @@ async fn an_upgrade_that_misses_something_is_told_what() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
     }
+    assert_eq!(server.metric("upgrades_refused_total{reason=\"origin\"}"), 2);
+    assert_eq!(server.metric("upgrades_refused_total{reason=\"websocket_only\"}"), 1);
 }
 
 #[tokio::test]

@@ -1,15 +1,21 @@
 //! Flags and variables of the program.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
-use happy_relay::{Access, App, Bus, Config, Direct, Door, Enrolment, PlainHttp, Policy, RedisBus, RedisUrl, tls};
+use anyhow::{Context as _, bail};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use happy_relay::acme::{self, Acme};
+use happy_relay::certificates::Files;
+use happy_relay::{Access, App, Bus, Config, Direct, Enrolment, Policy, RedisBus, RedisUrl};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
+
+use crate::file::{self, FileError};
+use crate::settings::Sources;
 
 /// The relay of Happy Remote: forwards sealed frames between devices that named each other.
 #[derive(Debug, Parser)]
@@ -23,6 +29,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the relay until it is told to stop.
     Serve(Box<Serve>),
+    /// Checks the settings that `serve` would run with, and shows them and where each comes from.
+    CheckConfig(Box<Serve>),
     /// Makes an enrolment secret: the machines get the secret, the relay gets the key.
     NewKey(NewKey),
 }
@@ -42,6 +50,9 @@ pub(crate) struct NewKey {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
+    /// A file of settings, TOML: the names below with _ for -. Flags and variables go before it.
+    #[arg(long, env = "HAPPY_RELAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The address to listen at.
     #[arg(long, env = "HAPPY_RELAY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
@@ -60,24 +71,46 @@ pub(crate) struct Serve {
     #[arg(long, env = "HAPPY_RELAY_ENROL_KEY", value_name = "NAME:KEY", value_delimiter = ',')]
     pub(crate) enrol_key: Vec<Enrolment>,
     /// The Redis that the nodes of this relay share: redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel://. It may hold a
-    /// password, so give it by the variable rather than on the command line, which others can see.
+    /// password, so give it by --redis-file rather than on the command line, which others can see.
     #[arg(long, env = "HAPPY_RELAY_REDIS", value_name = "URL", hide_env_values = true)]
-    pub(crate) redis: Option<RedisUrl>,
+    pub(crate) redis: Option<Zeroizing<String>>,
+    /// A file that holds what --redis would say, such as a credential of systemd or a secret of Kubernetes.
+    #[arg(long, env = "HAPPY_RELAY_REDIS_FILE", value_name = "FILE")]
+    pub(crate) redis_file: Option<PathBuf>,
     /// Where other nodes may reach this one to pass frames on directly: an address of a private network.
-    #[arg(long, env = "HAPPY_RELAY_DIRECT", value_name = "ADDR", requires_all = ["redis", "direct_secret_file"])]
+    #[arg(long, env = "HAPPY_RELAY_DIRECT", value_name = "ADDR")]
     pub(crate) direct: Option<SocketAddr>,
     /// What they dial, `host:port`, when it is not that address.
-    #[arg(long, env = "HAPPY_RELAY_DIRECT_AS", value_name = "HOST:PORT", requires = "direct")]
+    #[arg(long, env = "HAPPY_RELAY_DIRECT_AS", value_name = "HOST:PORT")]
     pub(crate) direct_as: Option<String>,
     /// A file with the secret that the nodes prove to each other, the same for all.
-    #[arg(long, env = "HAPPY_RELAY_DIRECT_SECRET_FILE", value_name = "FILE", requires = "direct")]
+    #[arg(long, env = "HAPPY_RELAY_DIRECT_SECRET_FILE", value_name = "FILE")]
     pub(crate) direct_secret_file: Option<PathBuf>,
-    /// The certificate chain, PEM. With it the relay speaks https only.
-    #[arg(long, env = "HAPPY_RELAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    /// The certificate chain, PEM. With it the relay speaks https only. It is read anew when it changes, and on SIGHUP.
+    #[arg(long, env = "HAPPY_RELAY_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The key of the certificate, PEM.
-    #[arg(long, env = "HAPPY_RELAY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "HAPPY_RELAY_TLS_KEY", value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Gets certificates for the names from an authority and renews them (ACME). Port 443 of each name must lead here. With it you
+    /// agree to the terms of the authority.
+    #[arg(long, env = "HAPPY_RELAY_ACME")]
+    pub(crate) acme: bool,
+    /// Where the authority may write to when something is wrong with the certificates.
+    #[arg(long, env = "HAPPY_RELAY_ACME_EMAIL", value_name = "ADDRESS")]
+    pub(crate) acme_email: Option<String>,
+    /// The folder for the account at the authority and the certificates; for the relay's user only.
+    #[arg(long, env = "HAPPY_RELAY_ACME_DIR", value_name = "DIR", default_value = "/var/lib/happy-relay")]
+    pub(crate) acme_dir: PathBuf,
+    /// The authority, by the address of its directory.
+    #[arg(long, env = "HAPPY_RELAY_ACME_DIRECTORY", value_name = "URL", default_value = acme::PRODUCTION)]
+    pub(crate) acme_directory: String,
+    /// Asks Let's Encrypt's authority for trials, whose certificates nobody trusts and which refuses less.
+    #[arg(long, env = "HAPPY_RELAY_ACME_STAGING")]
+    pub(crate) acme_staging: bool,
+    /// The certificate, PEM, by which the authority itself is known: for one of your own.
+    #[arg(long, env = "HAPPY_RELAY_ACME_ROOT", value_name = "FILE")]
+    pub(crate) acme_root: Option<PathBuf>,
     /// Does not serve the phone app.
     #[arg(long, env = "HAPPY_RELAY_NO_APP")]
     pub(crate) no_app: bool,
@@ -127,34 +160,127 @@ impl Serve {
 
     /// The way to the other nodes, if there are to be any.
     pub(crate) async fn bus(&self) -> anyhow::Result<Option<Arc<dyn Bus>>> {
-        let Some(url) = &self.redis else { return Ok(None) };
-        let direct = match (self.direct, &self.direct_secret_file) {
-            (Some(address), Some(file)) => {
-                let read = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-                let secret = Zeroizing::new(read?);
-                Some(Direct::listen(address, self.direct_as.as_deref(), secret.trim_ascii()).await?)
-            }
-            _ => None,
+        let (redis, direct) = (self.redis()?, self.direct()?);
+        let Some(url) = redis else { return Ok(None) };
+        let direct = match direct {
+            Some((address, secret)) => Some(Direct::listen(address, self.direct_as.as_deref(), &secret).await?),
+            None => None,
         };
-        Ok(Some(Arc::new(RedisBus::start_with(url, direct)?)))
+        Ok(Some(Arc::new(RedisBus::start_with(&url, direct)?)))
     }
 
-    pub(crate) fn door(&self) -> anyhow::Result<Door> {
-        match (&self.tls_cert, &self.tls_key) {
-            (Some(certificate), Some(key)) => Ok(Door::tls(tls::from_files(certificate, key)?, PlainHttp::Nobody)),
-            _ => Ok(Door::plain()),
+    /// Where other nodes may reach this one directly, and the secret of all of them.
+    pub(crate) fn direct(&self) -> anyhow::Result<Option<(SocketAddr, Zeroizing<Vec<u8>>)>> {
+        let (address, file) = match (self.direct, &self.direct_secret_file) {
+            (Some(address), Some(file)) => (address, file),
+            (Some(_), None) => bail!("--direct needs --direct-secret-file, the file with the secret that all nodes have"),
+            (None, Some(_)) => bail!("--direct-secret-file needs --direct, the address at which other nodes reach this one"),
+            (None, None) if self.direct_as.is_some() => bail!("--direct-as needs --direct, the address to listen at"),
+            (None, None) => return Ok(None),
+        };
+        if self.redis.is_none() && self.redis_file.is_none() {
+            bail!("--direct needs --redis: nodes find each other there");
         }
+        let read = std::fs::read(file).with_context(|| format!("cannot read --direct-secret-file {}", file.display()));
+        let secret = Zeroizing::new(read?);
+        let secret = Zeroizing::new(secret.trim_ascii().to_vec());
+        Direct::check(&secret, self.direct_as.as_deref())?;
+        Ok(Some((address, secret)))
+    }
+
+    /// The Redis, wherever its address stands.
+    pub(crate) fn redis(&self) -> anyhow::Result<Option<RedisUrl>> {
+        let text = match (&self.redis, &self.redis_file) {
+            (Some(_), Some(_)) => bail!("give --redis or --redis-file, not both"),
+            (Some(url), None) => url.clone(),
+            (None, Some(file)) => {
+                let read = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read --redis-file {}", file.display()));
+                Zeroizing::new(read?)
+            }
+            (None, None) => return Ok(None),
+        };
+        // The address is not quoted: it may hold a password.
+        Ok(Some(text.trim().parse()?))
+    }
+
+    /// How TLS is offered.
+    pub(crate) fn tls(&self) -> anyhow::Result<Tls> {
+        let Self { tls_cert, tls_key, acme, .. } = self;
+        match (tls_cert, tls_key, acme) {
+            (None, None, false) => Ok(Tls::None),
+            (None, None, true) => Ok(Tls::Acme(Box::new(self.authority()?))),
+            (Some(chain), Some(key), false) => Ok(Tls::Files(Files { chain: chain.clone(), key: key.clone() })),
+            (Some(_), None, _) => bail!("--tls-cert needs --tls-key, the file with its key"),
+            (None, Some(_), _) => bail!("--tls-key needs --tls-cert, the file with its certificate"),
+            (Some(_), Some(_), true) => bail!("give --acme or --tls-cert, not both: which certificate shall be shown?"),
+        }
+    }
+
+    fn authority(&self) -> anyhow::Result<Acme> {
+        let directory = match self.acme_staging {
+            true if self.acme_directory != acme::PRODUCTION => {
+                bail!("give --acme-staging or --acme-directory, not both")
+            }
+            true => acme::STAGING.to_owned(),
+            false => self.acme_directory.clone(),
+        };
+        Ok(Acme::new(&self.name, &self.acme_dir, directory, self.acme_email.clone(), self.acme_root.clone())?)
     }
 }
 
-/// Logs to the standard error. The websocket library writes whole messages into its trace; no filter turns that on.
-pub(crate) fn start_log(filter: &str) -> anyhow::Result<()> {
+/// How TLS is offered.
+pub(crate) enum Tls {
+    /// It is not.
+    None,
+    /// With the certificate in files.
+    Files(Files),
+    /// With one that an authority gives.
+    Acme(Box<Acme>),
+}
+
+/// Reads the command line, the variables and the file that they name.
+pub(crate) fn parse() -> Result<(Cli, Sources), FileError> {
+    parse_from(std::env::args_os().collect())
+}
+
+fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
+    let command = Cli::command();
+    let mut matches = command.clone().get_matches_from(&typed);
+    let mut sources = Sources::default();
+    if let Some((name, given)) = matches.subcommand()
+        && let Some(command) =
+            command.find_subcommand(name).filter(|command| command.get_arguments().any(file::is_setting))
+    {
+        let entries = match given.get_one::<PathBuf>("config") {
+            Some(path) => file::read(path, command)?,
+            None => Vec::new(),
+        };
+        sources = Sources::of(given, command);
+        for entry in entries {
+            if sources.take(&entry.id) {
+                typed.extend(entry.arguments);
+            }
+        }
+        matches = Cli::command().get_matches_from(&typed);
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    Ok((cli, sources.with(matches)))
+}
+
+/// What is logged. The websocket library writes whole messages into its trace; no filter turns that on.
+pub(crate) fn log_filter(filter: &str) -> anyhow::Result<EnvFilter> {
     let mut filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}: not a filter"))?;
     for silenced in ["tungstenite=off", "tokio_tungstenite=off", "hyper=info", "rustls=info"] {
         filter = filter.add_directive(silenced.parse().context("a built-in filter")?);
     }
+    Ok(filter)
+}
+
+/// Logs to the standard error.
+pub(crate) fn start_log(filter: &str) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(filter)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)

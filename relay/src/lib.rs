@@ -1,7 +1,7 @@
 //! The relay of Happy Remote: forwards sealed frames between devices that named each other (`docs/PROTOCOL.md` §7).
 //!
 //! It runs on its own (`happy-relay serve`) or inside the agent. It knows device ids, sizes and times. It holds no key that
-//! opens a payload, writes nothing to disk, and keeps nothing that it could not lose: devices log in again and name their
+//! opens a payload, writes nothing to disk but a certificate that it got itself ([`acme`]), and keeps nothing that it could not lose: devices log in again and name their
 //! peers again.
 //!
 //! ```no_run
@@ -22,8 +22,10 @@
 //! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes.
 
 pub mod access;
+pub mod acme;
 mod app;
 pub mod bus;
+pub mod certificates;
 mod closing;
 mod config;
 mod connection;

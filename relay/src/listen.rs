@@ -22,8 +22,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::{Certificates, PROOF_PROTOCOL};
 use crate::metrics::SocketRefusal;
 use crate::socket::{ByteStream, Counted, Stream};
+use crate::tls::TlsError;
 use crate::{Shared, http};
 
 /// Connections that the kernel keeps ready while we are busy.
@@ -68,17 +70,27 @@ impl PlainHttp {
 pub struct Door {
     tls: Option<Arc<ServerConfig>>,
     plain: PlainHttp,
+    /// What the metrics tell of.
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Door {
     /// Without TLS, for everyone.
     pub fn plain() -> Self {
-        Self { tls: None, plain: PlainHttp::Everyone }
+        Self { tls: None, plain: PlainHttp::Everyone, certificates: None }
     }
 
     /// With TLS (see [`crate::tls`]), and without it for those that `plain` names.
     pub fn tls(tls: Arc<ServerConfig>, plain: PlainHttp) -> Self {
-        Self { tls: Some(tls), plain }
+        Self { tls: Some(tls), plain, certificates: None }
+    }
+
+    /// With TLS by certificates that may change, whose state the metrics show.
+    ///
+    /// # Errors
+    /// [`TlsError`] as [`Certificates::config`] says.
+    pub fn certified(certificates: Arc<Certificates>, plain: PlainHttp) -> Result<Self, TlsError> {
+        Ok(Self { tls: Some(certificates.config()?), plain, certificates: Some(certificates) })
     }
 
     /// Whether TLS is offered.
@@ -163,6 +175,9 @@ impl Admission {
 pub(crate) async fn listen(shared: Arc<Shared>, address: SocketAddr, door: Door) -> Result<Listening, ListenError> {
     let listener = bind(address).map_err(|said| ListenError::new(address, said))?;
     let address = listener.local_addr().map_err(|said| ListenError::new(address, said))?;
+    if let Some(certificates) = &door.certificates {
+        shared.hub.metrics.shows(certificates.clone());
+    }
     let accepting = tokio::spawn(accept(shared, listener, door)).abort_handle();
     Ok(Listening { address, accepting })
 }
@@ -294,6 +309,8 @@ async fn open(shared: &Shared, door: &Door, tcp: TcpStream, peer: SocketAddr) ->
         }
     }
     match timeout(patience, TlsAcceptor::from(tls.clone()).accept(Counted::new(tcp))).await {
+        // The authority has seen the proof by now (RFC 8737, 3) and says nothing more.
+        Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(PROOF_PROTOCOL) => None,
         Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),
         _ => {
             refused(SocketRefusal::Tls);

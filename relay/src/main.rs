@@ -1,29 +1,37 @@
 //! `happy-relay`: the relay as a program of its own.
 
 mod cli;
+mod file;
+mod settings;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use happy_relay::{Config, Enrolment, Listening, Policy, Relay, access};
+use happy_relay::certificates::Certificates;
+use happy_relay::{Config, Door, Enrolment, Listening, PlainHttp, Policy, Relay, access};
 use serde_json::json;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, NewKey, Serve};
+use crate::cli::{Cli, Command, NewKey, Serve, Tls};
 
 /// How long a shutdown may take. Devices are told at once; this is for those that read slowly.
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let (json, result) = match Cli::parse().command {
-        Command::Serve(serve) => (serve.json, run(*serve)),
-        Command::NewKey(new_key) => (new_key.json, make_key(&new_key)),
+    let (json, result) = match cli::parse() {
+        Ok((Cli { command }, sources)) => match command {
+            Command::Serve(serve) => (serve.json, run(*serve).map(|()| true)),
+            Command::CheckConfig(serve) => (serve.json, settings::check(&serve, &sources)),
+            Command::NewKey(new_key) => (new_key.json, make_key(&new_key).map(|()| true)),
+        },
+        Err(error) => (std::env::args_os().any(|argument| argument == "--json"), Err(error.into())),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let message = format!("{error:#}");
             let line = if json {
@@ -44,7 +52,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     runtime.block_on(async {
         let relay = Relay::new(Config { bus: serve.bus().await?, ..serve.config() })?;
         let mut stop = Stop::new()?;
-        let listening = relay.listen(serve.listen, serve.door()?).await?;
+        let listening = relay.listen(serve.listen, door(&serve, hang_ups()?)?).await?;
         announce(&serve, &listening)?;
         stop.asked().await;
         tracing::info!(connections = relay.connections(), "stopping");
@@ -54,6 +62,25 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// How the relay may be entered; a task keeps its certificate up to date until the runtime ends.
+fn door(serve: &Serve, asked: Arc<Notify>) -> anyhow::Result<Door> {
+    let certificates = match serve.tls()? {
+        Tls::None => return Ok(Door::plain()),
+        Tls::Files(files) => {
+            let (certificates, following) = files.show()?;
+            tokio::spawn(following.keep(asked));
+            certificates
+        }
+        Tls::Acme(acme) => {
+            acme.check()?;
+            let certificates = Certificates::new(acme.kept());
+            tokio::spawn(acme.keep(certificates.clone()));
+            certificates
+        }
+    };
+    Ok(Door::certified(certificates, PlainHttp::Nobody)?)
 }
 
 /// Prints a secret for machines and its key for the relay.
@@ -90,7 +117,7 @@ fn make_key(new_key: &NewKey) -> anyhow::Result<()> {
 
 /// Says where the relay can be reached, once it can.
 fn announce(serve: &Serve, listening: &Listening) -> anyhow::Result<()> {
-    let scheme = if serve.tls_cert.is_some() { "https" } else { "http" };
+    let scheme = if serve.tls_cert.is_some() || serve.acme { "https" } else { "http" };
     let address = listening.address();
     let url = format!("{scheme}://{address}");
     let line = if serve.json {
@@ -112,6 +139,22 @@ fn announce(serve: &Serve, listening: &Listening) -> anyhow::Result<()> {
     }
     let mut out = anstream::stdout();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to the standard output")
+}
+
+/// Tells of SIGHUP, by which operators ask for files to be read anew. Heard even where there are none: unheard, it would end the program.
+fn hang_ups() -> anyhow::Result<Arc<Notify>> {
+    let asked = Arc::new(Notify::new());
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut hang_up, asked) = (signal(SignalKind::hangup()).context("cannot listen for signals")?, asked.clone());
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                asked.notify_one();
+            }
+        });
+    }
+    Ok(asked)
 }
 
 /// The signals that end the program.

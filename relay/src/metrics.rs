@@ -5,10 +5,12 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use happy_wire::relay::Undelivered;
 
 use crate::bus::{BusStats, Lag};
+use crate::certificates::Certificates;
 use crate::records::Put;
 use crate::wait::Waits;
 
@@ -172,6 +174,8 @@ pub(crate) struct Metrics {
     pub(crate) flushes: AtomicU64,
     /// How long frames waited in the queue of their receiver.
     pub(crate) queue_wait: Waits,
+    /// Of the listener with TLS, if there is one.
+    certificates: OnceLock<Arc<Certificates>>,
 }
 
 impl Metrics {
@@ -204,6 +208,11 @@ impl Metrics {
         if let Some(counter) = place.and_then(|place| self.upgrades_refused.get(place)) {
             counter.fetch_add(1, Relaxed);
         }
+    }
+
+    /// A listener shows these. The first one's are told: a program has one.
+    pub(crate) fn shows(&self, certificates: Arc<Certificates>) {
+        let _taken = self.certificates.set(certificates);
     }
 
     /// Prometheus text, version 0.0.4, with what the bus has to say.
@@ -262,6 +271,9 @@ impl Metrics {
         let help = "How long frames waited for their receiver's socket, by sampling.";
         page.histogram("queue_wait_seconds", help, &bounds, &counts, sum_us as f64 / 1e6);
         page.single("rendezvous", "gauge", "Rendezvous open now.", &self.rendezvous_open);
+        if let Some(certificates) = self.certificates.get() {
+            page.certificates(certificates);
+        }
         if let Some(bus) = bus {
             page.bus(bus);
         }
@@ -292,6 +304,19 @@ impl Page {
 
     fn labelled(&mut self, name: &str, label: &str, text: &str, value: &AtomicU64) {
         let _ = writeln!(self.0, "happy_relay_{name}{{{label}=\"{text}\"}} {}", value.load(Relaxed));
+    }
+
+    fn certificates(&mut self, certificates: &Certificates) {
+        let name = "certificate_expiry_timestamp_seconds";
+        self.family(name, "gauge", "When the certificate that is shown ends, in Unix time; 0 while there is none.");
+        let _ = writeln!(self.0, "happy_relay_{name} {}", certificates.ends.load(Relaxed));
+        self.family(
+            "certificate_loads_total",
+            "counter",
+            "Certificates taken into use, and those that could not be had or read.",
+        );
+        self.labelled("certificate_loads_total", "result", "taken", &certificates.taken);
+        self.labelled("certificate_loads_total", "result", "failed", &certificates.failed);
     }
 
     fn bus(&mut self, bus: &BusStats) {

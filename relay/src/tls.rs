@@ -1,16 +1,15 @@
 //! Certificates: from files, or made here for a network without an authority.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use std::{fs, io};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
+
+use crate::certificates::{Certificates, Found};
 
 /// How long a certificate of [`self_signed`] is good. Some phones refuse one that is good for more than 825 days.
 pub const SELF_SIGNED_DAYS: u64 = 800;
@@ -41,38 +40,13 @@ pub enum TlsError {
     NotMade(rcgen::Error),
 }
 
-/// Reads a certificate chain and its key, both PEM.
-///
-/// # Errors
-/// [`TlsError`] names the file and what is wrong with it.
-pub fn from_files(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let read = |path: &Path| fs::read(path).map_err(|said| TlsError::Unreadable { path: path.to_owned(), said });
-    let (chain, secret) = (read(certificate)?, Zeroizing::new(read(key)?));
-    configure(&chain, &secret, certificate, key)
-}
-
-/// The same from memory.
+/// TLS with a certificate chain and its key, both PEM, that do not change. For those that do there are [`crate::certificates`].
 ///
 /// # Errors
 /// [`TlsError`], which speaks of the files `certificate` and `key`.
 pub fn from_pem(certificate: &str, key: &str) -> Result<Arc<ServerConfig>, TlsError> {
-    configure(certificate.as_bytes(), key.as_bytes(), Path::new("certificate"), Path::new("key"))
-}
-
-fn configure(chain: &[u8], key: &[u8], chain_path: &Path, key_path: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain).filter_map(Result::ok).collect();
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(chain_path.to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(key_path.to_owned()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Unfit)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Unfit)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let found = Found::from_pem(certificate.as_bytes(), key.as_bytes(), Path::new("certificate"), Path::new("key"))?;
+    Certificates::new(Some(found)).config()
 }
 
 /// Makes a key and a certificate signed by itself, for the given DNS names and IP addresses, and gives both as PEM.
@@ -128,8 +102,9 @@ mod tests {
 
     #[test]
     fn errors_say_which_file_it_is() {
-        let missing = Path::new("/nowhere/cert.pem");
-        let error = from_files(missing, missing).unwrap_err().to_string();
+        let missing = PathBuf::from("/nowhere/cert.pem");
+        let files = crate::certificates::Files { chain: missing.clone(), key: missing };
+        let error = files.read().err().unwrap().to_string();
         assert!(error.contains("/nowhere/cert.pem"), "{error}");
         let (certificate, key) = self_signed(&["localhost".into()]).unwrap();
         assert!(matches!(from_pem(&key, &key), Err(TlsError::NoCertificate(_))));

@@ -6,6 +6,8 @@
 mod harness;
 
 mod access;
+mod acme;
+mod deploy;
 mod direct;
 mod displaced;
 mod hostile;
@@ -19,6 +21,7 @@ mod redis;
 mod redis_kinds;
 mod rendezvous;
 mod routing;
+mod settings;
 mod shutdown;
 mod slow;
 mod tls;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Client, Device, get, soon};
 
-fn command(args: &[&str]) -> Command {
+pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_happy-relay"));
     command.args(args).env_remove("HAPPY_RELAY_LISTEN").env_remove("HAPPY_WEB_DIR");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -108,6 +108,13 @@ async fn what_cannot_work_is_explained() {
         (&["serve", "--listen", "192.0.2.1:9"][..], "not an address of this machine"),
         (&["serve", "--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"], "/nowhere/cert.pem"),
         (&["serve", "--tls-cert", "/nowhere/cert.pem"], "--tls-key"),
+        (&["serve", "--tls-key", "/nowhere/key.pem"], "--tls-cert"),
+        (&["serve", "--acme", "--name", "a.example", "--tls-cert", "c", "--tls-key", "k"], "not both"),
+        (&["serve", "--acme"], "--name"),
+        (&["serve", "--acme", "--name", "10.0.0.1"], "no certificate for `10.0.0.1`"),
+        (&["serve", "--acme", "--name", "a.example", "--acme-dir", "/proc/nothing"], "--acme-dir"),
+        (&["serve", "--redis-file", "/nowhere/redis"], "/nowhere/redis"),
+        (&["serve", "--config", "/nowhere/relay.toml"], "/nowhere/relay.toml"),
         (&["serve", "--name", "https://relay.example"], "without https://"),
         (&["serve", "--max-connections", "0"], "at least 1"),
         (&["serve", "--listen", "here"], "--listen"),

@@ -76,17 +76,27 @@ impl Direct {
     /// # Errors
     /// [`DirectError`].
     pub async fn listen(address: SocketAddr, advertised: Option<&str>, secret: &[u8]) -> Result<Self, DirectError> {
-        if secret.len() < MIN_SECRET {
-            return Err(DirectError::Secret);
-        }
+        Self::check(secret, advertised)?;
         let listener = TcpListener::bind(address).await.map_err(|error| DirectError::Listen(address, error))?;
         let bound = listener.local_addr().map_err(|error| DirectError::Listen(address, error))?;
         let dialled = advertised.map_or_else(|| bound.to_string(), str::to_owned);
-        let port = dialled.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        if dialled.len() > 255 || port.is_none_or(|port| port == 0) {
-            return Err(DirectError::Address(dialled));
-        }
         Ok(Self { listener, address: dialled, secret: Zeroizing::new(secret.to_vec()) })
+    }
+
+    /// Whether [`Self::listen`] would take these.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(secret: &[u8], advertised: Option<&str>) -> Result<(), DirectError> {
+        if secret.len() < MIN_SECRET {
+            return Err(DirectError::Secret);
+        }
+        let Some(dialled) = advertised else { return Ok(()) };
+        let port = dialled.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        match dialled.len() <= 255 && port.is_some_and(|port| port > 0) {
+            true => Ok(()),
+            false => Err(DirectError::Address(dialled.to_owned())),
+        }
     }
 
     /// What other nodes are told to dial.

@@ -1,0 +1,214 @@
+//! The settings file: TOML, whose keys are the flags of `serve` with `_` for `-`.
+//!
+//! There is no second list of settings. A key is looked up among the flags, and its value goes through the flag's own parser, so a new
+//! flag with a variable is a new key as well.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, Command};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The most a settings file may hold, bytes. One with every setting and 16 keys has a few thousand.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// Why a settings file cannot be used. It never quotes the file, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("cannot read {}: {said}; give another with --config, or let the relay's user read it", path.display())]
+    Unreadable { path: PathBuf, said: std::io::Error },
+    #[error("{} is larger than {MAX_FILE} bytes; is it the settings file?", .0.display())]
+    TooLarge(PathBuf),
+    #[error("{place}: this is no TOML: {said}")]
+    NotToml { place: Place, said: String },
+    #[error("{place}: there is no setting `{key}`{hint}; `happy-relay serve --help` names them all")]
+    Unknown { place: Place, key: String, hint: String },
+    #[error("{place}: `{key}` must be {wanted}")]
+    Kind { place: Place, key: String, wanted: &'static str },
+    #[error("{place}: `{key}` cannot be this: {said}")]
+    Value { place: Place, key: String, said: String },
+}
+
+/// A line of a file.
+#[derive(Debug)]
+pub(crate) struct Place {
+    path: PathBuf,
+    line: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, line {}", self.path.display(), self.line)
+    }
+}
+
+/// A setting in a file, and the arguments that say the same.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The name of the flag's field.
+    pub(crate) id: String,
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Whether an argument of `serve` is a setting: those with a variable are, but for the one that names the file.
+pub(crate) fn is_setting(argument: &Arg) -> bool {
+    argument.get_env().is_some() && argument.get_id() != "config"
+}
+
+/// The key of a setting in the file.
+pub(crate) fn key_of(argument: &Arg) -> Option<String> {
+    argument.get_long().map(|long| long.replace('-', "_"))
+}
+
+/// Reads a file as arguments of `serve`.
+///
+/// # Errors
+/// [`FileError`] names the line, and the key where there is one.
+pub(crate) fn read(path: &Path, serve: &Command) -> Result<Vec<Entry>, FileError> {
+    let unreadable = |said| FileError::Unreadable { path: path.to_owned(), said };
+    let mut text = String::new();
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text)).map_err(unreadable)?;
+    if read as u64 > MAX_FILE {
+        return Err(FileError::TooLarge(path.to_owned()));
+    }
+    parse(path, &text, serve)
+}
+
+fn parse(path: &Path, text: &str, serve: &Command) -> Result<Vec<Entry>, FileError> {
+    let place = |at: usize| {
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        Place { path: path.to_owned(), line: 1 + before.iter().filter(|byte| **byte == b'\n').count() }
+    };
+    let table = DeTable::parse(text).map_err(|error| FileError::NotToml {
+        place: place(error.span().map_or(0, |span| span.start)),
+        said: error.message().to_owned(),
+    })?;
+    let mut entries = Vec::new();
+    for (key, value) in table.get_ref() {
+        let (key, place) = (key.get_ref(), place(key.span().start));
+        let Some(argument) = find(serve, key) else {
+            let near = find(serve, &key.replace('-', "_").to_lowercase()).and_then(key_of);
+            let hint = near.map_or(String::new(), |near| format!(", but `{near}`"));
+            return Err(FileError::Unknown { place, key: key.to_string(), hint });
+        };
+        let arguments = match arguments(argument, value) {
+            Ok(arguments) => arguments,
+            Err(wanted) => return Err(FileError::Kind { place, key: key.to_string(), wanted }),
+        };
+        if let Err(said) = try_alone(serve, &arguments) {
+            return Err(FileError::Value { place, key: key.to_string(), said });
+        }
+        entries.push(Entry { id: argument.get_id().to_string(), arguments });
+    }
+    Ok(entries)
+}
+
+fn find<'a>(serve: &'a Command, key: &str) -> Option<&'a Arg> {
+    serve
+        .get_arguments()
+        .filter(|argument| is_setting(argument))
+        .find(|argument| key_of(argument).as_deref() == Some(key))
+}
+
+/// What would be typed for the same, or what the value should have been.
+fn arguments(argument: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<OsString>, &'static str> {
+    let flag = argument.get_long().unwrap_or_default();
+    let with = |value: &DeValue<'_>| scalar(value).map(|text| OsString::from(format!("--{flag}={text}")));
+    match (argument.get_action(), value.get_ref()) {
+        (ArgAction::SetTrue, DeValue::Boolean(true)) => Ok(vec![format!("--{flag}").into()]),
+        (ArgAction::SetTrue, DeValue::Boolean(false)) => Ok(Vec::new()),
+        (ArgAction::SetTrue, _) => Err("true or false, without quotes"),
+        (ArgAction::Append, DeValue::Array(items)) => {
+            items.iter().map(|item| with(item.get_ref()).ok_or("a list of texts in quotes")).collect()
+        }
+        (_, value) => with(value).map(|text| vec![text]).ok_or("a text in quotes, or a number"),
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().replace('_', "")),
+        _ => None,
+    }
+}
+
+/// Gives the arguments of one key to the parser of all, so that what is wrong with it can be said with its line.
+fn try_alone(serve: &Command, arguments: &[OsString]) -> Result<(), String> {
+    let all = std::iter::once(OsString::from("serve")).chain(arguments.iter().cloned());
+    match serve.clone().try_get_matches_from(all) {
+        Ok(_) => Ok(()),
+        // The parser's own words on a value stand behind the last colon of the first line; before it stands the value, which may be secret.
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            Err(source.unwrap_or_else(|| error.kind().to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn serve() -> Command {
+        Cli::command().find_subcommand("serve").unwrap().clone()
+    }
+
+    fn said(text: &str) -> String {
+        parse(Path::new("f.toml"), text, &serve()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_become_the_flags_of_the_same_name() {
+        let text = "listen = \"[::]:443\"\nname = [\"a.example\", \"b.example\"]\nno_app = true\nno_metrics = false\nmax_connections = 20_000\n";
+        let entries = parse(Path::new("f.toml"), text, &serve()).unwrap();
+        let arguments = |id: &str| entries.iter().find(|entry| entry.id == id).unwrap().arguments.clone();
+        assert_eq!(arguments("listen"), ["--listen=[::]:443"]);
+        assert_eq!(arguments("name"), ["--name=a.example", "--name=b.example"]);
+        assert_eq!(arguments("no_app"), ["--no-app"]);
+        assert_eq!(arguments("no_metrics"), [""; 0]);
+        assert_eq!(arguments("max_connections"), ["--max-connections=20000"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_key_and_line() {
+        for (text, wanted) in [
+            ("\nlistne = \"x\"", "f.toml, line 2: there is no setting `listne`"),
+            ("max-connections = 5", "line 1: there is no setting `max-connections`, but `max_connections`"),
+            ("config = \"x\"", "there is no setting `config`"),
+            ("json = true", "there is no setting `json`"),
+            ("[tls]\ncert = \"x\"", "line 1: there is no setting `tls`"),
+            ("no_app = \"yes\"", "line 1: `no_app` must be true or false"),
+            ("\n\nlisten = 1.5", "line 3: `listen` must be a text"),
+            ("listen = [\"127.0.0.1:1\"]", "line 1: `listen` must be a text"),
+            ("name = [[\"x\"]]", "`name` must be a list"),
+            ("listen = \"here\"", "line 1: `listen` cannot be this: invalid socket address"),
+            ("max_connections = -1", "line 1: `max_connections` cannot be this"),
+            ("# one\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"", "line 3: this is no TOML: duplicate key"),
+            ("listen", "line 1: this is no TOML"),
+        ] {
+            let said = said(text);
+            assert!(said.contains(wanted), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_a_password() {
+        for text in [
+            "listen = \"geheim\"",
+            "redis = \"redis://:geheim@x\" x",
+            "redis = [\"redis://:geheim@x\"]",
+            "redis \"geheim\"",
+        ] {
+            let said = said(text);
+            assert!(!said.contains("geheim"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the relay runs with: where each setting comes from, whether all of them can work, and how that is shown.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _};
+use happy_relay::{App, Relay, certificates};
+use serde_json::{Map, json};
+
+use crate::cli::{Cli, Serve, Tls};
+use crate::file;
+
+/// A certificate that ends sooner than this is worth a word: whoever renews it should have done so by now, in days.
+const SOON: i64 = 14;
+/// Descriptors that are no device's: the listener, logs, Redis, files.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Where each setting comes from.
+#[derive(Default)]
+pub(crate) struct Sources {
+    sources: HashMap<String, &'static str>,
+    matches: ArgMatches,
+}
+
+impl Sources {
+    /// As flags and variables have it.
+    pub(crate) fn of(given: &ArgMatches, command: &Command) -> Self {
+        let settings = command.get_arguments().filter(|argument| file::is_setting(argument));
+        let source = |argument: &Arg| match given.value_source(argument.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "variable",
+            _ => "default",
+        };
+        let sources = settings.map(|argument| (argument.get_id().to_string(), source(argument))).collect();
+        Self { sources, matches: ArgMatches::default() }
+    }
+
+    /// Whether a setting of the file counts: no flag and no variable says otherwise.
+    pub(crate) fn take(&mut self, id: &str) -> bool {
+        self.sources.get_mut(id).is_some_and(|source| {
+            let counts = *source == "default";
+            if counts {
+                *source = "file";
+            }
+            counts
+        })
+    }
+
+    pub(crate) fn with(self, matches: ArgMatches) -> Self {
+        Self { matches, ..self }
+    }
+}
+
+/// What is wrong, and what is worth knowing.
+#[derive(Default)]
+struct Findings {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    /// Keeps what was found, or notes why it was not.
+    fn take<T, E: Into<anyhow::Error>>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.problems.push(format!("{:#}", error.into()))).ok()
+    }
+}
+
+/// `happy-relay check-config`. True when the relay could start.
+///
+/// # Errors
+/// When the standard output cannot be written.
+pub(crate) fn check(serve: &Serve, sources: &Sources) -> anyhow::Result<bool> {
+    let findings = look(serve);
+    let rows = rows(serve, sources);
+    let mut out = anstream::stdout();
+    let text = if serve.json {
+        let settings: Map<_, _> =
+            rows.iter().map(|row| (row.key.clone(), json!({ "value": row.value, "from": row.source }))).collect();
+        let Findings { problems, warnings } = &findings;
+        json!({ "ok": problems.is_empty(), "problems": problems, "warnings": warnings, "settings": settings })
+            .to_string()
+    } else {
+        table(&rows, &findings)
+    };
+    writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).context("cannot write to the standard output")?;
+    Ok(findings.problems.is_empty())
+}
+
+/// Everything that can be known without starting.
+fn look(serve: &Serve) -> Findings {
+    let mut findings = Findings::default();
+    let config = serve.config();
+    if let App::Folder(folder) = &config.app
+        && !folder.join("index.html").is_file()
+    {
+        findings
+            .problems
+            .push(format!("--app-dir {} holds no index.html; `cargo xtask web` builds the app", folder.display()));
+    }
+    findings.take(crate::cli::log_filter(&serve.log));
+    findings.take(Relay::new(config));
+    findings.take(serve.redis());
+    findings.take(serve.direct());
+    match findings.take(serve.tls()) {
+        Some(Tls::Files(files)) => {
+            if let Some(found) = findings.take(files.read()) {
+                look_at_certificate(serve, &found, &mut findings);
+            }
+        }
+        Some(Tls::Acme(acme)) => {
+            findings.take(acme.check());
+            if serve.listen.port() != 443 {
+                findings.warnings.push(format!(
+                    "an ACME authority asks at port 443 of each name; port {} must be what is reached there",
+                    serve.listen.port()
+                ));
+            }
+        }
+        Some(Tls::None) if !serve.listen.ip().is_loopback() => findings.warnings.push(
+            "no TLS: devices connect by https, so there must be a proxy in front; or give --tls-cert and --tls-key, or --acme".into(),
+        ),
+        Some(Tls::None) | None => {}
+    }
+    if serve.name.is_empty() && !serve.listen.ip().is_loopback() {
+        findings
+            .warnings
+            .push("no --name: the Host header is believed; name the relay if strangers can reach it".into());
+    }
+    look_at_descriptors(serve, &mut findings);
+    findings
+}
+
+fn look_at_certificate(serve: &Serve, found: &certificates::Found, findings: &mut Findings) {
+    for name in serve.name.iter().filter(|name| !found.is_for(name)) {
+        findings.problems.push(format!("the certificate is not for `{name}`; devices that dial it would refuse it"));
+    }
+    match found.days_left() {
+        left if left < 0 => findings.problems.push("the certificate has ended; devices refuse it: renew it".into()),
+        left if left < SOON => findings.warnings.push(format!("the certificate ends in {left} days")),
+        _ => {}
+    }
+}
+
+#[cfg(unix)]
+fn look_at_descriptors(serve: &Serve, findings: &mut Findings) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let wanted = u64::from(serve.max_connections) + u64::from(serve.max_unproven) + SPARE_DESCRIPTORS;
+    if let Some(limit) = limit.filter(|limit| *limit < wanted) {
+        findings.warnings.push(format!(
+            "this shell lets a process have {limit} descriptors, and {wanted} are wanted; raise it (`ulimit -n {wanted}`, LimitNOFILE in the unit) or lower --max-connections"
+        ));
+    }
+}
+
+#[cfg(not(unix))]
+fn look_at_descriptors(_: &Serve, _: &mut Findings) {}
+
+struct Row {
+    key: String,
+    value: String,
+    source: &'static str,
+}
+
+/// The settings in the order of `--help`, none of them secret.
+fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
+    let command = Cli::command();
+    let Some((name, given)) = sources.matches.subcommand() else { return Vec::new() };
+    let arguments = command.find_subcommand(name).into_iter().flat_map(|command| command.get_arguments());
+    arguments
+        .filter(|argument| file::is_setting(argument))
+        .filter_map(|argument| {
+            let id = argument.get_id().as_str();
+            let value = match argument.get_action() {
+                ArgAction::SetTrue => given.get_flag(id).to_string(),
+                // What its variable must not show, nobody shows.
+                _ if argument.is_hide_env_values_set() => shown_secret(serve, given.contains_id(id)),
+                _ => {
+                    let values = given.get_raw(id).into_iter().flatten();
+                    values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(", ")
+                }
+            };
+            let source = sources.sources.get(id).copied().unwrap_or("default");
+            Some(Row { key: file::key_of(argument)?, value, source })
+        })
+        .collect()
+}
+
+/// The one secret setting is the address of Redis, which shows itself without user and password.
+fn shown_secret(serve: &Serve, given: bool) -> String {
+    match serve.redis() {
+        _ if !given => String::new(),
+        Ok(Some(url)) => url.to_string(),
+        _ => "(not shown)".into(),
+    }
+}
+
+fn table(rows: &[Row], findings: &Findings) -> String {
+    let (bold, dim) = (anstyle::Style::new().bold(), anstyle::Style::new().dimmed());
+    let width = |column: fn(&Row) -> usize| rows.iter().map(column).max().unwrap_or(0);
+    let (keys, values) = (width(|row| row.key.len()), width(|row| row.value.chars().count()).min(48));
+    let mut text = String::new();
+    for Row { key, value, source } in rows {
+        let value = if value.is_empty() { "-" } else { value };
+        let style = if *source == "default" { dim } else { bold };
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{key:keys$}  {style}{value:values$}{style:#}  {dim}{source}{dim:#}");
+    }
+    let kinds = [
+        ("problem", anstyle::AnsiColor::Red, &findings.problems),
+        ("warning", anstyle::AnsiColor::Yellow, &findings.warnings),
+    ];
+    for (kind, colour, lines) in kinds {
+        let style = colour.on_default().bold();
+        for line in lines {
+            let _ = write!(text, "\n{style}{kind}{style:#}  {line}");
+        }
+    }
+    if findings.problems.is_empty() {
+        let style = anstyle::AnsiColor::Green.on_default().bold();
+        let _ = write!(text, "\n{style}ok{style:#}  the relay can start with this");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn serve() -> Command {
+        Cli::command().find_subcommand("serve").unwrap().clone()
+    }
+
+    fn settings(serve: &Command) -> Vec<&Arg> {
+        serve.get_arguments().filter(|argument| file::is_setting(argument)).collect()
+    }
+
+    fn default_of(argument: &Arg) -> Option<String> {
+        argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn in_repository(path: &str) -> (PathBuf, String) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    }
+
+    /// Each line `#key = value`, as key and value.
+    fn shown(text: &str) -> Vec<(&str, &str)> {
+        let lines = text.lines().filter(|line| line.starts_with('#') && !line.starts_with("# "));
+        lines.map(|line| line[1..].split_once(" = ").unwrap_or_else(|| panic!("{line}"))).collect()
+    }
+
+    #[test]
+    fn the_example_file_shows_every_setting_with_its_default() {
+        let (path, text) = in_repository("deploy/happy-relay.toml");
+        let serve = serve();
+        let shown = shown(&text);
+        for argument in settings(&serve) {
+            let key = file::key_of(argument).unwrap();
+            let values: Vec<_> = shown.iter().filter(|(shown, _)| *shown == key).map(|(_, value)| *value).collect();
+            let [value] = values.as_slice() else {
+                panic!("deploy/happy-relay.toml shows `{key}` {} times", values.len())
+            };
+            let flag = matches!(argument.get_action(), ArgAction::SetTrue).then(|| "false".to_owned());
+            if let Some(default) = flag.or(default_of(argument)) {
+                assert_eq!(value.trim_matches('"'), default, "the default of {key} in deploy/happy-relay.toml");
+            }
+        }
+        assert_eq!(shown.len(), settings(&serve).len(), "it shows nothing else");
+        assert!(file::read(&path, &serve).unwrap().is_empty(), "as it stands it changes nothing");
+        let uncommented: String = shown.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("f.toml"), uncommented).unwrap();
+        assert_eq!(
+            file::read(&folder.path().join("f.toml"), &serve).unwrap().len(),
+            shown.len(),
+            "each line can be used"
+        );
+    }
+
+    /// The table of docs/OPERATE.md.
+    fn table_of(serve: &Command) -> String {
+        let mut text = String::from("| setting | variable | without it | |\n|---|---|---|---|\n");
+        for argument in settings(serve) {
+            let key = file::key_of(argument).unwrap();
+            let variable = argument.get_env().unwrap().to_string_lossy();
+            let default = default_of(argument).filter(|_| argument.get_action().takes_values());
+            let default = default.map_or(String::new(), |default| format!("`{default}`"));
+            let help = argument.get_help().unwrap().to_string();
+            let more =
+                argument.get_long_help().map_or(help, ToString::to_string).replace('\n', " ").replace('|', "\\|");
+            let _ = writeln!(text, "| `{key}` | `{variable}` | {default} | {more} |");
+        }
+        text
+    }
+
+    #[test]
+    fn the_operators_page_lists_every_setting() {
+        let (_, page) = in_repository("docs/OPERATE.md");
+        let table = table_of(&serve());
+        assert!(page.contains(&table), "the table under \"Settings\" in docs/OPERATE.md must be:\n\n{table}");
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_and_that_before_the_file() {
+        let serve = serve();
+        let given = serve.clone().get_matches_from(["serve", "--listen", "127.0.0.1:1"]);
+        let mut sources = Sources::of(&given, &serve);
+        assert!(!sources.take("listen") && sources.take("log") && !sources.take("config"));
+        assert_eq!(
+            (sources.sources["listen"], sources.sources["log"], sources.sources["name"]),
+            ("flag", "file", "default")
+        );
+    }
+
+    /// The time that a shutdown may take stands in four places.
+    #[test]
+    fn whoever_stops_the_relay_waits_until_it_has_stopped() {
+        let number = |path: &str, key: &str| -> u64 {
+            let (_, text) = in_repository(path);
+            let line = text.lines().map(str::trim).find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim().trim_end_matches('s').parse().unwrap()
+        };
+        let needed = crate::GRACE.as_secs() + 2;
+        assert!(number("deploy/happy-relay.service", "TimeoutStopSec=") >= needed);
+        assert!(number("deploy/docker-compose.yml", "stop_grace_period:") >= needed);
+        let pause = number("deploy/kubernetes/relay.yaml", "seconds:");
+        assert!(number("deploy/kubernetes/relay.yaml", "terminationGracePeriodSeconds:") >= pause + needed);
+    }
+}

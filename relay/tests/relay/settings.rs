@@ -1,0 +1,182 @@
+//! Settings from files, variables and flags, as the program takes them; and certificates that change under it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use happy_relay::tls;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::harness::soon;
+use crate::program::command;
+
+struct Checked {
+    ok: bool,
+    said: Value,
+    all: String,
+}
+
+impl Checked {
+    fn setting(&self, key: &str) -> (&str, &str) {
+        let setting = &self.said["settings"][key];
+        (setting["value"].as_str().unwrap(), setting["from"].as_str().unwrap())
+    }
+}
+
+/// `check-config --json` with a file, variables and flags.
+async fn check(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> Checked {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    std::fs::write(&path, file).unwrap();
+    let args = [&["check-config", "--json", "--config", path.to_str().unwrap()], flags].concat();
+    let output = soon("the end", command(&args).envs(variables.iter().copied()).output()).await.unwrap();
+    let all = String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap();
+    let said = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    Checked { ok: output.status.success(), said, all }
+}
+
+#[tokio::test]
+async fn a_flag_goes_before_a_variable_a_variable_before_the_file_and_that_before_the_default() {
+    let file = "name = [\"file.example\"]\nmax_connections = 7\nlog = \"debug\"\nno_metrics = true\nno_app = true\n";
+    let variables =
+        [("HAPPY_RELAY_MAX_CONNECTIONS", "8"), ("HAPPY_RELAY_LOG", "warn"), ("HAPPY_RELAY_NO_APP", "false")];
+    let checked = check(file, &variables, &["--log", "error"]).await;
+    assert!(checked.ok, "{}", checked.all);
+    for (key, value, from) in [
+        ("name", "file.example", "file"),
+        ("max_connections", "8", "variable"),
+        ("log", "error", "flag"),
+        ("no_metrics", "true", "file"),
+        ("no_app", "false", "variable"),
+        ("max_unproven", "1024", "default"),
+        ("listen", "127.0.0.1:8080", "default"),
+    ] {
+        assert_eq!(checked.setting(key), (value, from), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_said_at_once_and_the_program_fails() {
+    let (certificate, _) = tls::self_signed(&["other.example".into()]).unwrap();
+    let (_, key) = tls::self_signed(&["other.example".into()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("chain.pem"), certificate).unwrap();
+    std::fs::write(path("key.pem"), key.as_bytes()).unwrap();
+    let file = format!(
+        "name = [\"https://relay.example\"]\naccess = \"enrolled\"\nmax_connections = 5\nredis = \"http://x\"\nlog = \"==\"\ntls_cert = \"{}\"\ntls_key = \"{}\"\n",
+        path("chain.pem"),
+        path("key.pem")
+    );
+    let checked = check(&file, &[], &["--app-dir", "/nowhere"]).await;
+    assert!(!checked.ok);
+    let problems = checked.said["problems"].to_string();
+    for wanted in ["is not a relay name", "redis://", "not a filter", "do they belong together", "no index.html"] {
+        assert!(problems.contains(wanted), "{wanted}: {problems}");
+    }
+
+    // A certificate for another name, and one that has ended, start all the same and are of no use.
+    let (certificate, key) = tls::self_signed(&["other.example".into()]).unwrap();
+    std::fs::write(path("chain.pem"), certificate).unwrap();
+    std::fs::write(path("key.pem"), key.as_bytes()).unwrap();
+    let (chain, key) = (path("chain.pem"), path("key.pem"));
+    let flags = ["--tls-cert", &chain, "--tls-key", &key, "--name", "relay.example:8443"];
+    let checked = check("", &[], &flags).await;
+    assert!(!checked.ok && checked.all.contains("not for `relay.example:8443`"), "{}", checked.all);
+    assert!(check("", &[], &[&flags[..4], &["--name", "other.example:8443"]].concat()).await.ok);
+}
+
+#[tokio::test]
+async fn a_file_that_makes_no_sense_is_refused_by_its_line() {
+    let checked = check("log = \"info\"\nlistne = \"127.0.0.1:1\"\n", &[], &[]).await;
+    assert!(!checked.ok);
+    assert!(checked.all.contains("relay.toml, line 2") && checked.all.contains("`listne`"), "{}", checked.all);
+    assert!(serde_json::from_str::<Value>(&checked.all).is_ok(), "it is JSON as asked for: {}", checked.all);
+}
+
+/// Wherever the address of Redis comes from, right or wrong, nobody reads the password from what the program says.
+#[tokio::test]
+async fn a_password_is_in_nothing_that_the_program_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("redis").display().to_string();
+    for (url, ok) in [("redis://:geheim@127.0.0.1:1", true), ("redis://geheim@127.0.0.1:1", false), ("geheim", false)] {
+        std::fs::write(&kept, format!("{url}\n")).unwrap();
+        let by_file = check(&format!("redis = \"{url}\""), &[], &[]).await;
+        let by_variable = check("", &[("HAPPY_RELAY_REDIS", url)], &[]).await;
+        let by_secret = check(&format!("redis_file = \"{kept}\""), &[], &[]).await;
+        for checked in [by_file, by_variable, by_secret] {
+            assert_eq!(checked.ok, ok, "{}", checked.all);
+            assert!(!checked.all.contains("geheim"), "{}", checked.all);
+            assert!(ok || checked.all.contains("Redis"), "{}", checked.all);
+        }
+    }
+    let shown = check("redis = \"redis://:geheim@127.0.0.1:1\"", &[], &[]).await;
+    assert_eq!(shown.setting("redis"), ("redis://127.0.0.1:1", "file"));
+    let both = check(&format!("redis_file = \"{kept}\""), &[("HAPPY_RELAY_REDIS", "redis://x")], &[]).await;
+    assert!(!both.ok && both.all.contains("not both"), "{}", both.all);
+}
+
+#[tokio::test]
+async fn what_holds_is_shown_in_columns_without_colours_in_a_pipe() {
+    let output = soon("the end", command(&["check-config", "--name", "relay.example"]).output()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && !text.contains('\x1b'), "{text}");
+    let column = |key: &str, value: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap_or_else(|| panic!("{text}"));
+        line.find(value).unwrap_or_else(|| panic!("{line}"))
+    };
+    assert_eq!(column("name", "relay.example"), column("listen", "127.0.0.1:8080"));
+    assert!(text.trim_end().ends_with("ok  the relay can start with this"), "{text}");
+}
+
+fn write_certificate(folder: &Path, name: &str) -> CertificateDer<'static> {
+    let (certificate, key) = tls::self_signed(&[name.into()]).unwrap();
+    std::fs::write(folder.join("key.pem"), key.as_bytes()).unwrap();
+    std::fs::write(folder.join("chain.pem"), &certificate).unwrap();
+    CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn a_signal_makes_it_show_the_new_certificate_and_no_connection_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = write_certificate(folder.path(), "localhost");
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    let args = ["serve", "--json", "--listen", "127.0.0.1:0", "--tls-cert", chain.to_str().unwrap(), "--tls-key"];
+    let mut child = command(&[&args[..], &[key.to_str().unwrap()]].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let ready: Value = serde_json::from_str(&soon("ready", lines.next_line()).await.unwrap().unwrap()).unwrap();
+    let address = ready["address"].as_str().unwrap().to_owned();
+    assert_eq!(ready["url"], format!("https://{address}"));
+    let dial = async |trusted: &CertificateDer<'static>| {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let connector = TlsConnector::from(Arc::new(client.with_root_certificates(roots).with_no_client_auth()));
+        let tcp = TcpStream::connect(&address).await.unwrap();
+        connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    };
+    let mut old = dial(&first).await.unwrap();
+
+    let second = write_certificate(folder.path(), "localhost");
+    let pid = child.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    soon("the log", async {
+        while !log.next_line().await.unwrap().expect("it goes on").contains("showing the certificate") {}
+    })
+    .await;
+    assert!(dial(&second).await.is_ok(), "the new one is shown");
+    assert!(dial(&first).await.is_err(), "and the old one is not");
+    old.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", old.read_to_string(&mut answer)).await.unwrap();
+    let taken =
+        answer.lines().find_map(|line| line.strip_prefix("happy_relay_certificate_loads_total{result=\"taken\"} "));
+    assert!(taken.is_some_and(|taken| taken != "1"), "{answer}");
+}

@@ -3,6 +3,7 @@
 mod attacks;
 mod bench;
 mod chaos;
+mod deploy;
 mod fuzz;
 mod fuzz_model;
 mod miri;
@@ -49,6 +50,8 @@ enum Task {
     Sim(sim::Arguments),
     /// Puts a bad network in front of a relay.
     Chaos(chaos::Arguments),
+    /// Checks every file in deploy/ by the tool of its kind.
+    Deploy,
     /// Searches for bytes that the decoders and the ratchet do not bear.
     Fuzz(fuzz::Arguments),
     /// Runs tests of the codecs and of the ratchet in an interpreter that sees undefined behaviour.
@@ -70,6 +73,7 @@ fn main() -> std::process::ExitCode {
         Task::Bench(arguments) => bench::run(arguments),
         Task::Sim(arguments) => sim::run(arguments),
         Task::Chaos(arguments) => chaos::run(arguments),
+        Task::Deploy => deploy::run(),
         Task::Fuzz(arguments) => fuzz::run(arguments),
         Task::Miri(arguments) => miri::run(arguments),
         Task::FuzzModel(arguments) => fuzz_model::run(arguments),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, REDIS, TMUX, VIM};
+use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, PEBBLE, REDIS, TMUX, VIM};
 use crate::{report, root};
 
 /// Which suites to run.
@@ -64,6 +64,13 @@ const SUITES: &[Suite] = &[
         arguments: &["run", "--quiet", "--package", "xtask", "--", "sim", "--drivers", "--seeds", "100", "--planted"],
     },
     Suite {
+        name: "deploy",
+        minutes: 5,
+        what: "every file in deploy/ passes the tool of its kind",
+        program: "cargo",
+        arguments: &["run", "--quiet", "--package", "xtask", "--", "deploy"],
+    },
+    Suite {
         name: "wasm",
         minutes: 4,
         what: "the cryptography gives the same bytes in wasm",
@@ -101,7 +108,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             .for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
         return Ok(());
     }
-    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL, REDIS])?;
+    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL, PEBBLE, REDIS])?;
     tools::require_rust_parts()?;
     tools::npm_ci(&root().join("phone"))?;
 

@@ -29,8 +29,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if !built.success() {
         bail!("the build ended with {built}; the compiler's words above say why");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    let happy = target.join("release").join(format!("happy{}", std::env::consts::EXE_SUFFIX));
+    let happy = crate::tools::target().join("release").join(format!("happy{}", std::env::consts::EXE_SUFFIX));
     let mut command = Command::new(&happy);
     command.arg("up").args(arguments.rest);
     become_it(command).with_context(|| format!("cannot start {}", happy.display()))

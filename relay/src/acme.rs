@@ -85,7 +85,7 @@ pub enum AcmeError {
     #[error("--acme-root {} is no certificate in PEM", .0.display())]
     Root(PathBuf),
     /// The authority or the way to it.
-    #[error("the authority {directory} said: {said}")]
+    #[error("the authority {directory} cannot be used: {}", whole(said))]
     Authority {
         /// Where it is.
         directory: String,
@@ -317,6 +317,20 @@ impl Acme {
         self.folder.keep_account(&credentials)?;
         Ok(account)
     }
+}
+
+/// An error with what is behind it, which is what tells a wrong name from a certificate that is not trusted.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// When a certificate should be renewed: when a third of its time is left.

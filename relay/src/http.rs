@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use happy_wire::relay::{PATH, SUBPROTOCOL};
+use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -108,9 +109,13 @@ async fn websocket(State(shared): State<Arc<Shared>>, mut request: Request) -> R
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
+    // What stands between the head and the first frame, a proxy before us could take for something else.
+    if !request.body().is_end_stream() {
+        return error(StatusCode::BAD_REQUEST, "body", "a request for the websocket has no body");
+    }
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let admission = request.extensions_mut().remove::<Arc<Admission>>();
-    let (Some(upgrade), Some(admission)) = (upgrade, admission) else {
+    let (Some(upgrade), Some(admission), Version::HTTP_11) = (upgrade, admission, request.version()) else {
         return error(
             StatusCode::UPGRADE_REQUIRED,
             "cannot_upgrade",
@@ -168,13 +173,14 @@ impl Wanted {
             let message = "the websocket must ask for the subprotocol happy-relay.v1; a client that asks for another needs an upgrade";
             return refuse(StatusCode::BAD_REQUEST, "subprotocol", message);
         }
-        let key = text(headers, header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
-        let Some(accept) = key.and_then(|key| HeaderValue::try_from(key).ok()) else {
-            return refuse(StatusCode::BAD_REQUEST, "websocket_key", "the header Sec-WebSocket-Key is missing");
+        let key = text(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key)).map(str::as_bytes);
+        let Some(accept) = key.and_then(|key| HeaderValue::try_from(derive_accept_key(key)).ok()) else {
+            let message = "the header Sec-WebSocket-Key is missing, or not 16 bytes in base64";
+            return refuse(StatusCode::BAD_REQUEST, "websocket_key", message);
         };
         let host = text(headers, header::HOST).and_then(authority);
         let Some(host) = host else {
-            return refuse(StatusCode::BAD_REQUEST, "host", "the header Host is missing or no authority");
+            return refuse(StatusCode::BAD_REQUEST, "host", "the header Host is missing, there twice, or no authority");
         };
         if !origin_allowed(shared, headers, &host) {
             let message = "pages of this origin may not open the websocket; the operator can allow it with --origin";
@@ -190,14 +196,24 @@ impl Wanted {
 /// Programs send no Origin. A browser sends that of the page, which must be ours or one that the operator named, so that a
 /// foreign page cannot make its visitors' browsers part of whatever it does here.
 fn origin_allowed(shared: &Shared, headers: &HeaderMap, host: &str) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Some(origin) = origin.to_str().ok().and_then(web_origin) else { return false };
+    if !headers.contains_key(header::ORIGIN) {
+        return true;
+    }
+    let Some(origin) = text(headers, header::ORIGIN).and_then(web_origin) else { return false };
     let same = origin.split_once("://").is_some_and(|(_, rest)| rest == host);
     same || shared.config.origins.contains(&origin)
 }
 
+/// A header that stands there once. Of two, a proxy before us may have believed the other.
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())?.to_str().ok()
+}
+
+/// Whether it is what RFC 6455 asks for: 16 bytes in base64.
+fn is_key(key: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+    key.strip_suffix("==").is_some_and(|digits| digits.len() == 22 && digits.chars().all(known))
 }
 
 /// Whether a header that is a list has this item, in whatever case.

@@ -16,6 +16,7 @@ mod nodes;
 mod page;
 mod presence;
 mod program;
+mod raw;
 mod records;
 mod redis;
 mod redis_kinds;

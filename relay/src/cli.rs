@@ -126,6 +126,15 @@ pub(crate) struct Serve {
     /// How many sockets may exist that have not proven a device.
     #[arg(long, env = "HAPPY_RELAY_MAX_UNPROVEN", value_name = "N", default_value_t = Config::default().max_unproven)]
     pub(crate) max_unproven: u32,
+    /// How many of these one address may have, or one IPv6 network of 64 bits; 0 behind a proxy with a public address.
+    #[arg(long, env = "HAPPY_RELAY_MAX_UNPROVEN_PER_ADDRESS", value_name = "N", default_value_t = Config::default().max_unproven_per_address)]
+    pub(crate) max_unproven_per_address: u32,
+    /// How many logins are checked each second; who comes beyond that is told when to come again. 0 for no limit.
+    #[arg(long, env = "HAPPY_RELAY_MAX_LOGINS", value_name = "N", default_value_t = Config::default().max_logins)]
+    pub(crate) max_logins: u32,
+    /// How many bytes a second are read from one connection, after a burst of a megabyte; 0 for no limit.
+    #[arg(long, env = "HAPPY_RELAY_MAX_RATE", value_name = "BYTES", default_value_t = Config::default().max_rate)]
+    pub(crate) max_rate: u32,
     /// What is logged to the standard error: error, warn, info, debug, or a tracing filter.
     #[arg(long, env = "HAPPY_RELAY_LOG", value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
@@ -154,6 +163,9 @@ impl Serve {
             },
             max_connections: self.max_connections,
             max_unproven: self.max_unproven,
+            max_unproven_per_address: self.max_unproven_per_address,
+            max_logins: self.max_logins,
+            max_rate: self.max_rate,
             ..Config::default()
         }
     }

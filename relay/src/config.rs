@@ -8,6 +8,7 @@ use happy_wire::relay as wire;
 
 use crate::access::{Access, MAX_KEYS, Policy};
 use crate::bus::Bus;
+use crate::rates::MIN_RATE;
 use crate::tap::Tap;
 
 /// The most names one relay may have: each is one more signature check for a login that fits none of them.
@@ -32,6 +33,13 @@ pub struct Config {
     pub max_connections: u32,
     /// Sockets that have not proven a device: TLS and HTTP before the upgrade, and the login after it.
     pub max_unproven: u32,
+    /// How many of these one address may have (IPv6: one network of 64 bits). 0 tells no addresses apart, for a relay that strangers reach
+    /// through a proxy; those that come from this machine or from a private network are never told apart.
+    pub max_unproven_per_address: u32,
+    /// Logins checked each second; devices beyond are told when to come again. 0 for no limit.
+    pub max_logins: u32,
+    /// Bytes a second that are read from one connection after a burst of a megabyte; 0 for no limit.
+    pub max_rate: u32,
     /// The waits of `PROTOCOL 7`.
     pub timings: Timings,
     /// The way to other nodes; none for a relay of one node.
@@ -51,6 +59,11 @@ impl Default for Config {
             max_connections: 10_000,
             // A home's worth of phones never comes near it, and 1,024 half-open TLS sockets are about 30 MiB.
             max_unproven: 1_024,
+            // An office behind one address never has so many between its sockets and its logins at once.
+            max_unproven_per_address: 128,
+            // A core checks some 5,600 logins a second; a part of it is left for the frames of those that are here.
+            max_logins: 4_000,
+            max_rate: 0,
             timings: Timings::default(),
             bus: None,
             tap: None,
@@ -136,6 +149,9 @@ pub enum ConfigError {
     /// Without it there is no key for tokens, nor a challenge for a login.
     #[error("the operating system has no randomness")]
     NoRandomness,
+    /// A rate at which frames would not get through.
+    #[error("a connection must be allowed {} bytes a second at least, or 0 for no limit", crate::rates::MIN_RATE)]
+    Rate,
     /// A limit of zero.
     #[error("the limit `{0}` must be at least 1")]
     Zero(&'static str),
@@ -158,6 +174,9 @@ impl Config {
         // The semaphores of tokio hold less than this; no machine holds more sockets.
         self.max_connections = self.max_connections.min(16_000_000);
         self.max_unproven = self.max_unproven.min(1_000_000);
+        if (1..MIN_RATE).contains(&self.max_rate) {
+            return Err(ConfigError::Rate);
+        }
         match (self.max_connections, self.max_unproven) {
             (0, _) => Err(ConfigError::Zero("connections")),
             (_, 0) => Err(ConfigError::Zero("unproven sockets")),
@@ -218,6 +237,15 @@ mod tests {
             let config = Config { names: vec![name.into()], ..Config::default() };
             assert_eq!(config.checked().err(), Some(ConfigError::Name(name.into())));
         }
+    }
+
+    #[test]
+    fn a_rate_lets_frames_through_or_is_no_limit() {
+        let with = |max_rate| Config { max_rate, ..Config::default() }.checked().err();
+        assert_eq!(
+            [with(0), with(MIN_RATE), with(1), with(MIN_RATE - 1)].map(|error| error.is_some()),
+            [false, false, true, true]
+        );
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub(crate) async fn serve(
         }
         Err(refusal) => {
             shared.hub.metrics.login(refusal.result);
+            admission.failed(&shared, refusal.result);
             tracing::debug!(result = ?refusal.result, "login refused");
             if refusal.result != LoginResult::Gone {
                 Box::pin(farewell(&shared, &mut socket, None, refusal.ending)).await;
@@ -93,7 +94,7 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
         if let Some(tap) = &shared.config.tap {
             tap.received(None, &frame);
         }
-        let proven = login::check(&shared.config.access, names, &nonce, &frame)?;
+        let proven = login::check(&shared.config.access, &shared.logins, names, &nonce, &frame)?;
         shared.hub.enter(&proven).await.map(|seat| (seat, proven.name()))
     };
     let (seat, name) = tokio::select! {

@@ -122,10 +122,12 @@ async fn websocket(State(shared): State<Arc<Shared>>, mut request: Request) -> R
             "this connection cannot become a websocket; use HTTP/1.1",
         );
     };
-    tokio::spawn(async move {
+    let admitted = admission.clone();
+    let serving = tokio::spawn(async move {
         let Some((stream, early)) = upgraded(upgrade).await else { return };
-        connection::serve(shared, admission, stream, early, wanted.names).await;
+        connection::serve(shared, admitted, stream, early, wanted.names).await;
     });
+    admission.served_by(serving.abort_handle());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

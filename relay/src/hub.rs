@@ -734,6 +734,7 @@ mod tests {
 
     use super::*;
     use crate::mailbox::Outgoing;
+    use crate::rates::Logins;
 
     fn hub(config: &Config) -> Arc<Hub> {
         Hub::new(config, Signer::new(Duration::from_secs(60)).unwrap())
@@ -884,8 +885,13 @@ mod tests {
         let login = ToRelay::Login { device, epoch: 1, client_nonce: [0; 16], credential: Credential::None, signature };
         let mut frame = Vec::new();
         login.encode(&mut frame);
-        let Ok(proven) = crate::login::check(&crate::Access::default(), &["relay.example".into()], &[0; 32], &frame)
-        else {
+        let Ok(proven) = crate::login::check(
+            &crate::Access::default(),
+            &Logins::new(0),
+            &["relay.example".into()],
+            &[0; 32],
+            &frame,
+        ) else {
             panic!("the login is signed")
         };
         let seat = futures_util::FutureExt::now_or_never(hub.enter(&proven));

@@ -19,7 +19,8 @@
 //! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
 //! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, `mailbox` is what
 //! others can reach of it, `hub` decides which frame goes to which mailbox, and
-//! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes.
+//! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes. `lobby` and `rates` keep strangers and
+//! crowds within bounds.
 
 pub mod access;
 pub mod acme;
@@ -33,9 +34,11 @@ mod desk;
 mod http;
 mod hub;
 pub mod listen;
+mod lobby;
 mod login;
 mod mailbox;
 mod metrics;
+mod rates;
 mod records;
 mod rendezvous;
 mod rest;
@@ -62,6 +65,8 @@ pub use tap::Tap;
 
 use crate::closing::Closing;
 use crate::hub::Hub;
+use crate::lobby::Lobby;
+use crate::rates::Logins;
 
 /// A relay. Clones are the same relay.
 #[derive(Clone)]
@@ -79,7 +84,8 @@ struct Shared {
     /// Sockets that may exist at all; shutdown waits for every permit to come back.
     sockets: Arc<Semaphore>,
     /// Sockets that have not proven a device yet.
-    unproven: Arc<Semaphore>,
+    lobby: Arc<Lobby>,
+    logins: Logins,
     closing: Closing,
     streams: updates::Streams,
 }
@@ -100,12 +106,14 @@ impl Relay {
         let config = config.checked()?;
         let signer = token::Signer::new(config.timings.token).map_err(|_| ConfigError::NoRandomness)?;
         let hub = Hub::new(&config, signer);
+        let lobby = Lobby::new(hub.clone(), config.max_unproven, config.max_unproven_per_address);
         let app = app::Assets::new(&config.app);
         let shared = Shared {
             hub,
             app,
             sockets: Arc::new(Semaphore::new((config.max_connections + config.max_unproven) as usize)),
-            unproven: Arc::new(Semaphore::new(config.max_unproven as usize)),
+            lobby,
+            logins: Logins::new(config.max_logins),
             closing: Closing::default(),
             streams: updates::Streams::default(),
             names: RwLock::new(config.names.as_slice().into()),

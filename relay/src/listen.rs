@@ -23,7 +23,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{Certificates, PROOF_PROTOCOL};
-use crate::metrics::SocketRefusal;
+use crate::lobby::{Entry, Origin, Place};
+use crate::metrics::{LoginResult, SocketRefusal};
+use crate::rates::Pace;
 use crate::socket::{ByteStream, Counted, Stream};
 use crate::tls::TlsError;
 use crate::{Shared, http};
@@ -155,15 +157,30 @@ impl Drop for Listening {
 /// A socket's right to exist. It is held by the task that serves the socket.
 pub(crate) struct Admission {
     _socket: OwnedSemaphorePermit,
-    unproven: Mutex<Option<OwnedSemaphorePermit>>,
+    origin: Origin,
+    place: Mutex<Option<Place>>,
     /// Until when it may speak HTTP, if that is longer than [`HTTP_LIFE`].
     lives_until: Mutex<Option<Instant>>,
 }
 
 impl Admission {
-    /// The socket belongs to a device now; its place among the unproven is free.
+    /// The socket belongs to a device now; its place in the lobby is free.
     pub(crate) fn proven(&self) {
-        self.unproven.lock().take();
+        self.place.lock().take();
+    }
+
+    /// Names the task that serves the socket from now on: it ends when the socket has to make room.
+    pub(crate) fn served_by(&self, task: AbortHandle) {
+        if let Some(place) = self.place.lock().as_ref() {
+            place.served_by(task);
+        }
+    }
+
+    /// The login over this socket came to nothing.
+    pub(crate) fn failed(&self, shared: &Shared, result: LoginResult) {
+        if result.is_failure() {
+            shared.lobby.failed(self.origin, Instant::now());
+        }
     }
 
     /// An answer of this socket may take so long.
@@ -208,27 +225,48 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
                 continue;
             }
         };
-        let Some(admission) = admit(&shared) else { continue };
-        tokio::spawn(serve(shared.clone(), router.clone(), door.clone(), tcp, peer, admission));
+        // Whoever comes next waits in the queue of the kernel meanwhile.
+        let Some(admission) = admit(&shared, Some(peer.ip())).await else { continue };
+        let serving = tokio::spawn(serve(shared.clone(), router.clone(), door.clone(), tcp, peer, admission.clone()));
+        admission.served_by(serving.abort_handle());
     }
 }
 
-/// A socket too many is closed without a word: an answer would cost what it is meant to save.
-fn admit(shared: &Shared) -> Option<Arc<Admission>> {
+/// Waits for a place, if one is to be had soon. A socket too many is closed without a word: an answer would cost what it is meant to save.
+async fn admit(shared: &Shared, peer: Option<IpAddr>) -> Option<Arc<Admission>> {
     let refused = |reason| {
         shared.hub.metrics.socket_refused(reason);
         None
     };
     let Ok(socket) = shared.sockets.clone().try_acquire_owned() else { return refused(SocketRefusal::Full) };
-    let Ok(unproven) = shared.unproven.clone().try_acquire_owned() else { return refused(SocketRefusal::Unproven) };
-    Some(Arc::new(Admission { _socket: socket, unproven: Mutex::new(Some(unproven)), lives_until: Mutex::default() }))
+    loop {
+        match shared.lobby.enter(peer, Instant::now()) {
+            Entry::Place(place) => {
+                let origin = place.origin();
+                let place = Mutex::new(Some(place));
+                let lives_until = Mutex::default();
+                return Some(Arc::new(Admission { _socket: socket, origin, place, lives_until }));
+            }
+            Entry::Refused(reason) => return refused(reason),
+            Entry::Full(until) => tokio::select! {
+                biased;
+                () = shared.closing.begun() => return None,
+                () = shared.lobby.freed(until) => {}
+            },
+        }
+    }
 }
 
 /// Serves a connection that somebody else accepted, and opens no TLS on it.
 pub(crate) async fn serve_foreign(shared: Arc<Shared>, stream: Box<dyn ByteStream>) {
-    let Some(admission) = admit(&shared) else { return };
+    let Some(admission) = admit(&shared, None).await else { return };
     let router = http::router(shared.clone());
-    speak_http(shared, router, Stream::Foreign(Counted::new(stream)), admission).await;
+    let stream = Stream::Foreign(Counted::paced(stream, pace(&shared)));
+    speak_http(shared, router, stream, admission).await;
+}
+
+fn pace(shared: &Shared) -> Option<Box<Pace>> {
+    Pace::new(shared.config.max_rate, &shared.hub)
 }
 
 async fn serve(
@@ -292,12 +330,12 @@ async fn life(admission: &Admission) {
 /// Opens TLS, or lets plain HTTP pass where the door allows it.
 async fn open(shared: &Shared, door: &Door, tcp: TcpStream, peer: SocketAddr) -> Option<Stream> {
     let refused = |reason| shared.hub.metrics.socket_refused(reason);
-    let Some(tls) = &door.tls else { return Some(Stream::Plain(Counted::new(tcp))) };
+    let Some(tls) = &door.tls else { return Some(Stream::Plain(Counted::paced(tcp, pace(shared)))) };
     let patience = shared.config.timings.handshake;
     let mut first = [0];
     match timeout(patience, tcp.peek(&mut first)).await {
         Ok(Ok(1)) if first == [TLS_HANDSHAKE] => {}
-        Ok(Ok(1)) if door.plain.allows(peer.ip()) => return Some(Stream::Plain(Counted::new(tcp))),
+        Ok(Ok(1)) if door.plain.allows(peer.ip()) => return Some(Stream::Plain(Counted::paced(tcp, pace(shared)))),
         Ok(Ok(1)) => {
             refused(SocketRefusal::Plain);
             let _ = timeout(patience, use_https(tcp)).await;
@@ -308,7 +346,7 @@ async fn open(shared: &Shared, door: &Door, tcp: TcpStream, peer: SocketAddr) ->
             return None;
         }
     }
-    match timeout(patience, TlsAcceptor::from(tls.clone()).accept(Counted::new(tcp))).await {
+    match timeout(patience, TlsAcceptor::from(tls.clone()).accept(Counted::paced(tcp, pace(shared)))).await {
         // The authority has seen the proof by now (RFC 8737, 3) and says nothing more.
         Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(PROOF_PROTOCOL) => None,
         Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),

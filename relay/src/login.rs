@@ -4,10 +4,12 @@
 use happy_crypto::DeviceId;
 use happy_wire::Code;
 use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
+use tokio::time::{Duration, Instant};
 
 use crate::access::Access;
 use crate::mailbox::Ending;
 use crate::metrics::LoginResult;
+use crate::rates::Logins;
 
 /// `PROTOCOL 7`, Access: after a restart of the relay a phone may come before its machine does.
 const VOUCH_RETRY_MS: u32 = 5_000;
@@ -99,6 +101,13 @@ impl Refusal {
     );
     pub(crate) const GUESTS: Refusal =
         Refusal::new(LoginResult::TooManyGuests, Code::TOO_MANY, 5_000, "too many devices are using this invitation");
+    /// `PROTOCOL 7`, Rates: more logins came than can be checked.
+    fn crowded(again: Duration) -> Refusal {
+        let retry_after_ms = u32::try_from(again.as_millis()).unwrap_or(u32::MAX);
+        let text = "many devices are coming back at once; this is your turn";
+        Self::new(LoginResult::Crowded, Code::RESTARTING, retry_after_ms, text)
+    }
+
     pub(crate) const FULL: Refusal =
         Refusal::new(LoginResult::Full, Code::RESTARTING, 5_000, "the relay is full; come back later");
     pub(crate) const CLOSING: Refusal =
@@ -106,10 +115,17 @@ impl Refusal {
 }
 
 /// Reads and checks the first frame. `names` are the names this relay goes by on this connection.
-pub(crate) fn check(access: &Access, names: &[String], nonce: &[u8; 32], frame: &[u8]) -> Result<Proven, Refusal> {
+pub(crate) fn check(
+    access: &Access,
+    logins: &Logins,
+    names: &[String],
+    nonce: &[u8; 32],
+    frame: &[u8],
+) -> Result<Proven, Refusal> {
     let Ok(ToRelay::Login { device, epoch, client_nonce, credential, signature }) = ToRelay::decode(frame) else {
         return Err(Refusal::MALFORMED);
     };
+    logins.admit(Instant::now()).map_err(Refusal::crowded)?;
     let message = |name: &String| login_message(name, nonce, &device, epoch, &client_nonce, &credential);
     let mut messages = names.iter().map(message).enumerate();
     let signed = messages.find(|(_, message)| device.verify(LOGIN_LABEL, message, &signature).is_ok());

@@ -84,12 +84,14 @@ pub(crate) enum LoginResult {
     Late,
     Full,
     Closing,
+    /// More logins came than are checked in a second.
+    Crowded,
     /// The socket ended before a login came.
     Gone,
 }
 
 impl LoginResult {
-    const ALL: [(LoginResult, &'static str); 12] = [
+    const ALL: [(LoginResult, &'static str); 13] = [
         (LoginResult::Accepted, "accepted"),
         (LoginResult::BadSignature, "bad_signature"),
         (LoginResult::UnknownTicket, "unknown_ticket"),
@@ -101,15 +103,28 @@ impl LoginResult {
         (LoginResult::Late, "late"),
         (LoginResult::Full, "full"),
         (LoginResult::Closing, "closing"),
+        (LoginResult::Crowded, "crowded"),
         (LoginResult::Gone, "gone"),
     ];
+
+    /// Whether it was the device's doing, and worth nothing to anybody: who does much of it is not listened to.
+    pub(crate) fn is_failure(self) -> bool {
+        use LoginResult::{BadEnrolment, BadSignature, Malformed, NotAdmitted, UnknownTicket};
+        matches!(self, BadSignature | UnknownTicket | BadEnrolment | NotAdmitted | Malformed)
+    }
 }
 
-/// Why a socket was closed before any request or login was read from it.
+/// Why a socket was closed before a device was proven on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketRefusal {
-    /// As many sockets as allowed have not proven a device.
+    /// As many sockets as allowed have not proven a device, and none of them has to make room for this one.
     Unproven,
+    /// As many of this address as allowed have not proven a device.
+    Address,
+    /// It had not proven a device yet and made room for another.
+    MadeRoom,
+    /// Too many logins from this address have failed.
+    FailedLogins,
     /// As many sockets as allowed exist.
     Full,
     /// The TLS handshake failed or took too long.
@@ -119,8 +134,11 @@ pub(crate) enum SocketRefusal {
 }
 
 impl SocketRefusal {
-    const ALL: [(SocketRefusal, &'static str); 4] = [
+    const ALL: [(SocketRefusal, &'static str); 7] = [
         (SocketRefusal::Unproven, "unproven_limit"),
+        (SocketRefusal::Address, "address_limit"),
+        (SocketRefusal::MadeRoom, "made_room"),
+        (SocketRefusal::FailedLogins, "failed_logins"),
         (SocketRefusal::Full, "full"),
         (SocketRefusal::Tls, "tls_handshake"),
         (SocketRefusal::Plain, "plain_http"),
@@ -134,7 +152,7 @@ const PUTS: [&str; 4] = ["stored", "same", "conflict", "refused"];
 const UPGRADE_REFUSALS: [&str; 7] =
     ["closing", "websocket_only", "websocket_version", "subprotocol", "websocket_key", "host", "origin"];
 
-/// All counters of a relay. They only grow, except `connections` and `rendezvous_open`.
+/// All counters of a relay. They only grow, except `connections`, `unproven` and `rendezvous_open`.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     /// Send frames with a whole head, from devices that had logged in.
@@ -151,6 +169,8 @@ pub(crate) struct Metrics {
     records_put: [AtomicU64; PUTS.len()],
     upgrades_refused: [AtomicU64; UPGRADE_REFUSALS.len()],
     pub(crate) connections: AtomicU64,
+    /// Sockets that have not proven a device yet.
+    pub(crate) unproven: AtomicU64,
     pub(crate) guests: AtomicU64,
     pub(crate) displaced: AtomicU64,
     pub(crate) rendezvous_open: AtomicU64,
@@ -170,6 +190,8 @@ pub(crate) struct Metrics {
     pub(crate) unvouched: AtomicU64,
     /// Connections closed because notices (presence, undeliverable) piled up.
     pub(crate) crowded: AtomicU64,
+    /// How often a connection was not read for a while because it sent more than it may.
+    pub(crate) paced: AtomicU64,
     /// Flushes that wrote at least one payload; delivered frames over this is how well writes are gathered.
     pub(crate) flushes: AtomicU64,
     /// How long frames waited in the queue of their receiver.
@@ -219,11 +241,12 @@ impl Metrics {
     pub(crate) fn render(&self, bus: Option<&BusStats>) -> String {
         let mut page = Page(String::with_capacity(4096));
         page.single("connections", "gauge", "Devices connected now, guests included.", &self.connections);
+        page.single("unproven", "gauge", "Sockets that have not proven a device yet.", &self.unproven);
         page.family("logins_total", "counter", "Attempts to log in, by result.");
         for (result, label) in LoginResult::ALL {
             page.labelled("logins_total", "result", label, &self.logins[result as usize]);
         }
-        page.family("sockets_refused_total", "counter", "Sockets closed before a request was read, by reason.");
+        page.family("sockets_refused_total", "counter", "Sockets closed before they proved a device, by reason.");
         for (reason, label) in SocketRefusal::ALL {
             page.labelled("sockets_refused_total", "reason", label, &self.sockets_refused[reason as usize]);
         }
@@ -262,6 +285,7 @@ impl Metrics {
             ("stalled_total", "Connections closed because they took no byte.", &self.stalled),
             ("silent_total", "Connections closed without a sign of life.", &self.silent),
             ("crowded_total", "Connections closed because notices to them piled up.", &self.crowded),
+            ("paced_total", "How often a connection that sent more than it may was not read for a while.", &self.paced),
             ("flushes_total", "Flushes that wrote payload.", &self.flushes),
         ] {
             page.single(name, "counter", help, value);

@@ -2,26 +2,29 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::rates::Pace;
 
 /// A stream of bytes that a relay can serve, whoever accepted it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-/// A connection that counts. The count is below TLS, where bytes are really taken and not only buffered.
+/// A connection that counts, and is read no faster than it may send. Both are below TLS, where bytes are really taken and not only buffered.
 pub(crate) struct Counted<T = TcpStream> {
     tcp: T,
     taken: u64,
+    pace: Option<Box<Pace>>,
 }
 
 impl<T> Counted<T> {
-    pub(crate) fn new(tcp: T) -> Self {
-        Self { tcp, taken: 0 }
+    pub(crate) fn paced(tcp: T, pace: Option<Box<Pace>>) -> Self {
+        Self { tcp, taken: 0, pace }
     }
 
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -34,7 +37,16 @@ impl<T> Counted<T> {
 
 impl<T: ByteStream> AsyncRead for Counted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        // PROTOCOL 7, Rates: what comes too fast is left in the network.
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        if let Some(pace) = &mut self.pace {
+            pace.took(buf.filled().len() - before);
+        }
+        read
     }
 }
 

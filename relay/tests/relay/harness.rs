@@ -177,6 +177,11 @@ impl Client {
         Self::over(socket.connect(address).await.unwrap(), &address.to_string()).await
     }
 
+    /// From another address of this machine, which is not one of a proxy.
+    pub async fn dial_from(address: SocketAddr, from: [u8; 4]) -> Self {
+        Self::over(tcp_from(address, from).await, &address.to_string()).await
+    }
+
     async fn over(tcp: TcpStream, name: &str) -> Self {
         let upgrade = tokio_tungstenite::client_async(request(name), tcp);
         let (socket, _) = soon("the upgrade", upgrade).await.unwrap();
@@ -271,6 +276,12 @@ impl Client {
         }
         (code, retry_after_ms)
     }
+}
+
+pub async fn tcp_from(address: SocketAddr, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 /// Sends bytes over a fresh connection and reads until the relay closes it.

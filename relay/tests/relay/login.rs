@@ -3,10 +3,9 @@ use std::time::Duration;
 use happy_relay::{Config, Timings};
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_FRAME, MAX_PAYLOAD, QUEUE_BYTES, ToRelay};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, Device, Server, encode, http, request, soon};
+use crate::harness::{Client, Device, Server, encode, http, request};
 
 #[tokio::test]
 async fn a_signed_login_is_welcomed() {
@@ -182,28 +181,6 @@ async fn a_full_relay_names_a_time_and_still_takes_back_its_own() {
     inside.epoch = 2;
     let _again = server.join(&inside).await;
     assert_eq!(first.goaway().await.0, Code::DISPLACED);
-}
-
-#[tokio::test]
-async fn sockets_that_prove_nothing_are_limited_and_those_that_do_are_not_counted() {
-    let server = Server::with(Config { max_unproven: 2, ..Config::default() }).await;
-    let _one = server.join(&Device::new(1)).await;
-    let _two = server.join(&Device::new(2)).await;
-    let _three = server.connect().await;
-    let silent = TcpStream::connect(server.address()).await.unwrap();
-    let mut refused = TcpStream::connect(server.address()).await.unwrap();
-    // The kernel may report the close as an end or as a reset.
-    assert!(matches!(soon("the close", refused.read(&mut [0; 1])).await, Ok(0) | Err(_)));
-    assert_eq!(server.metric("sockets_refused_total{reason=\"unproven_limit\"}"), 1);
-
-    drop(silent);
-    // The place of the silent one is free once the relay has seen it go.
-    let mut four = None;
-    while four.is_none() {
-        let mut tcp = TcpStream::connect(server.address()).await.unwrap();
-        let asked = tokio_tungstenite::client_async(request(&server.address().to_string()), &mut tcp);
-        four = soon("an answer", asked).await.ok().map(|_| ());
-    }
 }
 
 #[tokio::test]

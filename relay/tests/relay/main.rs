@@ -11,6 +11,7 @@ mod deploy;
 mod direct;
 mod displaced;
 mod hostile;
+mod limits;
 mod login;
 mod nodes;
 mod page;

@@ -11,7 +11,7 @@ use crate::harness::{Client, Device, PATIENCE, Server, encode, soon};
 /// A reader that stops reading costs a bounded amount, its senders are told, nobody else waits, and it is closed.
 #[tokio::test]
 async fn a_stuck_reader_harms_only_itself() {
-    let timings = Timings { write: Duration::from_millis(500), ..Timings::default() };
+    let timings = Timings { write: Duration::from_secs(2), ..Timings::default() };
     let server = Server::with(Config { timings, ..Config::default() }).await;
     let (stuck_device, sender_device) = (Device::new(1), Device::new(2));
     let mut stuck = Client::dial_narrow(server.address()).await;

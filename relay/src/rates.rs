@@ -1,0 +1,249 @@
+//! How fast devices may send and come (`PROTOCOL 7`, Rates).
+//!
+//! Neither limit keeps a queue. Who sends too fast is not read for a while and so waits in the network; who comes when too many
+//! come is sent away with a time at which there will be room.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
+
+use crate::hub::Hub;
+
+/// The smallest burst of one connection, bytes: a link that comes back sends what it has in flight, and a snapshot of a screen behind it.
+pub(crate) const MIN_BURST: u32 = 1024 * 1024;
+/// The smallest rate that may be set, bytes a second. A frame of the largest size then takes a second, so a connection that is made to
+/// wait still gives a sign of life long before it would count as dead.
+pub(crate) const MIN_RATE: u32 = 64 * 1024;
+/// A connection that was made to wait is read again when it may give so many bytes: fewer reads, and larger ones.
+const QUANTUM: f64 = 16.0 * 1024.0;
+/// Of the logins that may be checked, this part is promised to those that were sent away. The rest is for those that come for the first
+/// time, so that a promise can be kept without remembering to whom it was made.
+const PROMISED: f64 = 0.8;
+/// A device that was sent away comes back no sooner than this.
+const SOONEST: Duration = Duration::from_millis(500);
+/// And no later: the links do not believe in more than 300 s (`PROTOCOL 13`). A crowd larger than this is laid out in several layers.
+const LATEST: Duration = Duration::from_secs(240);
+
+/// Something that fills up with time and is spent.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    a_second: f64,
+    burst: f64,
+    level: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// A full one.
+    pub(crate) fn new(a_second: f64, burst: f64, now: Instant) -> Self {
+        Self { a_second, burst, level: burst, at: now }
+    }
+
+    /// What may be spent now.
+    pub(crate) fn level(&mut self, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.level = (self.level + passed * self.a_second).min(self.burst);
+        self.level
+    }
+
+    /// Spends one, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let enough = self.level(now) >= 1.0;
+        if enough {
+            self.level -= 1.0;
+        }
+        enough
+    }
+
+    /// Spends what cannot be refused any more; the level may go below nothing.
+    pub(crate) fn spend(&mut self, amount: f64) {
+        self.level -= amount;
+    }
+
+    /// Whether it is as full as it gets.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        self.level(now) >= self.burst
+    }
+
+    /// When there will be so much.
+    fn due(&self, amount: f64) -> Instant {
+        self.at + Duration::from_secs_f64((amount - self.level).max(0.0) / self.a_second)
+    }
+}
+
+/// Bytes a second of one connection, kept by not reading it.
+pub(crate) struct Pace {
+    bucket: Bucket,
+    waiting: Option<Pin<Box<Sleep>>>,
+    hub: Arc<Hub>,
+}
+
+impl Pace {
+    /// `rate` is in bytes a second. None when there is no limit.
+    pub(crate) fn new(rate: u32, hub: &Arc<Hub>) -> Option<Box<Self>> {
+        let bucket = || Bucket::new(rate.into(), rate.max(MIN_BURST).into(), Instant::now());
+        (rate > 0).then(|| Box::new(Self { bucket: bucket(), waiting: None, hub: hub.clone() }))
+    }
+
+    /// Ready when the connection may be read.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiting.is_none() {
+            if self.bucket.level(Instant::now()) > 0.0 {
+                return Poll::Ready(());
+            }
+            self.hub.metrics.paced.fetch_add(1, Relaxed);
+            let due = self.bucket.due(QUANTUM);
+            self.waiting = Some(Box::pin(sleep_until(due)));
+        }
+        if let Some(waiting) = &mut self.waiting {
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// So many bytes were read.
+    pub(crate) fn took(&mut self, bytes: usize) {
+        self.bucket.spend(bytes as f64);
+    }
+}
+
+/// Logins a second of one relay. A login costs a signature check, which is what a crowd that returns, or one that only pretends to be one,
+/// would have the processor for.
+pub(crate) struct Logins(Option<Mutex<Timetable>>);
+
+struct Timetable {
+    /// What may be checked now.
+    bucket: Bucket,
+    /// The next time that is not promised yet.
+    next: Instant,
+    /// Between two promised times.
+    step: Duration,
+}
+
+impl Logins {
+    /// At most so many a second; 0 for no limit.
+    pub(crate) fn new(a_second: u32) -> Self {
+        if a_second == 0 {
+            return Self(None);
+        }
+        let (rate, now) = (f64::from(a_second), Instant::now());
+        Self(Some(Mutex::new(Timetable {
+            // A tenth of a second's worth at once: more would be a wave of its own.
+            bucket: Bucket::new(rate, (rate / 10.0).max(16.0), now),
+            next: now,
+            step: Duration::from_secs_f64(1.0 / (rate * PROMISED)),
+        })))
+    }
+
+    /// Whether one more login may be checked. The error is when to come again: each gets the next time that is free, so that the crowd is spread over
+    /// as many seconds as it needs and comes back evenly.
+    pub(crate) fn admit(&self, now: Instant) -> Result<(), Duration> {
+        let Some(timetable) = &self.0 else { return Ok(()) };
+        let mut timetable = timetable.lock();
+        if timetable.bucket.take(now) {
+            return Ok(());
+        }
+        let time = timetable.next.max(now + SOONEST);
+        timetable.next = time + timetable.step;
+        let ahead = time - now;
+        if ahead <= LATEST {
+            return Err(ahead);
+        }
+        Err(SOONEST + Duration::from_secs_f64(ahead.as_secs_f64() % (LATEST - SOONEST).as_secs_f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::{Rng, SeedableRng};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::socket::Counted;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_read_as_fast_as_it_may_send() {
+        const RATE: u32 = 256 * 1024;
+        let hub = Hub::new(&Config::default());
+        let (mut sender, receiver) = tokio::io::duplex(64 * 1024);
+        let mut receiver = Counted::paced(receiver, Pace::new(RATE, &hub));
+        tokio::spawn(async move { while sender.write_all(&[1; 4096]).await.is_ok() {} });
+        let begun = Instant::now();
+        let mut buffer = vec![0; MIN_BURST as usize];
+        receiver.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO, "the burst is free");
+        let mut read = 0;
+        while begun.elapsed() < Duration::from_secs(60) {
+            read += receiver.read(&mut buffer[..8192]).await.unwrap();
+        }
+        let rate = read as f64 / begun.elapsed().as_secs_f64() / f64::from(RATE);
+        assert!((0.98..1.02).contains(&rate), "{rate}");
+        assert!(hub.metrics.paced.load(Relaxed) > 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_sent_may_be_sent_later_up_to_the_burst() {
+        let mut bucket = Bucket::new(10.0, 20.0, Instant::now());
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 20);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 10);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert!(bucket.is_full(Instant::now()));
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 20);
+    }
+
+    #[test]
+    fn without_a_limit_nobody_waits() {
+        let (logins, now) = (Logins::new(0), Instant::now());
+        assert!((0..100_000).all(|_| logins.admit(now).is_ok()));
+        assert!(Pace::new(0, &Hub::new(&Config::default())).is_none());
+    }
+
+    /// A whole crowd comes at once, and again whenever it is told to, as the links do: the time named, up to a tenth of it, and up to 100 ms.
+    #[test]
+    fn a_crowd_that_returns_is_spread_evenly_and_there_is_no_second_wave() {
+        const RATE: usize = 500;
+        const CROWD: usize = 20_000;
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let mut below = |most: Duration| Duration::from_micros(rng.next_u64() % (most.as_micros() as u64 + 1));
+        let (logins, start) = (Logins::new(RATE as u32), Instant::now());
+        let mut coming: std::collections::BinaryHeap<_> =
+            (0..CROWD).map(|_| std::cmp::Reverse((start + below(Duration::from_millis(300)), 0))).collect();
+        let mut admitted = Vec::new();
+        let mut most_refusals = 0;
+        while let Some(std::cmp::Reverse((now, refusals))) = coming.pop() {
+            match logins.admit(now) {
+                Ok(()) => admitted.push((now - start).as_secs() as usize),
+                Err(again) => {
+                    most_refusals = most_refusals.max(refusals + 1);
+                    let late = below(again / 10 + Duration::from_millis(100));
+                    coming.push(std::cmp::Reverse((now + again + late, refusals + 1)));
+                }
+            }
+        }
+        assert_eq!(most_refusals, 1, "a promise is kept");
+        let seconds = admitted.last().unwrap() + 1;
+        assert!(seconds <= CROWD * 3 / 2 / RATE, "{seconds} s");
+        let each: Vec<_> = (0..seconds).map(|at| admitted.iter().filter(|second| **second == at).count()).collect();
+        assert!(each.iter().all(|count| *count <= RATE * 11 / 10), "{each:?}");
+        let flat = &each[1..seconds * 9 / 10];
+        assert!(flat.iter().all(|count| (RATE * 6 / 10..RATE).contains(count)), "{each:?}");
+    }
+
+    #[test]
+    fn nobody_is_sent_away_for_longer_than_links_believe() {
+        let (logins, now) = (Logins::new(1), Instant::now());
+        let times: Vec<_> = (0..5_000).filter_map(|_| logins.admit(now).err()).collect();
+        assert!(times.iter().all(|time| (SOONEST..=LATEST).contains(time)));
+        let early = times.iter().filter(|time| **time < LATEST / 2).count();
+        assert!((2_000..3_000).contains(&early), "in even layers: {early}");
+    }
+}

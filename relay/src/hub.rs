@@ -31,6 +31,17 @@ const ALL_KINDS: u8 = 0b11;
 /// Look-ups of different devices seldom meet in one of so many maps.
 const SHARDS: usize = 64;
 
+/// A relay that stops lets so much time go by between the returns of two devices.
+const SPREAD_EACH: Duration = Duration::from_millis(2);
+/// The shortest and the longest time over which all return.
+const MIN_SPREAD: Duration = Duration::from_secs(1);
+/// See [`MIN_SPREAD`].
+const MAX_SPREAD: Duration = Duration::from_secs(30);
+/// What the next process needs to open its port.
+const NEXT_PROCESS: Duration = Duration::from_millis(250);
+/// Devices that are sent away within this time are one slice.
+const SLICE: Duration = Duration::from_millis(50);
+
 const DISPLACED: Ending = Ending::at_once(Code::DISPLACED, "a newer connection of this device took over");
 const LEFT: Ending = Ending::at_once(Code::GOODBYE, "the connection ended");
 const UNVOUCHED: Ending =
@@ -282,8 +293,10 @@ impl Hub {
         peers.iter().filter_map(|peer| self.tell_gone(gone, peer, revision)).collect()
     }
 
-    /// Tells everybody to come back, each at a time of its own, so that they do not all arrive at once.
-    pub(crate) fn dismiss_all(&self) {
+    /// Tells everybody to come back, each at a time of its own: evenly over 2 ms for each device, so that they do not all arrive at once. They
+    /// are told in slices over at most `window`, so that most go on until their turn has nearly come and their last words do not all
+    /// have to be written at once.
+    pub(crate) async fn dismiss_all(&self, window: Duration) {
         let mut all: Vec<Arc<Mailbox>> = Vec::new();
         for shard in &self.shards {
             for mailbox in shard.read().values() {
@@ -291,12 +304,20 @@ impl Hub {
                 all.push(mailbox.clone());
             }
         }
-        // 250 ms for the next process to open its port, then about 500 devices a second.
-        let spread = (2 * all.len() as u64).clamp(1_000, 30_000);
+        let count = all.len() as u32;
+        let spread = (SPREAD_EACH * count).clamp(MIN_SPREAD, MAX_SPREAD);
+        let window = window.min(SPREAD_EACH * count);
+        let begun = Instant::now();
         for (n, mailbox) in all.iter().enumerate() {
             // The maps hand devices out in random order, so a place in it is as good as a random number.
-            let retry = 250 + spread * n as u64 / all.len() as u64;
-            mailbox.end(Ending::after_queue(Code::RESTARTING, retry as u32, "the relay is restarting"));
+            let place = n as f64 / f64::from(count);
+            let due = begun + window.mul_f64(place);
+            if due > Instant::now() + SLICE {
+                tokio::time::sleep_until(due).await;
+            }
+            let back = begun + NEXT_PROCESS + spread.mul_f64(place);
+            let retry = back.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            mailbox.end(Ending::after_queue(Code::RESTARTING, retry.as_millis() as u32, "the relay is restarting"));
         }
     }
 
@@ -865,6 +886,50 @@ mod tests {
         let peers: Vec<_> = peers.iter().map(|n| DeviceId::from_bytes([*n; 32])).collect();
         hub.name(&mailbox, &peers);
         mailbox
+    }
+
+    /// The links come back at the time named, up to a tenth of it later, and up to 100 ms.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stops_sends_its_devices_away_in_slices_and_they_return_evenly() {
+        const DEVICES: u32 = 5_000;
+        const WINDOW: Duration = Duration::from_secs(4);
+        let hub = Hub::new(&Config::default());
+        let mut waiting: Vec<_> = (0..DEVICES)
+            .map(|n| {
+                let mut id = [0; 32];
+                id[..4].copy_from_slice(&n.to_le_bytes());
+                let mailbox = Mailbox::new(DeviceId::from_bytes(id), 1, Standing::Open);
+                assert!(hub.register(&mailbox).is_ok());
+                mailbox
+            })
+            .collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let mut below = |most: u64| rng.next_u64() % (most + 1);
+        let begun = Instant::now();
+        let stopping = tokio::spawn({
+            let hub = hub.clone();
+            async move { hub.dismiss_all(WINDOW).await }
+        });
+        let (mut returns, mut slices) = (Vec::new(), Vec::new());
+        while !waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let before = waiting.len();
+            let now = begun.elapsed().as_millis() as u64;
+            assert!(now <= WINDOW.as_millis() as u64 + 10, "{before} are left");
+            waiting.retain(|mailbox| {
+                let Some(ending) = mailbox.lock().ending() else { return true };
+                assert_eq!((ending.code, ending.drain), (Code::RESTARTING, true));
+                let retry = u64::from(ending.retry_after_ms);
+                returns.push((now + retry + below(retry / 10 + 100)) / 1_000);
+                false
+            });
+            slices.extend(Some(before - waiting.len()).filter(|ended| *ended > 0));
+        }
+        stopping.await.unwrap();
+        assert!(slices.len() >= 40 && slices.iter().all(|slice| *slice <= DEVICES as usize / 40), "{slices:?}");
+        // 2 ms for each device.
+        let each: Vec<_> = (1..9).map(|second| returns.iter().filter(|at| **at == second).count()).collect();
+        assert!(each.iter().all(|count| (400..=600).contains(count)), "{each:?}");
     }
 
     fn payloads(mailbox: &Mailbox) -> usize {

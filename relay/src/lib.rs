@@ -68,6 +68,9 @@ use crate::hub::Hub;
 use crate::lobby::Lobby;
 use crate::rates::Logins;
 
+/// A relay without other nodes sends its devices away within this time at most, when it stops.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// A relay. Clones are the same relay.
 #[derive(Clone)]
 pub struct Relay {
@@ -157,13 +160,18 @@ impl Relay {
         self.shared.hub.connections()
     }
 
-    /// Stops accepting, tells every device to come back at a time of its own (Goaway 4503), writes out what is queued for
-    /// it, and returns when all sockets are closed or `grace` is over.
+    /// Stops accepting, tells the devices in slices to come back, each at a time of its own (Goaway 4503), writes out what is queued
+    /// for them, and returns when all sockets are closed or `grace` is over.
     pub async fn shutdown(&self, grace: Duration) {
         self.shared.closing.begin();
-        self.shared.hub.dismiss_all();
-        let all = self.shared.sockets.acquire_many(self.shared.socket_limit());
-        if tokio::time::timeout(grace, all).await.is_err() {
+        let ended = async {
+            // With other nodes to go to, nobody has to be away for longer than it takes to log in there. Without, all wait for this
+            // one to come back, and the sooner it may end the better.
+            let window = if self.shared.config.bus.is_some() { grace.mul_f64(0.8) } else { ALONE.min(grace / 2) };
+            self.shared.hub.dismiss_all(window).await;
+            let _all = self.shared.sockets.acquire_many(self.shared.socket_limit()).await;
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             tracing::warn!(connections = self.connections(), "closing with connections that did not end in time");
         }
         self.shared.hub.leave_bus().await;

@@ -748,6 +748,15 @@ fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
+impl Hub {
+    /// With a key for tokens of its own.
+    #[allow(clippy::unwrap_used, reason = "only tests make one")]
+    pub(crate) fn of_a_test(config: &Config) -> Arc<Self> {
+        Self::new(config, Signer::new(Duration::from_secs(60)).unwrap())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
@@ -758,7 +767,7 @@ mod tests {
     use crate::rates::Logins;
 
     fn hub(config: &Config) -> Arc<Hub> {
-        Hub::new(config, Signer::new(Duration::from_secs(60)).unwrap())
+        Hub::of_a_test(config)
     }
 
     /// A device that comes, goes and changes its mind, always run by one thread.
@@ -893,7 +902,7 @@ mod tests {
     async fn a_node_that_stops_sends_its_devices_away_in_slices_and_they_return_evenly() {
         const DEVICES: u32 = 5_000;
         const WINDOW: Duration = Duration::from_secs(4);
-        let hub = Hub::new(&Config::default());
+        let hub = hub(&Config::default());
         let mut waiting: Vec<_> = (0..DEVICES)
             .map(|n| {
                 let mut id = [0; 32];

@@ -269,7 +269,7 @@ mod tests {
     use crate::config::Config;
 
     fn lobby(places: u32, share: u32) -> Arc<Lobby> {
-        Lobby::new(Hub::new(&Config::default()), places, share)
+        Lobby::new(Hub::of_a_test(&Config::default()), places, share)
     }
 
     fn peer(text: &str) -> Option<IpAddr> {

@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_read_as_fast_as_it_may_send() {
         const RATE: u32 = 256 * 1024;
-        let hub = Hub::new(&Config::default());
+        let hub = Hub::of_a_test(&Config::default());
         let (mut sender, receiver) = tokio::io::duplex(64 * 1024);
         let mut receiver = Counted::paced(receiver, Pace::new(RATE, &hub));
         tokio::spawn(async move { while sender.write_all(&[1; 4096]).await.is_ok() {} });
@@ -204,7 +204,7 @@ mod tests {
     fn without_a_limit_nobody_waits() {
         let (logins, now) = (Logins::new(0), Instant::now());
         assert!((0..100_000).all(|_| logins.admit(now).is_ok()));
-        assert!(Pace::new(0, &Hub::new(&Config::default())).is_none());
+        assert!(Pace::new(0, &Hub::of_a_test(&Config::default())).is_none());
     }
 
     /// A whole crowd comes at once, and again whenever it is told to, as the links do: the time named, up to a tenth of it, and up to 100 ms.

@@ -4,6 +4,7 @@
 //! waiting for when the deadline passes.
 
 pub mod chaos;
+pub mod load;
 pub mod phone;
 pub mod process;
 

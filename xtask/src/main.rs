@@ -6,6 +6,7 @@ mod chaos;
 mod deploy;
 mod fuzz;
 mod fuzz_model;
+mod load;
 mod miri;
 mod mutants;
 mod report;
@@ -52,6 +53,8 @@ enum Task {
     Chaos(chaos::Arguments),
     /// Checks every file in deploy/ by the tool of its kind.
     Deploy,
+    /// Loads a relay with strangers, floods, crowds and frozen readers, and says which bounds held.
+    Load(load::Arguments),
     /// Searches for bytes that the decoders and the ratchet do not bear.
     Fuzz(fuzz::Arguments),
     /// Runs tests of the codecs and of the ratchet in an interpreter that sees undefined behaviour.
@@ -74,6 +77,7 @@ fn main() -> std::process::ExitCode {
         Task::Sim(arguments) => sim::run(arguments),
         Task::Chaos(arguments) => chaos::run(arguments),
         Task::Deploy => deploy::run(),
+        Task::Load(arguments) => load::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),
         Task::Miri(arguments) => miri::run(arguments),
         Task::FuzzModel(arguments) => fuzz_model::run(arguments),

@@ -17,6 +17,7 @@ use happy_crypto::handshake::{HelloView, Initiator, PairSecret, Refused, Respond
 use happy_crypto::{Bundle, DeviceId, IdentityRecord, Ratchet, SignedPrekey, seal};
 use happy_pairing::{Invitation, Membership, Origin, Statement};
 use happy_wire::call::CallMessage;
+use happy_wire::enrolment::EnrolmentPublic;
 use happy_wire::frame::FrameHeader;
 use happy_wire::packet::Packet;
 use happy_wire::relay::{FromRelay, ToRelay};
@@ -30,7 +31,7 @@ use session::{Pair, people, rng};
 pub type Target = fn(&[u8]);
 
 /// All of them.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("records", records),
     ("handshake", handshake),
     ("ratchet", ratchet),
@@ -41,6 +42,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("link", link),
     ("screen", screen),
     ("rpc", rpc),
+    ("bus", bus),
 ];
 
 /// The first byte, which chooses, and the rest.
@@ -229,6 +231,7 @@ pub fn invitation(data: &[u8]) {
     }
     let _ = happy_pairing::clean_name(&text);
     let _ = text.parse::<DeviceId>();
+    let _ = text.parse::<EnrolmentPublic>();
 }
 
 /// Frames and packets: what was read is written as it came.
@@ -302,4 +305,19 @@ pub fn screen(data: &[u8]) {
 /// The body of a call.
 pub fn rpc(data: &[u8]) {
     let _ = happy_rpc::Request::parse(data);
+}
+
+/// What another node of a relay publishes, and the names that a request gives its relay.
+pub fn bus(data: &[u8]) {
+    use happy_relay::inside::{authority, batch_again, web_origin};
+    let (kind, bytes) = choose(data);
+    if kind % 2 == 1 {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = (authority(&text), web_origin(&text), text.parse::<happy_relay::Enrolment>());
+        return;
+    }
+    // Records of later versions are left out, and whatever is no boolean is true; after that nothing changes any more.
+    if let Some(again) = batch_again(bytes) {
+        assert_eq!(batch_again(&again).as_ref(), Some(&again));
+    }
 }

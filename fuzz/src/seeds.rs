@@ -3,9 +3,10 @@
 use happy_crypto::{DeviceId, seal};
 use happy_pairing::{Change, Membership, NextStatement, Role, Statement};
 use happy_wire::call::CallMessage;
+use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::frame::{Class, FrameHeader, Record};
 use happy_wire::packet::Packet;
-use happy_wire::relay::{FromRelay, RecordAnswer, ToRelay};
+use happy_wire::relay::{Credential, FromRelay, RecordAnswer, ToRelay};
 
 use crate::session::{Pair, people};
 
@@ -101,6 +102,12 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 chosen(1, &screen.snapshot(10)),
             ]
         }
+        "bus" => vec![
+            chosen(0, &batch()),
+            chosen(1, b"relay.example:8443"),
+            chosen(1, b"https://app.example"),
+            chosen(1, format!("home:{device}", device = people.machine.device_id()).as_bytes()),
+        ],
         "rpc" => vec![br#"{"method":"session.list","params":{}}"#.to_vec()],
         _ => Vec::new(),
     }
@@ -108,6 +115,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 
 fn wire() -> Vec<Vec<u8>> {
     let device = DeviceId::from_bytes([5; 32]);
+    let enrolment = EnrolmentKey::from_seed(&[1; 32]);
+    let login = |credential| ToRelay::Login { device, epoch: 1, client_nonce: [2; 16], credential, signature: [3; 64] };
     let mut seeds = Vec::new();
     for frame in [
         ToRelay::Send { to: device, tag: 1, payload: b"payload" },
@@ -115,6 +124,9 @@ fn wire() -> Vec<Vec<u8>> {
         ToRelay::OpenRendezvous { ticket_hash: [6; 32], seconds: 120 },
         ToRelay::PutRecord { kind: 1, version: 2, sealed: b"sealed" },
         ToRelay::GetRecord { machine: device, kind: 2 },
+        login(Credential::None),
+        login(Credential::Ticket([9; 32])),
+        login(Credential::Enrolment { key: enrolment.public().id(), signature: [4; 64] }),
     ] {
         let mut bytes = vec![0];
         frame.encode(&mut bytes);
@@ -148,4 +160,18 @@ fn wire() -> Vec<Vec<u8>> {
     seeds.push(chosen(4, &CallMessage::Request { id: 1, body: b"{}" }.to_vec()));
     seeds.push(chosen(5, &[2, 0, 0, 0, 0, 0, 0, 0, 1, b'x']));
     seeds
+}
+
+/// A batch with a record of each kind (`PROTOCOL 15`).
+fn batch() -> Vec<u8> {
+    let mut batch = vec![1];
+    batch.extend_from_slice(&[3; 8 + 8]);
+    for (kind, fields) in
+        [(1_u8, 32 + 32 + 4 + 9), (2, 32 + 32 + 4 + 1), (3, 32 + 8 + 8 + 32 + 2), (4, 32 + 16), (5, 8)]
+    {
+        batch.extend_from_slice(&(1 + fields as u32).to_be_bytes());
+        batch.push(kind);
+        batch.resize(batch.len() + fields, 1);
+    }
+    batch
 }

@@ -4,7 +4,7 @@
 //! It knows at which node each device is connected (the directory) and carries [`Message`]s there, at most once: what is
 //! lost here is resent end to end by the link. [`MemoryBus`] connects nodes of one process and is what a single node runs on, [`RedisBus`] connects processes.
 
-mod batch;
+pub(crate) mod batch;
 pub mod redis;
 
 use std::collections::{HashMap, HashSet};

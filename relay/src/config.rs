@@ -197,7 +197,7 @@ pub(crate) fn checked_names(mut names: Vec<String>) -> Result<Vec<String>, Confi
 }
 
 /// An authority as devices sign it (`PROTOCOL 7`): lower case, without a default port. None when it cannot be one.
-pub(crate) fn authority(text: &str) -> Option<String> {
+pub fn authority(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let bare = lower.strip_suffix(":443").or_else(|| lower.strip_suffix(":80")).unwrap_or(&lower);
     is_authority(bare).then(|| bare.to_owned())
@@ -209,7 +209,7 @@ fn is_authority(text: &str) -> bool {
 }
 
 /// A web origin as browsers send it: scheme and authority, lower case, without a default port.
-pub(crate) fn web_origin(text: &str) -> Option<String> {
+pub fn web_origin(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let (scheme, rest) = lower.split_once("://")?;
     let default_port = match scheme {

@@ -33,6 +33,8 @@ mod connection;
 mod desk;
 mod http;
 mod hub;
+#[doc(hidden)]
+pub mod inside;
 pub mod listen;
 mod lobby;
 mod login;

@@ -4,6 +4,8 @@
 mod baseline;
 mod latency;
 mod link;
+#[cfg(target_os = "linux")]
+mod relay;
 mod sample;
 
 use anyhow::Result;
@@ -22,6 +24,13 @@ enum Benchmark {
     Latency(latency::Arguments),
     /// Goodput, cost of a frame, calls beside a flood, and memory of a link through a relay.
     Link(link::Arguments),
+    /// The relay beside servers that only forward: frames, round trips, memory, logins, stuck readers, two nodes.
+    #[cfg(target_os = "linux")]
+    Relay(relay::Arguments),
+    /// A server that only forwards, for `relay` to start.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Bare(relay::BareArguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,5 +38,9 @@ async fn main() -> Result<()> {
     match Arguments::parse().benchmark {
         Benchmark::Latency(arguments) => latency::run(arguments).await,
         Benchmark::Link(arguments) => link::run(arguments).await,
+        #[cfg(target_os = "linux")]
+        Benchmark::Relay(arguments) => relay::run(arguments),
+        #[cfg(target_os = "linux")]
+        Benchmark::Bare(arguments) => relay::run_bare(arguments).await,
     }
 }

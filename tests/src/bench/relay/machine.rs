@@ -1,0 +1,141 @@
+//! The machine: one core for the server and one for the load, and whether anybody else used them meanwhile.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// What other processes may take of the machine, in cores, before a cell counts for nothing.
+const OTHERS_AT_MOST: f64 = 0.15;
+/// How often a cell is tried before the machine counts as too busy.
+const ATTEMPTS: usize = 12;
+/// After a cell that was disturbed.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The two cores that are measured on.
+#[derive(Clone, Copy)]
+pub struct Cores {
+    pub server: usize,
+    pub load: usize,
+}
+
+impl Cores {
+    /// The first two that this process may use, with this thread and all that it starts pinned to the second.
+    pub fn take() -> Result<Cores> {
+        let may = sched_getaffinity(None)?;
+        let mut free = (0..CpuSet::MAX_CPU).filter(|core| may.is_set(*core));
+        let (Some(server), Some(load)) = (free.next(), free.next()) else {
+            bail!("server and load need a core each, and there is only one");
+        };
+        pin(load)?;
+        Ok(Cores { server, load })
+    }
+
+    /// Does something, such as starting a process, on the core of the server. What is started stays there.
+    pub fn on_server<T>(self, action: impl FnOnce() -> Result<T>) -> Result<T> {
+        pin(self.server)?;
+        let done = action();
+        pin(self.load)?;
+        done
+    }
+}
+
+fn pin(core: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(core);
+    sched_setaffinity(None, &only).with_context(|| format!("core {core} cannot be chosen"))
+}
+
+/// Lets this process, and those that it starts, open as many sockets as it may at all.
+pub fn open_many() -> Result<u64> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// Processor time of a process, all its threads.
+pub fn processor_time(process: u32) -> Result<Duration> {
+    let mut all = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task")).context("it has ended")? {
+        let text = fs::read_to_string(thread?.path().join("schedstat")).context("a thread has ended")?;
+        all += text.split(' ').next().context("no schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(all))
+}
+
+/// Resident memory of a process, bytes.
+pub fn resident(process: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).context("it has ended")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? * 1024.0)
+}
+
+/// What every processor of the machine did since it started, in seconds: everything but idling.
+fn busy() -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let mut numbers = text.lines().next().context("empty /proc/stat")?.split_whitespace().skip(1);
+    let mut next = || numbers.next().and_then(|number| number.parse::<f64>().ok()).context("short /proc/stat");
+    let (user, nice, system, _idle, _wait) = (next()?, next()?, next()?, next()?, next()?);
+    let (irq, softirq, steal) = (next()?, next()?, next()?);
+    let hertz = rustix::param::clock_ticks_per_second() as f64;
+    Ok((user + nice + system + irq + softirq + steal) / hertz)
+}
+
+/// Watches what others take while something is measured.
+pub struct Watch {
+    ours: Vec<u32>,
+    began: Instant,
+    busy: f64,
+    used: f64,
+}
+
+impl Watch {
+    /// From now on. `ours` are the processes that are measured; this one is always among them.
+    pub fn begin(ours: &[u32]) -> Result<Watch> {
+        let ours: Vec<u32> = ours.iter().copied().chain([std::process::id()]).collect();
+        Ok(Watch { began: Instant::now(), busy: busy()?, used: used(&ours)?, ours })
+    }
+
+    /// Cores that others took since.
+    pub fn others(&self) -> Result<f64> {
+        let theirs = (busy()? - self.busy) - (used(&self.ours)? - self.used);
+        Ok((theirs / self.began.elapsed().as_secs_f64()).max(0.0))
+    }
+}
+
+fn used(ours: &[u32]) -> Result<f64> {
+    ours.iter().map(|process| Ok(processor_time(*process)?.as_secs_f64())).sum()
+}
+
+/// Counts the cells that were thrown away, and decides.
+pub struct Judge {
+    /// Takes cells as they come.
+    pub lenient: bool,
+    pub thrown_away: usize,
+}
+
+impl Judge {
+    /// Measures until nobody disturbed it.
+    pub fn undisturbed<T>(&mut self, what: &str, ours: &[u32], mut measure: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 0..ATTEMPTS {
+            let watch = Watch::begin(ours)?;
+            let value = measure().with_context(|| what.to_owned())?;
+            if self.lenient || watch.others()? <= OTHERS_AT_MOST {
+                return Ok(value);
+            }
+            self.thrown_away += 1;
+            std::thread::sleep(PAUSE);
+        }
+        bail!(
+            "{what}: others took more than {OTHERS_AT_MOST} core {ATTEMPTS} times; the machine is too busy to measure"
+        )
+    }
+}
+
+/// The middle one of what was measured.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

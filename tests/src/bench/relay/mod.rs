@@ -1,0 +1,269 @@
+//! The relay beside servers that only forward, on two cores: one for the server, one for the load.
+//!
+//! What is compared is measured in turn, cell by cell, so that all meet the same weather; a cell during which others used the
+//! machine is thrown away and measured again; what counts is the median. After each cell the relay's own books are compared with what the load
+//! sent and got, to the frame.
+
+mod bare;
+mod device;
+mod flow;
+mod logins;
+mod machine;
+mod memory;
+mod nodes;
+mod poll;
+mod report;
+mod roundtrip;
+mod server;
+mod stuck;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+
+pub use bare::{Arguments as BareArguments, run as run_bare};
+
+use self::flow::Shape;
+use self::machine::{Cores, Judge, median, open_many};
+use self::report::Report;
+use self::server::{Kind, Server};
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Each cell so many times; the median counts.
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Each cell once, and the smaller crowd: for a quick look.
+    #[arg(long)]
+    quick: bool,
+    /// Only this group of cells; give it once for each.
+    #[arg(long, value_enum)]
+    only: Vec<Group>,
+    /// Takes cells as they come, also when others use the machine.
+    #[arg(long)]
+    lenient: bool,
+}
+
+/// What is measured together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Group {
+    /// Forwarded frames a second.
+    Flow,
+    /// The same with TLS.
+    Tls,
+    /// Round trips, nothing else passing.
+    Quiet,
+    /// Round trips beside 20,000 messages a second.
+    Beside,
+    /// Memory of idle connections and after a burst.
+    Memory,
+    /// Logins a second.
+    Logins,
+    /// Devices that stop reading.
+    Stuck,
+    /// Two nodes over Redis.
+    Nodes,
+}
+
+const GROUPS: [Group; 8] =
+    [Group::Flow, Group::Tls, Group::Quiet, Group::Beside, Group::Memory, Group::Logins, Group::Stuck, Group::Nodes];
+
+/// Windows stay below the relay's queue of 256 KiB for each device; links keep 32 to 64 KiB under way.
+const SHAPES: [Shape; 8] = [
+    Shape { pairs: 1, payload: 64, window: 256 },
+    Shape { pairs: 1, payload: 1024, window: 128 },
+    Shape { pairs: 1, payload: 16 * 1024, window: 12 },
+    Shape { pairs: 100, payload: 64, window: 32 },
+    Shape { pairs: 100, payload: 1024, window: 32 },
+    Shape { pairs: 100, payload: 16 * 1024, window: 4 },
+    SPARSE_64,
+    SPARSE,
+];
+/// One frame under way for each pair: what a terminal looks like.
+const SPARSE: Shape = Shape { pairs: 100, payload: 1024, window: 1 };
+const SPARSE_64: Shape = Shape { pairs: 100, payload: 64, window: 1 };
+const CROWDS: [usize; 2] = [1_000, 10_000];
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let sockets = open_many()?;
+    ensure!(sockets >= 12_000, "12,000 open files are needed, {sockets} are allowed; raise `ulimit -n`");
+    let mut bench = Bench {
+        cores: Cores::take()?,
+        judge: Judge { lenient: arguments.lenient, thrown_away: 0 },
+        repeats: if arguments.quick { 1 } else { arguments.repeats.max(1) },
+        quick: arguments.quick,
+        report: Report::default(),
+    };
+    let groups = if arguments.only.is_empty() { GROUPS.to_vec() } else { arguments.only };
+    bench.forwarding(&groups)?;
+    for group in groups {
+        match group {
+            Group::Memory => bench.memory()?,
+            Group::Logins => bench.logins()?,
+            Group::Stuck => bench.stuck()?,
+            Group::Nodes => bench.nodes()?,
+            Group::Flow | Group::Tls | Group::Quiet | Group::Beside => {}
+        }
+    }
+    anstream::println!(
+        "\n{} repeats; {} cells were disturbed and measured again",
+        bench.repeats,
+        bench.judge.thrown_away
+    );
+    bench.report.print_goals();
+    Ok(())
+}
+
+struct Bench {
+    cores: Cores,
+    judge: Judge,
+    repeats: usize,
+    quick: bool,
+    report: Report,
+}
+
+impl Bench {
+    /// The groups in which servers stand beside each other.
+    fn forwarding(&mut self, groups: &[Group]) -> Result<()> {
+        let has = |group| groups.contains(&group);
+        if ![Group::Flow, Group::Tls, Group::Quiet, Group::Beside].into_iter().any(has) {
+            return Ok(());
+        }
+        let kinds = [Kind::Tcp, Kind::Websocket, Kind::Relay, Kind::RelayTls];
+        let servers = kinds.map(|kind| Server::start(kind, self.cores));
+        let servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
+        let plain: Vec<&Server> = servers.iter().filter(|server| server.kind() != Kind::RelayTls).collect();
+        let with_tls: Vec<&Server> = servers.iter().filter(|server| server.kind() != Kind::Websocket).collect();
+        if has(Group::Flow) {
+            self.flow(&plain, &SHAPES)?;
+        }
+        if has(Group::Tls) {
+            let shapes = [SHAPES[3], SHAPES[4], SHAPES[5], SPARSE];
+            self.flow(&with_tls, &shapes)?;
+        }
+        if has(Group::Quiet) {
+            self.quiet(&plain)?;
+        }
+        if has(Group::Beside) {
+            self.beside(&plain)?;
+        }
+        Ok(())
+    }
+
+    fn flow(&mut self, servers: &[&Server], shapes: &[Shape]) -> Result<()> {
+        report::flow_head();
+        for shape in shapes {
+            let mut cells: BTreeMap<Kind, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+            for _ in 0..self.repeats {
+                for server in servers {
+                    let what = format!("{} {shape:?}", server.kind().name());
+                    let (passed, _) = self
+                        .judge
+                        .undisturbed(&what, &[server.id()], || flow::measure(server, server, &[server], *shape))?;
+                    let (rates, cpus) = cells.entry(server.kind()).or_default();
+                    rates.push(passed.rate);
+                    cpus.push(passed.cpu);
+                }
+            }
+            let cells = cells.into_iter().map(|(kind, (rates, cpus))| (kind, [median(rates), median(cpus)])).collect();
+            self.report.flow(*shape, &cells);
+        }
+        Ok(())
+    }
+
+    fn quiet(&mut self, servers: &[&Server]) -> Result<()> {
+        let ids: Vec<u32> = servers.iter().map(|server| server.id()).collect();
+        let mut cells = vec![[Vec::new(), Vec::new()]; servers.len()];
+        for _ in 0..self.repeats {
+            let measured = self.judge.undisturbed("round trips", &ids, || roundtrip::quiet(servers))?;
+            for (cell, [p50, p99]) in cells.iter_mut().zip(measured) {
+                cell[0].push(p50);
+                cell[1].push(p99);
+            }
+        }
+        let cells = servers.iter().zip(cells).map(|(server, cell)| (server.kind(), cell.map(median))).collect();
+        self.report.quiet(&cells);
+        Ok(())
+    }
+
+    fn beside(&mut self, servers: &[&Server]) -> Result<()> {
+        let mut cells: BTreeMap<Kind, [Vec<f64>; 3]> = BTreeMap::new();
+        for _ in 0..self.repeats {
+            for server in servers {
+                let what = format!("{} beside talk", server.kind().name());
+                let beside = self.judge.undisturbed(&what, &[server.id()], || roundtrip::beside(server))?;
+                let cell = cells.entry(server.kind()).or_default();
+                for (values, value) in cell.iter_mut().zip([beside.p50, beside.p99, beside.gap]) {
+                    values.push(value);
+                }
+            }
+        }
+        self.report.beside(&cells.into_iter().map(|(kind, cell)| (kind, cell.map(median))).collect());
+        Ok(())
+    }
+
+    /// Memory does not depend on the weather, and a crowd takes its time: once is enough.
+    fn memory(&mut self) -> Result<()> {
+        report::memory_head();
+        let crowds = if self.quick { &CROWDS[..1] } else { &CROWDS[..] };
+        for &count in crowds {
+            for kind in [Kind::Tcp, Kind::Websocket, Kind::Relay, Kind::RelayTls] {
+                let burst = kind.is_relay() && (count == CROWDS[1] || self.quick);
+                let weight = memory::weigh(kind, self.cores, count, burst)?;
+                self.report.memory(kind, count, &weight);
+            }
+        }
+        Ok(())
+    }
+
+    fn logins(&mut self) -> Result<()> {
+        let server = Server::start(Kind::Relay, self.cores)?;
+        let (mut rates, mut shares) = (Vec::new(), Vec::new());
+        for _ in 0..self.repeats {
+            let (rate, share) = self.judge.undisturbed("logins", &[server.id()], || logins::measure(&server))?;
+            rates.push(rate);
+            shares.push(share);
+        }
+        self.report.logins(median(rates), median(shares));
+        Ok(())
+    }
+
+    fn stuck(&mut self) -> Result<()> {
+        let (mut memory, mut others, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+        // Each takes the ten seconds until the stuck ones are cut.
+        for _ in 0..self.repeats.min(3) {
+            // A fresh one each time: memory that was used before costs nothing anew.
+            let server = Server::start(Kind::Relay, self.cores)?;
+            let cost = self.judge.undisturbed("stuck readers", &[server.id()], || stuck::measure(&server))?;
+            memory.push(cost.memory);
+            others.push(cost.others);
+            cut.push(cost.cut);
+        }
+        self.report.stuck(median(memory), median(others), median(cut));
+        Ok(())
+    }
+
+    fn nodes(&mut self) -> Result<()> {
+        let nodes = nodes::Nodes::start(self.cores)?;
+        let raw = Server::start(Kind::Redis, self.cores)?;
+        for shape in nodes::SHAPES {
+            let mut cells = [const { Vec::new() }; 5];
+            for _ in 0..self.repeats {
+                let (raw_rate, _) =
+                    self.judge.undisturbed("Redis", &[raw.id()], || flow::measure(&raw, &raw, &[&raw], shape))?;
+                let near = [nodes.one.id()];
+                let (near_rate, _) = self
+                    .judge
+                    .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
+                let crossed = self.judge.undisturbed("two nodes", &nodes.ids(), || nodes.cross(shape))?;
+                let values = [raw_rate.rate, near_rate.rate, crossed.passed.rate, crossed.publishes, crossed.commands];
+                cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
+            }
+            self.report.nodes(shape, cells.map(median));
+        }
+        let echo = self.judge.undisturbed("round trips across", &nodes.ids(), || nodes.echo())?;
+        self.report.across(echo, nodes.entry()?);
+        Ok(())
+    }
+}

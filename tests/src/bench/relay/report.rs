@@ -1,0 +1,163 @@
+//! Tables, and the goals that the figures are held against.
+
+use std::collections::BTreeMap;
+
+use super::flow::Shape;
+use super::memory::{BACK_TO, Weight};
+use super::server::Kind;
+use super::{SHAPES, SPARSE, SPARSE_64};
+
+/// How a value is to stand to its bound.
+#[derive(Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// Collects goals while the tables are printed, since they stand at the end.
+#[derive(Default)]
+pub struct Report {
+    goals: Vec<String>,
+}
+
+pub fn flow_head() {
+    anstream::println!("\nframes forwarded, server on one core");
+    anstream::println!(
+        "{:<34}{:<18}{:>12}{:>9}{:>14}",
+        "pairs × payload, window",
+        "server",
+        "frames/s",
+        "ratio",
+        "µs CPU/frame"
+    );
+}
+
+pub fn memory_head() {
+    anstream::println!("\nmemory of a connection at the server, KiB (the kernel's own aside)");
+    anstream::println!("{:<18}{:>12}{:>9}{:>14}", "server", "connections", "idle", "after a burst");
+}
+
+impl Report {
+    fn goal(&mut self, name: &str, value: f64, unit: &str, bound: Bound) {
+        let (met, bound) = match bound {
+            Bound::AtLeast(bound) => (value >= bound, bound),
+            Bound::AtMost(bound) => (value <= bound, bound),
+        };
+        let verdict = if met { "met" } else { "missed" };
+        self.goals.push(format!("goal {name} {value:.3} {unit} {bound} {verdict}"));
+    }
+
+    pub fn print_goals(&self) {
+        self.goals.iter().for_each(|goal| anstream::println!("{goal}"));
+    }
+
+    pub fn flow(&mut self, shape: Shape, cells: &BTreeMap<Kind, [f64; 2]>) {
+        let Some([bare, _]) = cells.get(&Kind::Tcp).copied() else { return };
+        let name = format!("{} × {} B, {}", shape.pairs, shape.payload, shape.window);
+        for (kind, [rate, cpu]) in cells {
+            anstream::println!("{name:<34}{:<18}{rate:>12.0}{:>9.2}{:>14.2}", kind.name(), rate / bare, cpu * 1e6);
+        }
+        if let Some([rate, cpu]) = cells.get(&Kind::Relay).copied().filter(|_| !cells.contains_key(&Kind::RelayTls)) {
+            let ratio = rate / bare;
+            match shape {
+                _ if shape == SHAPES[3] => self.goal("burst-64", ratio, "ratio", Bound::AtLeast(0.60)),
+                _ if shape == SHAPES[4] => self.goal("burst-1024", ratio, "ratio", Bound::AtLeast(0.55)),
+                _ if shape == SHAPES[5] => self.goal("burst-16384", ratio, "ratio", Bound::AtLeast(0.85)),
+                SPARSE => {
+                    self.goal("sparse", ratio, "ratio", Bound::AtLeast(0.95));
+                    self.goal("sparse-cpu", cpu * 1e6, "µs", Bound::AtMost(7.5));
+                }
+                SPARSE_64 => self.goal("sparse-64", ratio, "ratio", Bound::AtLeast(0.95)),
+                _ => {}
+            }
+        }
+        if let Some([rate, _]) = cells.get(&Kind::RelayTls) {
+            let (name, bound) = match shape.payload {
+                _ if shape.window == 1 => ("tls-sparse", 0.80),
+                64 => ("tls-64", 0.55),
+                1024 => ("tls-1024", 0.40),
+                _ => ("tls-16384", 0.33),
+            };
+            self.goal(name, rate / bare, "ratio", Bound::AtLeast(bound));
+        }
+    }
+
+    pub fn quiet(&mut self, cells: &BTreeMap<Kind, [f64; 2]>) {
+        anstream::println!("\nround trip over the server and back, one under way, ms");
+        anstream::println!("{:<18}{:>9}{:>9}", "server", "p50", "p99");
+        for (kind, [p50, p99]) in cells {
+            anstream::println!("{:<18}{p50:>9.3}{p99:>9.3}", kind.name());
+        }
+        if let (Some(bare), Some(relay)) = (cells.get(&Kind::Tcp), cells.get(&Kind::Relay)) {
+            self.goal("quiet-p50", relay[0] / bare[0], "ratio", Bound::AtMost(1.05));
+            self.goal("quiet-p99", relay[1] / bare[1], "ratio", Bound::AtMost(1.25));
+        }
+    }
+
+    pub fn beside(&mut self, cells: &BTreeMap<Kind, [f64; 3]>) {
+        anstream::println!("\nthe same beside 20,000 messages of 1 KiB a second among 100 other pairs, ms");
+        anstream::println!("{:<18}{:>9}{:>9}{:>24}", "server", "p50", "p99", "longest without delivery");
+        for (kind, [p50, p99, gap]) in cells {
+            anstream::println!("{:<18}{p50:>9.3}{p99:>9.3}{gap:>24.1}", kind.name());
+        }
+        if let (Some(bare), Some(relay)) = (cells.get(&Kind::Tcp), cells.get(&Kind::Relay)) {
+            self.goal("beside-p99", relay[1] / bare[1], "ratio", Bound::AtMost(1.4));
+            self.goal("beside-gap", relay[2], "ms", Bound::AtMost(50.0));
+        }
+    }
+
+    pub fn memory(&mut self, kind: Kind, count: usize, weight: &Weight) {
+        let kib = |bytes: f64| bytes / 1024.0;
+        let after = weight.after.map_or("-".to_owned(), |after| format!("{:.1}", kib(after)));
+        anstream::println!("{:<18}{count:>12}{:>9.1}{after:>14}", kind.name(), kib(weight.idle));
+        let (name, bound) = match kind {
+            Kind::Relay => ("idle", 6.0),
+            Kind::RelayTls => ("idle-tls", 16.0),
+            _ => return,
+        };
+        if let Some(after) = weight.after {
+            self.goal(&format!("{name}-{count}"), kib(weight.idle), "KiB", Bound::AtMost(bound));
+            self.goal(&format!("{name}-after-burst"), after / weight.idle, "ratio", Bound::AtMost(BACK_TO));
+        }
+    }
+
+    pub fn logins(&mut self, rate: f64, share: f64) {
+        anstream::println!("\n{rate:.0} logins a second, while the server used {share:.2} of its core");
+        self.goal("logins", rate, "/s", Bound::AtLeast(5_600.0));
+    }
+
+    pub fn stuck(&mut self, memory: f64, others: f64, cut: f64) {
+        let kib = memory / 1024.0;
+        anstream::println!("\na stuck reader: {kib:.0} KiB; p99 of others ×{others:.2}; cut after {cut:.1} s");
+        self.goal("stuck-memory", kib, "KiB", Bound::AtMost(256.0));
+        self.goal("stuck-others-p99", others, "ratio", Bound::AtMost(1.2));
+        self.goal("stuck-cut", cut, "s", Bound::AtMost(11.0));
+    }
+
+    pub fn nodes(&mut self, shape: Shape, [raw, near, across, publishes, commands]: [f64; 5]) {
+        anstream::println!(
+            "\n{} × {} B, {}: PUBLISH through Redis alone {raw:.0} frames/s, one node {near:.0}, two nodes {across:.0} \
+             ({:.2} and {:.2}); {publishes:.4} publishes and {commands:.5} other commands a frame",
+            shape.pairs,
+            shape.payload,
+            shape.window,
+            across / raw,
+            across / near
+        );
+        let size = shape.payload;
+        self.goal(&format!("redis-hop-{size}"), across / raw, "ratio", Bound::AtLeast(0.7));
+        if size == 256 {
+            self.goal("redis-hop-rate", across, "/s", Bound::AtLeast(500_000.0));
+        }
+        // What Redis is asked from time to time, whatever passes, is far below.
+        self.goal(&format!("redis-commands-{size}"), commands, "/frame", Bound::AtMost(0.001));
+    }
+
+    pub fn across(&mut self, [near, far]: [f64; 2], entry: f64) {
+        anstream::println!("\nround trip within a node {near:.3} ms, across two over Redis {far:.3} ms (p50)");
+        anstream::println!("a device takes {entry:.0} bytes of Redis");
+        self.goal("redis-entry", entry, "B", Bound::AtMost(100.0));
+        self.goals.push("goal direct-hop - ratio 0.45 not measured".to_owned());
+        self.goals.push("goal direct-hop-roundtrip - ratio 2 not measured".to_owned());
+    }
+}

@@ -185,8 +185,12 @@ impl Serve {
     pub(crate) fn direct(&self) -> anyhow::Result<Option<(SocketAddr, Zeroizing<Vec<u8>>)>> {
         let (address, file) = match (self.direct, &self.direct_secret_file) {
             (Some(address), Some(file)) => (address, file),
-            (Some(_), None) => bail!("--direct needs --direct-secret-file, the file with the secret that all nodes have"),
-            (None, Some(_)) => bail!("--direct-secret-file needs --direct, the address at which other nodes reach this one"),
+            (Some(_), None) => {
+                bail!("--direct needs --direct-secret-file, the file with the secret that all nodes have")
+            }
+            (None, Some(_)) => {
+                bail!("--direct-secret-file needs --direct, the address at which other nodes reach this one")
+            }
             (None, None) if self.direct_as.is_some() => bail!("--direct-as needs --direct, the address to listen at"),
             (None, None) => return Ok(None),
         };

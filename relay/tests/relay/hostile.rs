@@ -140,6 +140,7 @@ fn relay_cases() -> Vec<Case> {
     let long = |of: ToRelay<'_>| frame(BINARY, &[&encode(&of)[..], &[0]].concat());
     let rendezvous = |seconds| ToRelay::OpenRendezvous { ticket_hash: [1; 32], seconds };
     let close = ToRelay::CloseRendezvous { ticket_hash: [1; 32] };
+    let record = |version, sealed| ToRelay::PutRecord { kind: 1, version, sealed };
     let unknown = |kind: u8| frame(BINARY, &[kind, 1, 2, 3]);
     vec![
         ("an empty frame", frame(BINARY, b""), BAD),
@@ -166,7 +167,14 @@ fn relay_cases() -> Vec<Case> {
         ("Pong for no Ping", frame(BINARY, &encode(&ToRelay::Pong(9))), GoesOn),
         ("Login again", frame(BINARY, &Device::new(1).login("x", &[0; 32], None)), BAD),
         ("type 0", unknown(0x00), GoesOn),
-        ("type 8", unknown(0x08), GoesOn),
+        ("PutRecord of version 0", frame(BINARY, &encode(&record(0, b"x"))), BAD),
+        ("PutRecord of nothing", frame(BINARY, &encode(&record(1, b""))), BAD),
+        ("PutRecord of 4,097 bytes", frame(BINARY, &encode(&record(1, &[0; 4_097]))), BAD),
+        ("PutRecord without its head", frame(BINARY, &[0x08; 9]), BAD),
+        ("GetRecord cut", cut(ToRelay::GetRecord { machine: id, kind: 1 }), BAD),
+        ("GetRecord too long", long(ToRelay::GetRecord { machine: id, kind: 1 }), BAD),
+        ("GetToken too long", long(ToRelay::GetToken), BAD),
+        ("type 11", unknown(0x0b), GoesOn),
         ("type 127", unknown(0x7f), GoesOn),
         ("type 255", unknown(0xff), GoesOn),
         ("Welcome, which is the relay's to send", unknown(0x82), GoesOn),

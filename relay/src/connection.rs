@@ -4,49 +4,61 @@
 //! Reading and writing are polled in one task, so neither waits for the other: a device that sends while it does not read
 //! is not stopped, and one whose socket is full still gets its frames routed.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream as _, StreamExt};
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, MAX_FRAME, MAX_PAYLOAD, QUEUE_BYTES, ToRelay};
 use happy_wire::{Code, WireError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWrite as _, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message, error::ProtocolError};
 
 use crate::Shared;
 use crate::desk::{Desk, Request};
-use crate::hub::Seat;
+use crate::hub::{Frame, Seat};
 use crate::listen::Admission;
 use crate::login::{self, Refusal};
-use crate::mailbox::{Ending, Outgoing, Standing, payload_len};
+use crate::mailbox::{Count, Ending, Outgoing, Standing};
 use crate::metrics::{Drop as Dropped, LoginResult};
 use crate::socket::Stream;
+use crate::websocket::{self, Fault, MAX_HEAD, Message, Reader};
 
-type Socket = WebSocketStream<Stream>;
-
-/// Read ahead by so much. Larger is faster for bulk and costs every idle connection its size.
-const READ_BUFFER: usize = 4 * 1024;
-/// Written frames are gathered up to so much before the socket is asked to take them.
-const WRITE_BUFFER: usize = 32 * 1024;
-/// Frames read in one turn before the queue is written and other connections get theirs. Also what keeps the answers to
-/// one turn's frames within the half of the control queue that is left for them.
-const READS_PER_TURN: usize = 64;
+/// What is read at once, into a place that all connections of a thread share: an idle connection has no read buffer, and a busy one a large one.
+/// What it leaves there is no whole frame, as a rule, and is kept by the connection.
+const READ: usize = 2 * (MAX_FRAME + MAX_HEAD);
+/// Frames handled before the connection looks whether it may go on: it has ended, or its notices have piled up. Also what keeps the answers to
+/// them within the half of the control queue that is left for them.
+const READS_PER_LOOK: usize = 64;
+/// The same during the login, which is one small frame.
+const LOGIN_READ: usize = 512;
 /// What is read and thrown away after the last word, so that closing does not reset the connection under it.
 const LINGER_BYTES: u64 = 256 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
 
 const MALFORMED: Ending = Ending::at_once(Code::MALFORMED, "a frame was malformed or out of place");
 const OVERSIZED: Ending = Ending::at_once(Code::TOO_LARGE, "a frame was larger than a payload of 65,536 bytes");
 const SILENT: Ending = Ending::at_once(Code::SILENT, "there was no sign of life");
 const GUEST_PEERS: Ending = Ending::at_once(Code::NOT_PERMITTED, "a guest names no peers");
 const GUEST_OVER: Ending = Ending::after_queue(Code::GOODBYE, 0, "the time for pairing is over");
+
+/// A websocket: its stream, and what has been read from it and not been handled.
+struct Socket {
+    stream: Stream,
+    reader: Reader,
+    /// Less than a frame, unless `unread`.
+    rest: Vec<u8>,
+    /// There may be whole frames in `rest`.
+    unread: bool,
+}
 
 /// Owns an upgraded socket until it ends. `early` is what arrived behind the upgrade request; `names` are the names under
 /// which the relay may have been dialled on this connection.
@@ -57,12 +69,7 @@ pub(crate) async fn serve(
     early: Bytes,
     names: Arc<[String]>,
 ) {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME));
-    let mut socket = WebSocketStream::from_partially_read(stream, early.into(), Role::Server, Some(config)).await;
+    let mut socket = Socket { stream, reader: Reader::default(), rest: early.into(), unread: true };
     // Boxed, so that the task of a connection that lives for days does not carry the room its login needed.
     let seat = Box::pin(log_in(&shared, &mut socket, &names)).await;
     match seat {
@@ -77,19 +84,21 @@ pub(crate) async fn serve(
             admission.failed(&shared, refusal.result);
             tracing::debug!(result = ?refusal.result, "login refused");
             if refusal.result != LoginResult::Gone {
-                Box::pin(farewell(&shared, &mut socket, None, refusal.ending)).await;
+                Box::pin(farewell(&shared, &mut socket.stream, Vec::new(), None, refusal.ending)).await;
             }
         }
     }
 }
 
 async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> Result<(Seat, usize), Refusal> {
-    const GONE: Refusal = Refusal::new(LoginResult::Gone, Code::GOODBYE, 0, "");
     let attempt = async {
         let mut nonce = [0; 32];
         // Without randomness no login can be safe; the operating system has it from its start.
         getrandom::fill(&mut nonce).map_err(|_| Refusal::FULL)?;
-        send(shared, socket, None, &FromRelay::Challenge { nonce }).await.map_err(|_| GONE)?;
+        let mut challenge = Vec::new();
+        put(shared, &mut challenge, None, &FromRelay::Challenge { nonce });
+        socket.stream.write_all(&challenge).await.map_err(|_| GONE)?;
+        socket.stream.flush().await.map_err(|_| GONE)?;
         let frame = first_frame(socket).await?;
         if let Some(tap) = &shared.config.tap {
             tap.received(None, &frame);
@@ -112,65 +121,80 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
     Ok((seat, name))
 }
 
+/// The device went before it logged in.
+const GONE: Refusal = Refusal::new(LoginResult::Gone, Code::GOODBYE, 0, "");
+
 /// The first binary message of a connection.
-async fn first_frame(socket: &mut Socket) -> Result<Bytes, Refusal> {
-    const GONE: Refusal = Refusal::new(LoginResult::Gone, Code::GOODBYE, 0, "");
+async fn first_frame(socket: &mut Socket) -> Result<Vec<u8>, Refusal> {
     const LARGE: Refusal = Refusal { result: LoginResult::Malformed, ending: OVERSIZED };
     loop {
-        match socket.next().await {
-            Some(Ok(Message::Binary(frame))) => return Ok(frame),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Text(_) | Message::Frame(_))) => return Err(Refusal::MALFORMED),
-            Some(Err(error)) => {
-                return Err(fault(&error).map_or(GONE, |fault| match fault.code {
-                    Code::TOO_LARGE => LARGE,
-                    _ => Refusal::MALFORMED,
-                }));
+        let all = socket.rest.len();
+        let mut bytes = &mut socket.rest[..];
+        let message = socket.reader.next(&mut bytes).map_err(|fault| match fault {
+            Fault::TooLarge => LARGE,
+            Fault::Broken => Refusal::MALFORMED,
+        })?;
+        let (mut frame, mut pong) = (None, Vec::new());
+        match message {
+            Some(Message::Binary(body)) => frame = Some(body.into_owned()),
+            Some(Message::Ping(body)) => websocket::put_pong(&mut pong, body),
+            Some(Message::Text) => return Err(Refusal::MALFORMED),
+            Some(Message::Close(_)) => return Err(GONE),
+            None => {}
+        }
+        let handled = all - bytes.len();
+        socket.rest.drain(..handled);
+        if let Some(frame) = frame {
+            return Ok(frame);
+        }
+        if !pong.is_empty() {
+            socket.stream.write_all(&pong).await.map_err(|_| GONE)?;
+            socket.stream.flush().await.map_err(|_| GONE)?;
+        } else if handled == 0 {
+            let mut more = [0; LOGIN_READ];
+            match socket.stream.read(&mut more).await {
+                Ok(n @ 1..) => socket.rest.extend_from_slice(&more[..n]),
+                _ => return Err(GONE),
             }
-            Some(Ok(Message::Close(_))) | None => return Err(GONE),
         }
     }
 }
 
-/// What a device that broke the rules of websockets is told; none when its connection just broke.
-fn fault(error: &tungstenite::Error) -> Option<Ending> {
-    use tungstenite::Error;
-    match error {
-        Error::Capacity(_) => Some(OVERSIZED),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) | Error::Utf8(_) => Some(MALFORMED),
-        _ => None,
-    }
-}
-
-async fn send(
-    shared: &Shared,
-    socket: &mut Socket,
-    to: Option<DeviceId>,
-    frame: &FromRelay<'_>,
-) -> Result<(), tungstenite::Error> {
+/// Appends a frame to what goes to a device.
+fn put(shared: &Shared, out: &mut Vec<u8>, to: Option<DeviceId>, frame: &FromRelay<'_>) {
     let mut bytes = Vec::with_capacity(64);
     frame.encode(&mut bytes);
     if let Some(tap) = &shared.config.tap {
         tap.sent(to, &bytes);
     }
-    socket.send(Message::Binary(bytes.into())).await
+    websocket::put_message(out, &bytes);
 }
 
-/// Says why the connection ends and closes it. True when everything written before has gone out too.
-async fn farewell(shared: &Shared, socket: &mut Socket, to: Option<DeviceId>, ending: Ending) -> bool {
+/// Says why the connection ends and closes it, behind what has not been written. True when everything has gone out.
+async fn farewell(
+    shared: &Shared,
+    stream: &mut Stream,
+    mut unwritten: Vec<u8>,
+    to: Option<DeviceId>,
+    ending: Ending,
+) -> bool {
     let Ending { code, retry_after_ms, text, .. } = ending;
-    let patience = shared.config.timings.farewell;
-    let last_words = async {
-        send(shared, socket, to, &FromRelay::Goaway { code, retry_after_ms, text }).await?;
-        let close = CloseFrame { code: CloseCode::from(code.0), reason: text.into() };
-        socket.send(Message::Close(Some(close))).await
-    };
-    let said = matches!(timeout(patience, last_words).await, Ok(Ok(())));
+    put(shared, &mut unwritten, to, &FromRelay::Goaway { code, retry_after_ms, text });
+    websocket::put_close(&mut unwritten, code.0, text);
+    let said = write_out(shared, stream, &unwritten).await;
     if said {
-        let _ = timeout(patience, linger(socket.get_mut())).await;
+        let _ = timeout(shared.config.timings.farewell, linger(stream)).await;
     }
     said
+}
+
+/// Writes the last bytes of a connection, as long as a farewell may take. True when they have gone out.
+async fn write_out(shared: &Shared, stream: &mut Stream, bytes: &[u8]) -> bool {
+    let writing = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    matches!(timeout(shared.config.timings.farewell, writing).await, Ok(Ok(())))
 }
 
 /// Reads on for a while. Bytes left unread would make the kernel reset the connection and take the last words with it.
@@ -184,8 +208,8 @@ async fn linger(stream: &mut Stream) {
 enum End {
     /// The device is told why.
     Told(Ending),
-    /// The device closed it.
-    Left,
+    /// The device closed it, with this code.
+    Closed(u16),
     /// The socket broke, or it took no byte for too long: nobody is there to be told.
     Broken,
 }
@@ -194,10 +218,15 @@ struct Actor {
     shared: Arc<Shared>,
     socket: Socket,
     seat: Seat,
-    /// Deliver frames given to the socket and not flushed yet.
-    unflushed: (u64, u64),
-    /// Whether anything at all is unflushed.
+    /// What is being written, and how much of it the socket has taken.
+    writing: Vec<u8>,
+    written: usize,
+    /// Deliver frames in `writing`, or taken by the socket and not flushed yet.
+    unflushed: Count,
+    /// Whether anything at all is.
     dirty: bool,
+    /// The answer to the last Ping of the websocket.
+    pong: Vec<u8>,
     /// Since when the socket has taken no byte although there were some, and how many it had taken by then.
     blocked: Option<(Instant, u64)>,
     last_received: Instant,
@@ -227,8 +256,11 @@ impl Actor {
             shared,
             socket,
             seat,
-            unflushed: (0, 0),
+            writing: Vec::new(),
+            written: 0,
+            unflushed: Count::default(),
             dirty: false,
+            pong: Vec::new(),
             blocked: None,
             last_received: now,
             ping: None,
@@ -242,21 +274,23 @@ impl Actor {
 
     async fn run(mut self) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        let Actor { shared, mut socket, seat, unflushed, .. } = self;
+        let Actor { shared, socket: Socket { mut stream, .. }, seat, mut writing, written, unflushed, .. } = self;
         let device = seat.mailbox.device;
         // The seat is given up first: what follows may take a second, and the device is gone already.
         drop(seat);
+        writing.drain(..written);
         let flushed = match end {
             End::Told(ending) => {
                 if ending.code == Code::TOO_MANY {
                     shared.hub.metrics.crowded.fetch_add(1, Relaxed);
                 }
                 tracing::debug!(device = %device.short(), code = ending.code.0, why = ending.text, "connection ended");
-                Box::pin(farewell(&shared, &mut socket, Some(device), ending)).await
+                Box::pin(farewell(&shared, &mut stream, writing, Some(device), ending)).await
             }
-            End::Left => {
+            End::Closed(code) => {
                 tracing::debug!(device = %device.short(), "connection closed by the device");
-                matches!(timeout(shared.config.timings.farewell, socket.flush()).await, Ok(Ok(())))
+                websocket::put_close(&mut writing, code, "");
+                Box::pin(write_out(&shared, &mut stream, &writing)).await
             }
             End::Broken => {
                 tracing::debug!(device = %device.short(), "connection broke");
@@ -265,15 +299,12 @@ impl Actor {
         };
         let metrics = &shared.hub.metrics;
         let flow = if flushed { &metrics.delivered } else { metrics.dropped(Dropped::ReceiverEnded) };
-        flow.add(unflushed.0, unflushed.1);
+        flow.add(unflushed.frames, unflushed.bytes);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.seat.mailbox.register(cx.waker());
-        let (ending, crowded) = {
-            let state = self.seat.mailbox.lock();
-            (state.ending(), state.is_crowded())
-        };
+        let (ending, crowded) = self.look();
         match ending {
             Some(ending) if !ending.drain => return Poll::Ready(End::Told(ending)),
             None if !crowded => {
@@ -299,64 +330,134 @@ impl Actor {
         self.poll_time(cx)
     }
 
+    /// Whether the connection ends, and whether it has to read its notices before more of its frames are taken.
+    fn look(&self) -> (Option<Ending>, bool) {
+        let state = self.seat.mailbox.lock();
+        (state.ending(), state.is_crowded())
+    }
+
     // Reading
 
-    /// Handles the frames that have arrived, at most [`READS_PER_TURN`].
+    /// Handles what has arrived, as much as fits into one read.
     fn read(&mut self, cx: &mut Context<'_>) -> Option<End> {
-        for n in 0..READS_PER_TURN {
-            let Poll::Ready(message) = Pin::new(&mut self.socket).poll_next(cx) else {
-                return None;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let kept = self.socket.rest.len();
+            let (filled, ended) = match self.fill(cx, &mut scratch[kept..]) {
+                Ok((read, ended)) => (kept + read, ended),
+                Err(_) => return Some(End::Broken),
             };
-            if n == 0 {
+            if filled > kept {
                 self.last_received = Instant::now();
                 self.ping = None;
+            } else if !self.socket.unread {
+                return ended.then_some(End::Broken);
             }
-            let end = match message {
-                Some(Ok(message)) => self.handle(message),
-                Some(Err(error)) => Some(self.broken(&error)),
-                None => Some(End::Left),
-            };
+            scratch[..kept].copy_from_slice(&self.socket.rest);
+            self.socket.rest.clear();
+            let end = self.handle(&mut scratch[..filled]);
+            if end.is_none() && (filled == scratch.len() || ended || self.socket.unread) {
+                // There may be more. Others get their turn first.
+                cx.waker().wake_by_ref();
+            }
+            end
+        })
+    }
+
+    /// Reads until there is no more, or no more room. True when the device has closed its side.
+    fn fill(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> io::Result<(usize, bool)> {
+        let mut buffer = ReadBuf::new(room);
+        while buffer.remaining() > 0 {
+            let before = buffer.filled().len();
+            match Pin::new(&mut self.socket.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() == before => return Ok((before, true)),
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => break,
+            }
+        }
+        Ok((buffer.filled().len(), false))
+    }
+
+    /// Handles whole frames, and keeps what is left.
+    fn handle(&mut self, mut bytes: &mut [u8]) -> Option<End> {
+        self.socket.unread = false;
+        loop {
+            let mut sends = Vec::new();
+            let mut looked = 0;
+            let mut end = None;
+            while looked < READS_PER_LOOK && end.is_none() {
+                looked += 1;
+                match self.socket.reader.next(&mut bytes) {
+                    Ok(Some(message)) => end = self.handle_message(message, &mut sends),
+                    Ok(None) => break,
+                    Err(fault) => end = Some(self.broken(fault)),
+                }
+            }
+            self.route(&mut sends);
             if end.is_some() {
                 return end;
             }
+            if looked < READS_PER_LOOK || bytes.is_empty() {
+                break;
+            }
+            let (ending, crowded) = self.look();
+            if ending.is_some() || crowded {
+                self.socket.unread = true;
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        self.socket.rest = bytes.to_vec();
         None
     }
 
-    fn broken(&self, error: &tungstenite::Error) -> End {
+    fn broken(&self, fault: Fault) -> End {
         let metrics = &self.shared.hub.metrics;
-        match fault(error) {
-            Some(ending) => {
-                let counter = if ending.code == Code::TOO_LARGE { &metrics.oversized } else { &metrics.malformed };
-                counter.fetch_add(1, Relaxed);
-                End::Told(ending)
-            }
-            None => End::Broken,
-        }
+        let (counter, ending) = match fault {
+            Fault::TooLarge => (&metrics.oversized, OVERSIZED),
+            Fault::Broken => (&metrics.malformed, MALFORMED),
+        };
+        counter.fetch_add(1, Relaxed);
+        End::Told(ending)
     }
 
-    fn handle(&mut self, message: Message) -> Option<End> {
+    /// Sends are only gathered, so that those to one receiver are routed together.
+    fn handle_message<'a>(&mut self, message: Message<'a>, sends: &mut Vec<Frame<'a>>) -> Option<End> {
         match message {
-            Message::Binary(frame) => self.handle_frame(&frame),
-            Message::Text(_) => Some(self.malformed()),
-            Message::Close(_) => Some(End::Left),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+            Message::Binary(Cow::Borrowed(frame)) => self.handle_frame(frame, sends),
+            Message::Binary(Cow::Owned(frame)) => {
+                self.route(sends);
+                let mut alone = Vec::new();
+                let end = self.handle_frame(&frame, &mut alone);
+                self.route(&mut alone);
+                end
+            }
+            Message::Text => Some(self.broken(Fault::Broken)),
+            Message::Ping(body) => {
+                self.pong.clear();
+                websocket::put_pong(&mut self.pong, body);
+                None
+            }
+            Message::Close(code) => Some(End::Closed(code)),
         }
     }
 
-    fn malformed(&self) -> End {
-        self.shared.hub.metrics.malformed.fetch_add(1, Relaxed);
-        End::Told(MALFORMED)
+    fn route(&self, sends: &mut Vec<Frame<'_>>) {
+        self.seat.hub.route(&self.seat.mailbox, sends);
+        sends.clear();
     }
 
-    fn handle_frame(&mut self, frame: &[u8]) -> Option<End> {
-        let Seat { hub, mailbox, .. } = &self.seat;
+    fn handle_frame<'a>(&mut self, frame: &'a [u8], sends: &mut Vec<Frame<'a>>) -> Option<End> {
         if let Some(tap) = &self.shared.config.tap {
-            tap.received(Some(mailbox.device), frame);
+            tap.received(Some(self.seat.mailbox.device), frame);
         }
-        match ToRelay::decode(frame) {
-            Ok(ToRelay::Send { to, tag, payload }) => hub.route(mailbox, to, tag, payload),
+        let decoded = ToRelay::decode(frame);
+        if let Ok(ToRelay::Send { to, tag, payload }) = decoded {
+            sends.push(Frame { to, tag, payload });
+            return None;
+        }
+        // What came before it is done before it.
+        self.route(sends);
+        let Seat { hub, mailbox, .. } = &self.seat;
+        match decoded {
             Ok(ToRelay::Peers(_)) if mailbox.host.is_some() => return Some(End::Told(GUEST_PEERS)),
             Ok(ToRelay::Peers(list)) => hub.name(mailbox, &list),
             Ok(ToRelay::OpenRendezvous { ticket_hash, seconds }) => {
@@ -365,7 +466,7 @@ impl Actor {
             }
             Ok(ToRelay::CloseRendezvous { ticket_hash }) => hub.close_rendezvous(mailbox, ticket_hash),
             Ok(ToRelay::Ping(n)) => mailbox.notify(&FromRelay::Pong(n)),
-            Ok(ToRelay::Pong(_)) => {}
+            Ok(ToRelay::Pong(_) | ToRelay::Send { .. }) => {}
             Ok(ToRelay::PutRecord { kind, version, sealed }) => {
                 self.alive_due.get_or_insert_with(|| Instant::now() + self.shared.config.timings.alive);
                 self.ask(Request::Put { kind, version, sealed: Bytes::copy_from_slice(sealed) });
@@ -376,7 +477,7 @@ impl Actor {
             Err(WireError::UnknownType(_)) => {
                 hub.metrics.unknown_frames.fetch_add(1, Relaxed);
             }
-            Ok(ToRelay::Login { .. }) | Err(_) => return Some(self.malformed()),
+            Ok(ToRelay::Login { .. }) | Err(_) => return Some(self.broken(Fault::Broken)),
         }
         None
     }
@@ -389,37 +490,69 @@ impl Actor {
 
     // Writing
 
-    /// Gives the socket what the mailbox holds and flushes once it holds no more. Ready when everything has gone out.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), tungstenite::Error>> {
-        let mut socket = Pin::new(&mut self.socket);
+    /// Writes what the mailbox holds and flushes once it holds no more. Ready when everything has gone out.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(socket.as_mut().poll_ready(cx))?;
-            let Some(next) = self.seat.mailbox.next() else { break };
-            let frame = match next {
-                Outgoing::Control(frame) => frame,
-                Outgoing::Deliver(frame) => {
-                    self.unflushed.0 += 1;
-                    self.unflushed.1 += payload_len(&frame);
-                    frame
+            while let Some(rest) = self.writing.get(self.written..).filter(|rest| !rest.is_empty()) {
+                match ready!(Pin::new(&mut self.socket.stream).poll_write(cx, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => self.written += taken,
                 }
-            };
-            if let Some(tap) = &self.shared.config.tap {
-                tap.sent(Some(self.seat.mailbox.device), &frame);
             }
-            self.dirty = true;
-            socket.as_mut().start_send(Message::Binary(frame))?;
+            if !self.fetch() {
+                break;
+            }
         }
         if self.dirty {
-            ready!(socket.poll_flush(cx))?;
+            ready!(Pin::new(&mut self.socket.stream).poll_flush(cx))?;
             self.flushed();
         }
         Poll::Ready(Ok(()))
     }
 
+    /// Takes what is to be written next, when everything before it has been. False when there is nothing.
+    fn fetch(&mut self) -> bool {
+        self.written = 0;
+        self.writing.clear();
+        self.writing.append(&mut self.pong);
+        while let Some(next) = self.seat.mailbox.next() {
+            match next {
+                Outgoing::Control(frame) => {
+                    self.tap_sent(&frame);
+                    websocket::put_message(&mut self.writing, &frame);
+                }
+                Outgoing::Deliver(batch) => {
+                    if self.shared.config.tap.is_some() {
+                        websocket::messages(&batch.bytes).for_each(|frame| self.tap_sent(frame));
+                    }
+                    self.unflushed += batch.held;
+                    match self.writing.is_empty() {
+                        true => self.writing = batch.bytes,
+                        false => self.writing.extend_from_slice(&batch.bytes),
+                    }
+                    break;
+                }
+            }
+        }
+        if self.writing.is_empty() {
+            // What the last batch needed is given back.
+            self.writing = Vec::new();
+            return false;
+        }
+        self.dirty = true;
+        true
+    }
+
+    fn tap_sent(&self, frame: &[u8]) {
+        if let Some(tap) = &self.shared.config.tap {
+            tap.sent(Some(self.seat.mailbox.device), frame);
+        }
+    }
+
     fn flushed(&mut self) {
         self.dirty = false;
         self.blocked = None;
-        let (frames, bytes) = std::mem::take(&mut self.unflushed);
+        let Count { frames, bytes } = std::mem::take(&mut self.unflushed);
         if frames > 0 {
             let metrics = &self.shared.hub.metrics;
             metrics.delivered.add(frames, bytes);
@@ -432,7 +565,7 @@ impl Actor {
 
     /// The socket is full. Remembers since when it has taken nothing.
     fn note_progress(&mut self) {
-        let taken = self.socket.get_ref().taken();
+        let taken = self.socket.stream.taken();
         if self.blocked.is_none_or(|(_, before)| before != taken) {
             self.blocked = Some((Instant::now(), taken));
         }
@@ -490,7 +623,7 @@ impl Actor {
             hub.alive(&mailbox.device);
         }
         if let Some((since, taken)) = self.blocked.filter(|(since, _)| *since + timings.write <= now) {
-            if self.socket.get_ref().taken() == taken {
+            if self.socket.stream.taken() == taken {
                 hub.metrics.stalled.fetch_add(1, Relaxed);
                 tracing::debug!(device = %mailbox.device.short(), "took no byte for {:?}", now - since);
                 return Some(End::Broken);

@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use happy_crypto::DeviceId;
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_PAYLOAD, MAX_RENDEZVOUS, RendezvousState, Undelivered};
@@ -19,7 +18,7 @@ use crate::access::{Policy, Vouching};
 use crate::bus::{Apart, Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{DELIVER_HEAD, Ending, Lost, Mailbox, Standing, State, payload_len};
+use crate::mailbox::{Count, DELIVER_HEAD, Ending, Mailbox, Standing, State};
 use crate::metrics::{Drop as Dropped, Metrics};
 use crate::records::{Known, Put, Record};
 use crate::rendezvous::{Opened, Table, ticket_hash};
@@ -84,7 +83,22 @@ impl std::ops::Drop for Counted {
     }
 }
 
+/// A frame that a device sends, where it was read.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    pub(crate) to: DeviceId,
+    pub(crate) tag: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    fn is_fit(&self) -> bool {
+        self.payload.len() <= MAX_PAYLOAD
+    }
+}
+
 /// Why a frame went nowhere.
+#[derive(Clone, Copy)]
 enum Unrouted {
     Told(Undelivered),
     SenderEnded,
@@ -321,7 +335,7 @@ impl Hub {
         }
     }
 
-    fn lose(&self, lost: Lost) {
+    fn lose(&self, lost: Count) {
         self.metrics.dropped(Dropped::ReceiverEnded).add(lost.frames, lost.bytes);
     }
 
@@ -391,42 +405,60 @@ impl Hub {
 
     // Frames
 
-    /// Delivers one frame, or tells the sender why not.
-    pub(crate) fn route(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) {
-        self.metrics.received.one(payload.len());
-        match self.try_route(from, to, tag, payload) {
-            Ok(()) => {}
-            Err(Unrouted::Told(reason)) => {
-                self.metrics.dropped(reason.into()).one(payload.len());
-                from.notify(&FromRelay::Undeliverable { to, tag, reason });
+    /// Delivers frames of one device, or tells it why not. Those that follow one another to the same receiver go under one lock.
+    pub(crate) fn route(&self, from: &Mailbox, frames: &[Frame<'_>]) {
+        let together = |one: &Frame<'_>, next: &Frame<'_>| one.to == next.to && one.is_fit() && next.is_fit();
+        for run in frames.chunk_by(together) {
+            let Some(Frame { to, .. }) = run.first().copied() else { continue };
+            self.metrics.received.add(run.len() as u64, run.iter().map(|frame| frame.payload.len() as u64).sum());
+            match self.receiver(from, &to) {
+                _ if !run.iter().all(Frame::is_fit) => self.refuse(from, run, Undelivered::TooLarge.into()),
+                Ok(Some((receiver, rendezvous))) => self.deliver(from, &receiver, rendezvous, run),
+                Ok(None) => self.send_far(from, run),
+                Err(reason) => self.refuse(from, run, reason.into()),
             }
-            Err(Unrouted::SenderEnded) => self.metrics.dropped(Dropped::SenderEnded).one(payload.len()),
         }
     }
 
-    fn try_route(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) -> Result<(), Unrouted> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Undelivered::TooLarge.into());
+    fn refuse(&self, from: &Mailbox, frames: &[Frame<'_>], why: Unrouted) {
+        for Frame { to, tag, payload } in frames {
+            match why {
+                Unrouted::Told(reason) => {
+                    self.metrics.dropped(reason.into()).one(payload.len());
+                    from.notify(&FromRelay::Undeliverable { to: *to, tag: *tag, reason });
+                }
+                Unrouted::SenderEnded => self.metrics.dropped(Dropped::SenderEnded).one(payload.len()),
+            }
         }
-        let (receiver, rendezvous) = match self.receiver(from, &to)? {
-            Some(found) => found,
-            None => return self.send_far(from, to, tag, payload),
-        };
-        let frame = deliver_frame(&from.device, rendezvous, payload);
-        let first = {
-            let Some((mine, mut theirs)) = from.lock_both(&receiver) else { return Err(Undelivered::NotNamed.into()) };
-            if !mine.is_live() {
-                return Err(Unrouted::SenderEnded);
-            }
-            if !rendezvous {
-                permitted(&mine, &theirs, &from.device, &to)?;
-            }
-            theirs.deliver(frame)?
-        };
+    }
+
+    /// To a connection at this node.
+    fn deliver(&self, from: &Mailbox, receiver: &Mailbox, rendezvous: bool, run: &[Frame<'_>]) {
+        let head = deliver_head(&from.device, rendezvous);
+        let (mut first, mut refused) = (false, Vec::new());
+        let passed =
+            from.lock_both(receiver).ok_or(Unrouted::Told(Undelivered::NotNamed)).and_then(|(mine, mut theirs)| {
+                if !mine.is_live() {
+                    return Err(Unrouted::SenderEnded);
+                }
+                if !rendezvous {
+                    permitted(&mine, &theirs, &from.device, &receiver.device)?;
+                }
+                for frame in run {
+                    match theirs.deliver(&head, frame.payload) {
+                        Ok(empty) => first |= empty,
+                        Err(reason) => refused.push((*frame, reason)),
+                    }
+                }
+                Ok(())
+            });
         if first {
             receiver.wake();
         }
-        Ok(())
+        match passed {
+            Ok(()) => refused.into_iter().for_each(|(frame, reason)| self.refuse(from, &[frame], reason.into())),
+            Err(why) => self.refuse(from, run, why),
+        }
     }
 
     /// Who gets a frame for `to`, and whether it goes through a rendezvous; none when the device is not at this node.
@@ -441,18 +473,27 @@ impl Hub {
         Ok(self.find(to).map(|found| (found, false)))
     }
 
-    fn send_far(&self, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) -> Result<(), Unrouted> {
+    /// To a device that is not at this node.
+    fn send_far(&self, from: &Mailbox, run: &[Frame<'_>]) {
+        for frame in run {
+            if let Err(why) = self.post_frame(from, frame) {
+                self.refuse(from, &[*frame], why);
+            }
+        }
+    }
+
+    fn post_frame(&self, from: &Mailbox, Frame { to, tag, payload }: &Frame<'_>) -> Result<(), Unrouted> {
         {
             let mine = from.lock();
             if !mine.is_live() {
                 return Err(Unrouted::SenderEnded);
             }
-            if !mine.names(&to) {
+            if !mine.names(to) {
                 return Err(Undelivered::NotNamed.into());
             }
         }
-        let deliver = deliver_frame(&from.device, false, payload);
-        match self.bus.post(&to, Message::Frame { from: from.device, to, tag, deliver }) {
+        let deliver = [&deliver_head(&from.device, false), *payload].concat().into();
+        match self.bus.post(to, Message::Frame { from: from.device, to: *to, tag: *tag, deliver }) {
             Ok(()) => {
                 self.metrics.to_bus.one(payload.len());
                 Ok(())
@@ -582,9 +623,9 @@ impl Inbox for Hub {
     fn handle(&self, message: Message) {
         match message {
             Message::Frame { from, to, tag, deliver } => {
-                let size = payload_len(&deliver);
+                let size = deliver.len().saturating_sub(DELIVER_HEAD) as u64;
                 self.metrics.from_bus.add(1, size);
-                if let Err(reason) = self.deliver_from_far(&from, &to, deliver) {
+                if let Err(reason) = self.deliver_from_far(&from, &to, &deliver) {
                     self.metrics.dropped(reason.into()).add(1, size);
                     // A sender that has gone meanwhile needs no answer.
                     let _ = self.bus.post(&from, Message::Undelivered { from, to, tag, reason });
@@ -664,13 +705,15 @@ impl Inbox for Hub {
 }
 
 impl Hub {
-    fn deliver_from_far(&self, from: &DeviceId, to: &DeviceId, deliver: Bytes) -> Result<(), Undelivered> {
+    fn deliver_from_far(&self, from: &DeviceId, to: &DeviceId, deliver: &[u8]) -> Result<(), Undelivered> {
         let receiver = self.find(to).ok_or(Undelivered::Unreachable)?;
+        // A batch is read so that it is at least as long as its head.
+        let (head, payload) = deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable)?;
         let mut state = receiver.lock();
         if !state.names(from) {
             return Err(Undelivered::Unreachable);
         }
-        let first = state.deliver(deliver)?;
+        let first = state.deliver(head, payload)?;
         drop(state);
         if first {
             receiver.wake();
@@ -739,12 +782,11 @@ fn naming(me: &Mailbox, revision: u64, to: DeviceId, named: bool) -> Message {
     Message::Naming { from: me.device, epoch: me.login.epoch, revision, to, named, answer: named }
 }
 
-/// The one copy a payload gets here: into a buffer of exactly its size. A slice of what was read would keep the whole read
-/// buffer alive for as long as one small frame waits, and the bound of the queue would be a lie.
-fn deliver_frame(from: &DeviceId, rendezvous: bool, payload: &[u8]) -> Bytes {
-    let mut frame = Vec::with_capacity(DELIVER_HEAD + payload.len());
-    FromRelay::Deliver { from: *from, rendezvous, payload }.encode(&mut frame);
-    frame.into()
+/// What stands before the payload of a Deliver frame.
+fn deliver_head(from: &DeviceId, rendezvous: bool) -> Vec<u8> {
+    let mut head = Vec::with_capacity(DELIVER_HEAD);
+    FromRelay::Deliver { from: *from, rendezvous, payload: &[] }.encode(&mut head);
+    head
 }
 
 #[cfg(test)]
@@ -941,8 +983,16 @@ mod tests {
         assert!(each.iter().all(|count| (400..=600).contains(count)), "{each:?}");
     }
 
-    fn payloads(mailbox: &Mailbox) -> usize {
-        std::iter::from_fn(|| mailbox.next()).filter(|frame| matches!(frame, Outgoing::Deliver(_))).count()
+    fn route(hub: &Hub, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) {
+        hub.route(from, &[Frame { to, tag, payload }]);
+    }
+
+    fn payloads(mailbox: &Mailbox) -> u64 {
+        let count = |next| match next {
+            Outgoing::Deliver(batch) => batch.held.frames,
+            Outgoing::Control(_) => 0,
+        };
+        std::iter::from_fn(|| mailbox.next()).map(count).sum()
     }
 
     #[test]
@@ -989,18 +1039,18 @@ mod tests {
     fn a_displaced_connection_is_dead_from_the_moment_the_newer_is_entered() {
         let hub = hub(&Config::default());
         let (old, peer) = (enter(&hub, 1, 1, &[2]), enter(&hub, 2, 1, &[1]));
-        hub.route(&old, peer.device, 1, b"before");
-        hub.route(&peer, old.device, 1, b"before");
+        route(&hub, &old, peer.device, 1, b"before");
+        route(&hub, &peer, old.device, 1, b"before");
         let new = enter(&hub, 1, 2, &[2]);
-        hub.route(&old, peer.device, 2, b"after");
-        hub.route(&peer, old.device, 2, b"for the new one");
+        route(&hub, &old, peer.device, 2, b"after");
+        route(&hub, &peer, old.device, 2, b"for the new one");
         assert_eq!((payloads(&old), payloads(&peer), payloads(&new)), (0, 1, 1));
         let text = hub.render_metrics();
         assert!(text.contains("frames_dropped_total{reason=\"sender_ended\"} 1\n"), "{text}");
         assert!(text.contains("frames_dropped_total{reason=\"receiver_ended\"} 1\n"), "{text}");
         // Its actor gives up the seat later; the newer one stays where it is.
         hub.leave(&old);
-        hub.route(&peer, new.device, 3, b"still there");
+        route(&hub, &peer, new.device, 3, b"still there");
         assert_eq!(payloads(&new), 1);
     }
 }

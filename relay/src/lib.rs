@@ -17,8 +17,8 @@
 //! ```
 //!
 //! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
-//! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, `mailbox` is what
-//! others can reach of it, `hub` decides which frame goes to which mailbox, and
+//! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, whose bytes `websocket`
+//! reads and writes, `mailbox` is what others can reach of it, `hub` decides which frame goes to which mailbox, and
 //! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes. `lobby` and `rates` keep strangers and
 //! crowds within bounds.
 
@@ -50,6 +50,7 @@ pub mod tls;
 mod token;
 mod updates;
 mod wait;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,11 +20,15 @@ use tokio::time::Instant;
 
 use crate::bus::Login;
 use crate::wait::Watch;
+use crate::websocket;
 
 /// What stands before the payload of a Deliver frame (`PROTOCOL 7`): type, sender, via.
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
 /// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
 const FRAME_COST: usize = 64;
+/// Frames are queued behind one another as they go onto the socket, and a batch takes no more once it is this large. Larger batches are fewer
+/// writes; control frames wait for the one that is being written.
+const BATCH: usize = 64 * 1024;
 /// A Presence frame (`PROTOCOL 7`): type, device, state. A Changed frame is as long.
 const PRESENCE_LEN: usize = 1 + DeviceId::LEN + 1;
 /// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
@@ -53,11 +57,18 @@ impl Ending {
     }
 }
 
-/// Frames and payload bytes that were taken out of a queue undelivered.
+/// A number of frames, and of bytes in their payloads.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct Count {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, more: Count) {
+        self.frames += more.frames;
+        self.bytes += more.bytes;
+    }
 }
 
 /// One connection, as others see it.
@@ -98,9 +109,20 @@ pub(crate) struct State {
     pub(crate) keeps_records: bool,
     control: VecDeque<Notice>,
     control_bytes: usize,
-    bulk: VecDeque<Bytes>,
-    bulk_bytes: usize,
+    bulk: VecDeque<Batch>,
+    /// What the frames in `bulk` cost, and those that are being written.
+    bulk_cost: usize,
+    /// What those cost that are being written.
+    writing_cost: usize,
     watch: Watch,
+}
+
+/// Deliver frames behind one another, as they go onto the socket.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) held: Count,
+    cost: usize,
 }
 
 /// A device that the connection names.
@@ -141,8 +163,8 @@ impl Notice {
 /// What the actor writes next.
 pub(crate) enum Outgoing {
     Control(Bytes),
-    /// A Deliver frame, which counts as delivered when it is flushed.
-    Deliver(Bytes),
+    /// Deliver frames, which count as delivered when they are flushed.
+    Deliver(Batch),
 }
 
 impl Mailbox {
@@ -192,7 +214,7 @@ impl Mailbox {
     }
 
     /// Ends the connection, unless it is ending already. What was queued for it is lost if it is not to be drained.
-    pub(crate) fn end(&self, ending: Ending) -> Lost {
+    pub(crate) fn end(&self, ending: Ending) -> Count {
         let lost = self.lock().end(ending);
         self.wake();
         lost
@@ -223,19 +245,20 @@ impl State {
         self.ending.is_none()
     }
 
-    pub(crate) fn end(&mut self, ending: Ending) -> Lost {
+    pub(crate) fn end(&mut self, ending: Ending) -> Count {
         // A connection that is draining may still be displaced; one that is displaced stays so.
         if self.ending.is_some_and(|current| !current.drain) {
-            return Lost::default();
+            return Count::default();
         }
         self.ending = Some(ending);
-        if ending.drain { Lost::default() } else { self.discard() }
+        if ending.drain { Count::default() } else { self.discard() }
     }
 
-    /// Empties the queues.
-    pub(crate) fn discard(&mut self) -> Lost {
-        let lost = Lost { frames: self.bulk.len() as u64, bytes: self.bulk.iter().map(payload_len).sum() };
-        (self.bulk, self.bulk_bytes, self.watch) = (VecDeque::new(), 0, Watch::default());
+    /// Empties the queues, and says what was in them.
+    pub(crate) fn discard(&mut self) -> Count {
+        let mut lost = Count::default();
+        self.bulk.iter().for_each(|batch| lost += batch.held);
+        (self.bulk, self.bulk_cost, self.watch) = (VecDeque::new(), self.writing_cost, Watch::default());
         (self.control, self.control_bytes) = (VecDeque::new(), 0);
         lost
     }
@@ -324,20 +347,37 @@ impl State {
         self.rendezvous.iter().map(|(_, ends)| *ends).min()
     }
 
-    /// Queues a Deliver frame. `PROTOCOL 7`: 256 KiB, summed over all senders. True when the actor has to be woken: a queue
-    /// that was not empty is being written already, or waits for the socket.
-    pub(crate) fn deliver(&mut self, frame: Bytes) -> Result<bool, Undelivered> {
+    /// Queues a Deliver frame, given in its two parts. `PROTOCOL 7`: 256 KiB, summed over all senders. True when the actor has to be woken: a
+    /// queue that was not empty is being written already, or waits for the socket.
+    pub(crate) fn deliver(&mut self, head: &[u8], payload: &[u8]) -> Result<bool, Undelivered> {
         if !self.is_live() {
             return Err(Undelivered::Unreachable);
         }
-        let cost = frame.len() + FRAME_COST;
-        if self.bulk_bytes + cost > QUEUE_BYTES {
+        let length = head.len() + payload.len();
+        let cost = length + FRAME_COST;
+        if self.bulk_cost + cost > QUEUE_BYTES {
             return Err(Undelivered::QueueFull);
         }
-        self.bulk_bytes += cost;
-        self.watch.pushed(self.bulk.len());
-        self.bulk.push_back(frame);
-        Ok(self.bulk.len() == 1)
+        let first = self.bulk.is_empty();
+        match self.bulk.back_mut() {
+            Some(last) if last.bytes.len() < BATCH => {}
+            last => {
+                // It grew by doubling, and takes no more.
+                last.into_iter().for_each(|last| last.bytes.shrink_to_fit());
+                self.bulk.push_back(Batch::default());
+            }
+        }
+        if let Some(last) = self.bulk.back_mut() {
+            last.bytes.reserve(websocket::MAX_HEAD + length);
+            websocket::put_head(&mut last.bytes, length);
+            last.bytes.extend_from_slice(head);
+            last.bytes.extend_from_slice(payload);
+            last.held += Count { frames: 1, bytes: payload.len() as u64 };
+            last.cost += cost;
+        }
+        self.watch.pushed(self.bulk.len() - 1);
+        self.bulk_cost += cost;
+        Ok(first)
     }
 
     /// Queues a control frame. A connection to which so many pile up that they would have to be dropped is ended instead:
@@ -369,8 +409,9 @@ impl State {
         self.control_bytes > CONTROL_CROWDED
     }
 
-    /// The next frame to write: control first, so that presence and refusals never wait behind bulk.
+    /// What to write next: control first, so that presence and refusals never wait behind bulk. Who asks has written what it got before.
     fn next(&mut self) -> Option<Outgoing> {
+        self.bulk_cost -= std::mem::take(&mut self.writing_cost);
         while let Some(notice) = self.control.pop_front() {
             self.control_bytes -= notice.cost();
             let frame = match notice {
@@ -382,14 +423,10 @@ impl State {
                 return Some(Outgoing::Control(frame));
             }
         }
-        let frame = self.bulk.pop_front()?;
-        self.bulk_bytes -= frame.len() + FRAME_COST;
+        let batch = self.bulk.pop_front()?;
         self.watch.popped();
-        if self.bulk.is_empty() && self.bulk.capacity() > 64 {
-            // What a burst needed is given back when it is over.
-            self.bulk = VecDeque::new();
-        }
-        Some(Outgoing::Deliver(frame))
+        self.writing_cost = batch.cost;
+        Some(Outgoing::Deliver(batch))
     }
 }
 
@@ -427,11 +464,6 @@ fn next_number() -> u64 {
     LAST.fetch_add(1, Relaxed) + 1
 }
 
-/// The payload of a Deliver frame, bytes.
-pub(crate) fn payload_len(frame: &Bytes) -> u64 {
-    frame.len().saturating_sub(DELIVER_HEAD) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,24 +472,44 @@ mod tests {
         DeviceId::from_bytes([n; 32])
     }
 
-    fn frame(payload: usize) -> Bytes {
-        vec![0; DELIVER_HEAD + payload].into()
+    fn deliver(state: &mut State, payload: usize) -> Result<bool, Undelivered> {
+        state.deliver(&[0; DELIVER_HEAD], &vec![0; payload])
     }
 
     #[test]
     fn the_queue_is_bounded_in_bytes_even_by_empty_frames() {
         let mut state = State::default();
-        let taken = std::iter::repeat_with(|| state.deliver(frame(0))).take_while(Result::is_ok).count();
+        let taken = std::iter::repeat_with(|| deliver(&mut state, 0)).take_while(Result::is_ok).count();
         assert_eq!(taken, QUEUE_BYTES / (DELIVER_HEAD + FRAME_COST));
-        assert_eq!(state.deliver(frame(0)), Err(Undelivered::QueueFull));
         assert!(matches!(state.next(), Some(Outgoing::Deliver(_))));
-        assert_eq!(state.deliver(frame(0)), Ok(false));
+        assert_eq!(deliver(&mut state, 0), Err(Undelivered::QueueFull), "what is being written counts");
+        assert!(matches!(state.next(), Some(Outgoing::Deliver(_))));
+        assert_eq!(deliver(&mut state, 0), Ok(true), "nothing waits any more");
+        assert_eq!(deliver(&mut state, 0), Ok(false));
+    }
+
+    #[test]
+    fn a_batch_ends_and_no_frame_is_split_or_lost() {
+        let mut state = State::default();
+        for size in [10, 60_000, 60_000, 60_000] {
+            deliver(&mut state, size).unwrap();
+        }
+        let batches: Vec<Batch> = std::iter::from_fn(|| state.next())
+            .filter_map(|next| match next {
+                Outgoing::Deliver(batch) => Some(batch),
+                Outgoing::Control(_) => None,
+            })
+            .collect();
+        assert_eq!(batches.iter().map(|batch| batch.held.frames).collect::<Vec<_>>(), [3, 1]);
+        let frames = batches.iter().flat_map(|batch| websocket::messages(&batch.bytes));
+        assert_eq!(frames.map(|frame| frame.len() - DELIVER_HEAD).collect::<Vec<_>>(), [10, 60_000, 60_000, 60_000]);
+        assert_eq!((state.bulk_cost, state.writing_cost), (0, 0));
     }
 
     #[test]
     fn control_overtakes_bulk() {
         let mut state = State::default();
-        state.deliver(frame(10)).unwrap();
+        deliver(&mut state, 10).unwrap();
         state.notify(&FromRelay::Pong(1));
         assert!(matches!(state.next(), Some(Outgoing::Control(_))));
         assert!(matches!(state.next(), Some(Outgoing::Deliver(_))));
@@ -481,11 +533,11 @@ mod tests {
     #[test]
     fn an_ended_connection_takes_nothing_and_says_what_it_lost() {
         let mailbox = Mailbox::new(device(1), 1, Standing::Open);
-        mailbox.lock().deliver(frame(10)).unwrap();
-        mailbox.lock().deliver(frame(20)).unwrap();
+        deliver(&mut mailbox.lock(), 10).unwrap();
+        deliver(&mut mailbox.lock(), 20).unwrap();
         let lost = mailbox.end(Ending::at_once(Code::DISPLACED, ""));
-        assert_eq!(lost, Lost { frames: 2, bytes: 30 });
-        assert_eq!(mailbox.lock().deliver(frame(1)), Err(Undelivered::Unreachable));
+        assert_eq!(lost, Count { frames: 2, bytes: 30 });
+        assert_eq!(deliver(&mut mailbox.lock(), 1), Err(Undelivered::Unreachable));
         mailbox.notify(&FromRelay::Pong(1));
         assert!(mailbox.next().is_none());
     }

@@ -26,7 +26,7 @@ use crate::certificates::{Certificates, PROOF_PROTOCOL};
 use crate::lobby::{Entry, Origin, Place};
 use crate::metrics::{LoginResult, SocketRefusal};
 use crate::rates::Pace;
-use crate::socket::{ByteStream, Counted, Stream};
+use crate::socket::{Ahead, ByteStream, Counted, Stream};
 use crate::tls::TlsError;
 use crate::{Shared, http};
 
@@ -346,7 +346,8 @@ async fn open(shared: &Shared, door: &Door, tcp: TcpStream, peer: SocketAddr) ->
             return None;
         }
     }
-    match timeout(patience, TlsAcceptor::from(tls.clone()).accept(Counted::paced(tcp, pace(shared)))).await {
+    match timeout(patience, TlsAcceptor::from(tls.clone()).accept(Ahead::new(Counted::paced(tcp, pace(shared))))).await
+    {
         // The authority has seen the proof by now (RFC 8737, 3) and says nothing more.
         Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(PROOF_PROTOCOL) => None,
         Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),

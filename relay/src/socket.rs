@@ -1,5 +1,6 @@
 //! A connection with or without TLS, which knows how many bytes the kernel has taken from it.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -78,10 +79,82 @@ impl<T: ByteStream> AsyncWrite for Counted<T> {
     }
 }
 
+/// What TLS reads at once. By itself it asks for 4 KiB at a time.
+const AHEAD: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; AHEAD].into());
+}
+
+/// Reads more than it is asked for, and keeps the rest only until it is asked again: between TLS and its socket, where a system call for every 4 KiB
+/// costs more than the decryption.
+pub(crate) struct Ahead<T> {
+    inner: T,
+    kept: Vec<u8>,
+    /// How much of `kept` has been handed on.
+    at: usize,
+}
+
+impl<T> Ahead<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner, kept: Vec::new(), at: 0 }
+    }
+}
+
+impl<T: ByteStream> AsyncRead for Ahead<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { inner, kept, at } = self.get_mut();
+        if !kept.is_empty() {
+            let rest = kept.get(*at..).unwrap_or_default();
+            let part = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..part]);
+            *at += part;
+            if *at == kept.len() {
+                (*kept, *at) = (Vec::new(), 0);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut ahead = ReadBuf::new(scratch);
+            ready!(Pin::new(inner).poll_read(cx, &mut ahead))?;
+            let (now, later) = ahead.filled().split_at(ahead.filled().len().min(buf.remaining()));
+            buf.put_slice(now);
+            *kept = later.to_vec();
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl<T: ByteStream> AsyncWrite for Ahead<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 /// What a listener hands on. TLS is boxed: its state is a kilobyte that plain connections need not carry.
 pub(crate) enum Stream {
     Plain(Counted),
-    Tls(Box<TlsStream<Counted>>),
+    Tls(Box<TlsStream<Ahead<Counted>>>),
     Foreign(Counted<Box<dyn ByteStream>>),
 }
 
@@ -90,7 +163,7 @@ impl Stream {
     pub(crate) fn taken(&self) -> u64 {
         match self {
             Stream::Plain(tcp) => tcp.taken,
-            Stream::Tls(tls) => tls.get_ref().0.taken,
+            Stream::Tls(tls) => tls.get_ref().0.inner.taken,
             Stream::Foreign(stream) => stream.taken,
         }
     }

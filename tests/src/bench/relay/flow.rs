@@ -29,6 +29,8 @@ pub struct Shape {
 /// What came of it.
 #[derive(Clone, Copy)]
 pub struct Passed {
+    /// Frames that were counted.
+    pub frames: u64,
     /// Frames a second.
     pub rate: f64,
     /// Processor time of the server for each frame, seconds.
@@ -149,18 +151,29 @@ impl Flow {
     }
 }
 
-/// Measures one shape, and says how many frames were sent in all. `servers` are those whose processor time is counted.
-pub fn measure(from: &Server, to: &Server, servers: &[&Server], shape: Shape) -> Result<(Passed, u64)> {
+/// Measures one shape. `servers` are those whose processor time is counted.
+pub fn measure(from: &Server, to: &Server, servers: &[&Server], shape: Shape) -> Result<Passed> {
+    let before = from.books()?;
+    let (passed, [_, sent]) = measure_beside(from, to, servers, shape, || Ok(0))?;
+    from.check(before, sent, sent)?;
+    Ok(passed)
+}
+
+/// The same with something else counted meanwhile; gives how much that grew, and how many frames were sent in all. The books are its caller's.
+pub fn measure_beside(
+    from: &Server,
+    to: &Server,
+    servers: &[&Server],
+    shape: Shape,
+    count: impl Fn() -> Result<u64>,
+) -> Result<(Passed, [u64; 2])> {
     let used = || servers.iter().map(|server| Ok(server.processor_time()?.as_secs_f64())).sum::<Result<f64>>();
     let mut flow = Flow::new(from, to, shape)?;
-    let before = from.books()?;
     flow.run(shape.window, WARM_UP, false)?;
-    let used_before = used()?;
+    let (used_before, counted_before) = (used()?, count()?);
     let (frames, took) = flow.run(shape.window, MEASURED, true)?;
-    let cpu = used()? - used_before;
+    let (cpu, counted) = (used()? - used_before, count()? - counted_before);
     flow.drain()?;
-    if from.id() == to.id() {
-        from.check(before, flow.sent, flow.arrived)?;
-    }
-    Ok((Passed { rate: frames as f64 / took.as_secs_f64(), cpu: cpu / frames as f64 }, flow.sent))
+    let passed = Passed { frames, rate: frames as f64 / took.as_secs_f64(), cpu: cpu / frames as f64 };
+    Ok((passed, [counted, flow.sent]))
 }

@@ -17,7 +17,7 @@ const BACK: Duration = Duration::from_secs(30);
 /// By this factor, of what a fresh connection weighs.
 pub const BACK_TO: f64 = 1.5;
 /// While connecting, those that are there answer the relay's pings now and then.
-const ATTEND: usize = 500;
+const ATTEND: usize = 100;
 /// What is measured settles for so long.
 const SETTLE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(250);

@@ -158,7 +158,7 @@ impl Bench {
             for _ in 0..self.repeats {
                 for server in servers {
                     let what = format!("{} {shape:?}", server.kind().name());
-                    let (passed, _) = self
+                    let passed = self
                         .judge
                         .undisturbed(&what, &[server.id()], || flow::measure(server, server, &[server], *shape))?;
                     let (rates, cpus) = cells.entry(server.kind()).or_default();
@@ -248,16 +248,16 @@ impl Bench {
         let nodes = nodes::Nodes::start(self.cores)?;
         let raw = Server::start(Kind::Redis, self.cores)?;
         for shape in nodes::SHAPES {
-            let mut cells = [const { Vec::new() }; 5];
+            let mut cells = [const { Vec::new() }; 4];
             for _ in 0..self.repeats {
-                let (raw_rate, _) =
+                let raw_rate =
                     self.judge.undisturbed("Redis", &[raw.id()], || flow::measure(&raw, &raw, &[&raw], shape))?;
                 let near = [nodes.one.id()];
-                let (near_rate, _) = self
+                let near_rate = self
                     .judge
                     .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
                 let crossed = self.judge.undisturbed("two nodes", &nodes.ids(), || nodes.cross(shape))?;
-                let values = [raw_rate.rate, near_rate.rate, crossed.passed.rate, crossed.publishes, crossed.commands];
+                let values = [raw_rate.rate, near_rate.rate, crossed.passed.rate, crossed.commands];
                 cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
             }
             self.report.nodes(shape, cells.map(median));

@@ -51,15 +51,14 @@ impl Redis {
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect())
     }
 
-    /// Commands so far: publishes, and all others. This very question is among the others.
-    fn commands(&self) -> Result<(u64, u64)> {
-        let (mut publishes, mut others) = (0, 0);
+    /// Commands so far that are no publishes. This very question is among them.
+    fn commands(&self) -> Result<u64> {
+        let mut all = 0;
         for (name, stats) in self.info("commandstats")? {
             let calls = stats.strip_prefix("calls=").and_then(|stats| stats.split(',').next()).context("no calls")?;
-            let counter = if name.ends_with(PUBLISH) { &mut publishes } else { &mut others };
-            *counter += calls.parse::<u64>()?;
+            all += if name.ends_with(PUBLISH) { 0 } else { calls.parse::<u64>()? };
         }
-        Ok((publishes, others))
+        Ok(all)
     }
 
     fn memory(&self) -> Result<f64> {
@@ -77,8 +76,7 @@ pub struct Nodes {
 /// What crossed, and what it cost Redis.
 pub struct Crossed {
     pub passed: Passed,
-    /// Publishes for each frame, and other commands.
-    pub publishes: f64,
+    /// Commands for each frame beside the publishes.
     pub commands: f64,
 }
 
@@ -99,15 +97,11 @@ impl Nodes {
 
     pub fn cross(&self, shape: Shape) -> Result<Crossed> {
         let (one, other) = (self.one.books()?, self.other.books()?);
-        let (publishes, commands) = self.redis.commands()?;
-        let (passed, sent) = flow::measure(&self.one, &self.other, &[&self.one, &self.other], shape)?;
-        let (publishes_after, commands_after) = self.redis.commands()?;
+        let nodes = [&self.one, &self.other];
+        let (passed, [commands, sent]) =
+            flow::measure_beside(&self.one, &self.other, &nodes, shape, || self.redis.commands())?;
         self.one.check_crossing(one, &self.other, other, sent)?;
-        Ok(Crossed {
-            passed,
-            publishes: (publishes_after - publishes) as f64 / sent as f64,
-            commands: (commands_after - commands) as f64 / sent as f64,
-        })
+        Ok(Crossed { commands: commands as f64 / passed.frames as f64, passed })
     }
 
     /// p50 of a round trip within one node and across both, ms.

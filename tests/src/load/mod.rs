@@ -52,8 +52,8 @@ impl Size {
     pub const SHORT: Size = Size {
         sockets: 600,
         flood: (Duration::from_secs(3), 20),
-        devices: 600,
-        logins: 200,
+        devices: 500,
+        logins: 100,
         frozen: 8,
         together: true,
     };

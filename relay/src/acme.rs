@@ -170,15 +170,17 @@ impl Acme {
         self.account_builder().map(|_| ())
     }
 
-    /// The certificate that was kept, if it is for these names and has not ended.
+    /// The certificate that was kept, if it has not ended and is for one of the names at least: until one for all of them has come, it is
+    /// better than none.
     pub fn kept(&self) -> Option<Found> {
         let found = self.folder.certificate()?;
-        (self.names.iter().all(|name| found.is_for(name)) && found.good.1 > now()).then_some(found)
+        (self.names.iter().any(|name| found.is_for(name)) && found.good.1 > now()).then_some(found)
     }
 
     /// Sees to it that there is a certificate, for ever.
     pub async fn keep(self, certificates: Arc<Certificates>) {
-        let mut good = self.kept().map(|found| found.good);
+        let complete = |found: &Found| self.names.iter().all(|name| found.is_for(name));
+        let mut good = self.kept().filter(complete).map(|found| found.good);
         let mut failures = 0;
         // Never two orders without a pause, whatever clocks and certificates say.
         let mut earliest = Instant::now();

@@ -142,10 +142,14 @@ async fn shown(client: &TlsConnector, port: u16, name: &'static str) -> Option<V
 
 async fn server() -> (Server, Arc<Certificates>) {
     let certificates = Certificates::new(None);
-    let door = Door::certified(certificates.clone(), PlainHttp::Nobody).unwrap();
+    (server_with(certificates.clone()).await, certificates)
+}
+
+async fn server_with(certificates: Arc<Certificates>) -> Server {
+    let door = Door::certified(certificates, PlainHttp::Nobody).unwrap();
     // A connection that says nothing shall live through a renewal.
     let timings = Timings { handshake: PATIENCE, ..Timings::default() };
-    (Server::behind(Config { timings, ..Config::default() }, door).await, certificates)
+    Server::behind(Config { timings, ..Config::default() }, door).await
 }
 
 #[tokio::test]
@@ -204,7 +208,15 @@ async fn what_was_had_is_kept_for_the_next_start_and_from_others() {
     let account = std::fs::read(&files[0]).unwrap();
     authority.running = Running(vec![]);
     assert!(acme.kept().is_some_and(|found| found.is_for("relay.example")));
-    assert!(authority.acme(&["relay.example", "new.example"]).kept().is_none(), "it is not for the new name");
+    assert!(authority.acme(&["new.example"]).kept().is_none(), "it is not for another name");
+    // With a name more it is shown all the same, and one for both is asked for at once.
+    let more = authority.acme(&["relay.example", "new.example"]);
+    let certificates = Certificates::new(more.kept());
+    assert!(certificates.has_any());
+    let server = server_with(certificates.clone()).await;
+    let keeping = tokio::spawn(more.keep(certificates));
+    until("it is asked for", || server.metric("certificate_loads_total{result=\"failed\"}") > 0).await;
+    keeping.abort();
     assert_eq!(std::fs::read(&files[0]).unwrap(), account);
 
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o750)).unwrap();

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -142,6 +143,10 @@ fn try_alone(serve: &Command, arguments: &[OsString]) -> Result<(), String> {
     let all = std::iter::once(OsString::from("serve")).chain(arguments.iter().cloned());
     match serve.clone().try_get_matches_from(all) {
         Ok(_) => Ok(()),
+        // Whether it goes with the others is seen when all of them are there.
+        Err(error) if matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict) => {
+            Ok(())
+        }
         // The parser's own words on a value stand behind the last colon of the first line; before it stands the value, which may be secret.
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);

@@ -19,6 +19,28 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("happy_relay_")).map(str::to_owned).collect()
 }
 
+/// Each kind that a text asks a metric for, as in `happy_relay_logins_total{result=~"full|late"}`.
+fn kinds_in(text: &str) -> Vec<(String, String)> {
+    let mut kinds = Vec::new();
+    for (at, _) in text.match_indices("happy_relay_") {
+        let Some((name, rest)) = text[at..].split_once('{') else { continue };
+        let Some((labels, _)) = rest.split_once('}') else { continue };
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            continue;
+        }
+        for label in labels.split(',').map(str::trim) {
+            let Some((label, values)) = label.split_once('=') else { continue };
+            if !matches!(label.trim_end_matches('!'), "reason" | "result") {
+                continue;
+            }
+            let values = values.trim_matches(|c| "~\\\"".contains(c)).split('|');
+            let label = label.trim_end_matches('!');
+            kinds.extend(values.map(|value| (name.to_owned(), format!("{label}=\"{value}\""))));
+        }
+    }
+    kinds
+}
+
 #[tokio::test]
 async fn dashboards_alerts_and_the_page_name_metrics_that_exist() {
     // Nobody is there, which the metrics show as well.
@@ -41,7 +63,13 @@ async fn dashboards_alerts_and_the_page_name_metrics_that_exist() {
         let unknown: Vec<_> =
             named.iter().filter(|name| !exist.contains(*name) && !exist.contains(&format!("{name}_bucket"))).collect();
         assert!(unknown.is_empty(), "{path} names {unknown:?}, and /metrics has {exist:?}");
+        for (name, kind) in kinds_in(&file(path)) {
+            let sample = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&kind));
+            assert!(sample.is_some(), "{path} asks for {name}{{{kind}}}, which /metrics does not have");
+        }
     }
+    let alerts = kinds_in(&file("deploy/prometheus/alerts.yml"));
+    assert!(alerts.contains(&("happy_relay_logins_total".into(), "result=\"bad_enrolment\"".into())), "{alerts:?}");
 }
 
 #[test]

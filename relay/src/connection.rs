@@ -71,7 +71,7 @@ pub(crate) async fn serve(
 ) {
     let mut socket = Socket { stream, reader: Reader::default(), rest: early.into(), unread: true };
     // Boxed, so that the task of a connection that lives for days does not carry the room its login needed.
-    let seat = Box::pin(log_in(&shared, &mut socket, &names)).await;
+    let seat = Box::pin(log_in(&shared, &admission, &mut socket, &names)).await;
     match seat {
         Ok((seat, name)) => {
             shared.hub.metrics.login(LoginResult::Accepted);
@@ -90,7 +90,12 @@ pub(crate) async fn serve(
     }
 }
 
-async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> Result<(Seat, usize), Refusal> {
+async fn log_in(
+    shared: &Arc<Shared>,
+    admission: &Admission,
+    socket: &mut Socket,
+    names: &[String],
+) -> Result<(Seat, usize), Refusal> {
     let attempt = async {
         let mut nonce = [0; 32];
         // Without randomness no login can be safe; the operating system has it from its start.
@@ -103,7 +108,8 @@ async fn log_in(shared: &Arc<Shared>, socket: &mut Socket, names: &[String]) -> 
         if let Some(tap) = &shared.config.tap {
             tap.received(None, &frame);
         }
-        let proven = login::check(&shared.config.access, &shared.logins, names, &nonce, &frame)?;
+        let admit = || shared.logins.admit(admission.is_suspect(shared), Instant::now());
+        let proven = login::check(&shared.config.access, admit, names, &nonce, &frame)?;
         shared.hub.enter(&proven).await.map(|seat| (seat, proven.name()))
     };
     let (seat, name) = tokio::select! {

@@ -176,9 +176,14 @@ impl Admission {
         }
     }
 
-    /// The login over this socket came to nothing.
+    /// Whether logins from where it comes have failed of late.
+    pub(crate) fn is_suspect(&self, shared: &Shared) -> bool {
+        shared.lobby.suspects(self.origin, Instant::now())
+    }
+
+    /// The login over this socket came to nothing. That a suspect comes when too many come is its doing too.
     pub(crate) fn failed(&self, shared: &Shared, result: LoginResult) {
-        if result.is_failure() {
+        if result.is_failure() || result == LoginResult::Crowded && self.is_suspect(shared) {
             shared.lobby.failed(self.origin, Instant::now());
         }
     }

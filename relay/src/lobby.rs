@@ -192,6 +192,11 @@ impl Lobby {
         }
     }
 
+    /// Whether logins from there have failed of late.
+    pub(crate) fn suspects(&self, origin: Origin, now: Instant) -> bool {
+        self.state.lock().failing.get_mut(&origin).is_some_and(|left| !left.is_full(now))
+    }
+
     /// A login from there failed.
     pub(crate) fn failed(&self, origin: Origin, now: Instant) {
         if matches!(origin, Origin::Alone(_)) {
@@ -379,6 +384,8 @@ mod tests {
         }
         assert_eq!(enter(&lobby, "203.0.113.1", now).err(), Some(SocketRefusal::FailedLogins));
         assert!(enter(&lobby, "203.0.113.2", now).is_ok());
+        assert!(lobby.suspects(place.origin(), now));
+        assert!(!lobby.suspects(place.origin(), now + Duration::from_secs(5)));
         assert!(enter(&lobby, "203.0.113.1", now + Duration::from_millis(251)).is_ok());
     }
 

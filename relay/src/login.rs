@@ -4,12 +4,11 @@
 use happy_crypto::DeviceId;
 use happy_wire::Code;
 use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::access::Access;
 use crate::mailbox::Ending;
 use crate::metrics::LoginResult;
-use crate::rates::Logins;
 
 /// `PROTOCOL 7`, Access: after a restart of the relay a phone may come before its machine does.
 const VOUCH_RETRY_MS: u32 = 5_000;
@@ -114,10 +113,10 @@ impl Refusal {
         Refusal::new(LoginResult::Closing, Code::RESTARTING, 1_000, "the relay is restarting");
 }
 
-/// Reads and checks the first frame. `names` are the names this relay goes by on this connection.
+/// Reads and checks the first frame. `admit` says whether there is time for it, or when there will be; `names` are the names this relay goes by on this connection.
 pub(crate) fn check(
     access: &Access,
-    logins: &Logins,
+    admit: impl FnOnce() -> Result<(), Duration>,
     names: &[String],
     nonce: &[u8; 32],
     frame: &[u8],
@@ -125,7 +124,7 @@ pub(crate) fn check(
     let Ok(ToRelay::Login { device, epoch, client_nonce, credential, signature }) = ToRelay::decode(frame) else {
         return Err(Refusal::MALFORMED);
     };
-    logins.admit(Instant::now()).map_err(Refusal::crowded)?;
+    admit().map_err(Refusal::crowded)?;
     let message = |name: &String| login_message(name, nonce, &device, epoch, &client_nonce, &credential);
     let mut messages = names.iter().map(message).enumerate();
     let signed = messages.find(|(_, message)| device.verify(LOGIN_LABEL, message, &signature).is_ok());

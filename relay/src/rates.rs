@@ -51,9 +51,9 @@ impl Bucket {
         self.level
     }
 
-    /// Spends one, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let enough = self.level(now) >= 1.0;
+    /// Spends one, if there is one and so much stays.
+    pub(crate) fn take(&mut self, now: Instant, stays: f64) -> bool {
+        let enough = self.level(now) >= 1.0 + stays;
         if enough {
             self.level -= 1.0;
         }
@@ -142,15 +142,19 @@ impl Logins {
     }
 
     /// Whether one more login may be checked. The error is when to come again: each gets the next time that is free, so that the crowd is spread over
-    /// as many seconds as it needs and comes back evenly.
-    pub(crate) fn admit(&self, now: Instant) -> Result<(), Duration> {
+    /// as many seconds as it needs and comes back evenly. A suspect, from where a login has just failed, leaves half of what there is to others and
+    /// is promised nothing.
+    pub(crate) fn admit(&self, suspect: bool, now: Instant) -> Result<(), Duration> {
         let Some(timetable) = &self.0 else { return Ok(()) };
         let mut timetable = timetable.lock();
-        if timetable.bucket.take(now) {
+        let stays = if suspect { timetable.bucket.burst / 2.0 } else { 0.0 };
+        if timetable.bucket.take(now, stays) {
             return Ok(());
         }
         let time = timetable.next.max(now + SOONEST);
-        timetable.next = time + timetable.step;
+        if !suspect {
+            timetable.next = time + timetable.step;
+        }
         let ahead = time - now;
         if ahead <= LATEST {
             return Err(ahead);
@@ -192,18 +196,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_not_sent_may_be_sent_later_up_to_the_burst() {
         let mut bucket = Bucket::new(10.0, 20.0, Instant::now());
-        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 20);
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now(), 0.0)).count(), 20);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 10);
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now(), 0.0)).count(), 10);
         tokio::time::advance(Duration::from_secs(100)).await;
         assert!(bucket.is_full(Instant::now()));
-        assert_eq!((0..30).filter(|_| bucket.take(Instant::now())).count(), 20);
+        assert_eq!((0..30).filter(|_| bucket.take(Instant::now(), 0.0)).count(), 20);
     }
 
     #[test]
     fn without_a_limit_nobody_waits() {
         let (logins, now) = (Logins::new(0), Instant::now());
-        assert!((0..100_000).all(|_| logins.admit(now).is_ok()));
+        assert!((0..100_000).all(|_| logins.admit(false, now).is_ok()));
         assert!(Pace::new(0, &Hub::of_a_test(&Config::default())).is_none());
     }
 
@@ -220,7 +224,7 @@ mod tests {
         let mut admitted = Vec::new();
         let mut most_refusals = 0;
         while let Some(std::cmp::Reverse((now, refusals))) = coming.pop() {
-            match logins.admit(now) {
+            match logins.admit(false, now) {
                 Ok(()) => admitted.push((now - start).as_secs() as usize),
                 Err(again) => {
                     most_refusals = most_refusals.max(refusals + 1);
@@ -239,9 +243,17 @@ mod tests {
     }
 
     #[test]
+    fn suspects_take_no_place_from_others() {
+        let (logins, now) = (Logins::new(1_000), Instant::now());
+        assert_eq!((0..1_000).filter(|_| logins.admit(true, now).is_ok()).count(), 50, "half of a tenth of a second");
+        assert_eq!((0..50).filter(|_| logins.admit(false, now).is_ok()).count(), 50);
+        assert_eq!(logins.admit(false, now), Err(SOONEST), "the first time is still free");
+    }
+
+    #[test]
     fn nobody_is_sent_away_for_longer_than_links_believe() {
         let (logins, now) = (Logins::new(1), Instant::now());
-        let times: Vec<_> = (0..5_000).filter_map(|_| logins.admit(now).err()).collect();
+        let times: Vec<_> = (0..5_000).filter_map(|_| logins.admit(false, now).err()).collect();
         assert!(times.iter().all(|time| (SOONEST..=LATEST).contains(time)));
         let early = times.iter().filter(|time| **time < LATEST / 2).count();
         assert!((2_000..3_000).contains(&early), "in even layers: {early}");

@@ -362,9 +362,11 @@ impl State {
         match self.bulk.back_mut() {
             Some(last) if last.bytes.len() < BATCH => {}
             last => {
-                // It grew by doubling, and takes no more.
+                // The first batch of a device that keeps up is small. Where a second one begins the device is slow, and this one will be full: it
+                // has its room at once, and the one before it gives back what it has too much.
+                let room = if last.is_some() { BATCH + length } else { 0 };
                 last.into_iter().for_each(|last| last.bytes.shrink_to_fit());
-                self.bulk.push_back(Batch::default());
+                self.bulk.push_back(Batch { bytes: Vec::with_capacity(room), ..Batch::default() });
             }
         }
         if let Some(last) = self.bulk.back_mut() {

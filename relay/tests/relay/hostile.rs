@@ -112,7 +112,7 @@ fn websocket_cases() -> Vec<Case> {
         ("a text that is no UTF-8", frame(TEXT, &[0xc0, 0x80]), BAD),
         ("a text that ends inside a letter", frame(TEXT, &[0xe2, 0x82]), BAD),
         ("a text that is no UTF-8 in its last part", [frame(FIRST_TEXT, b"a"), frame(LAST, &[0xff])].concat(), BAD),
-        ("a close", frame(CLOSE, b""), Close(None)),
+        ("a close", frame(CLOSE, b""), Close(Some(1000))),
         ("a close that says goodbye", close(1000, b"bye"), Close(Some(1000))),
         ("a close with a code of its own", close(4999, b""), Close(Some(4999))),
         ("a close with half a code", frame(CLOSE, &[3]), BAD),

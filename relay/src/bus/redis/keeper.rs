@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::directory;
 use super::outgoing::messages;
 use super::way::{Conn, RedisUrl, Way};
-use super::{RETRY, Shared};
+use super::{LEASE, RETRY, Shared};
 use crate::bus::batch::{self, Record};
 use crate::bus::{Claim, Login, Message, NodeId};
 use crate::records::unix_ms;
@@ -80,9 +80,11 @@ struct Held {
     /// The connection of the subscription ends with this.
     _ears: Conn,
     cut: Arc<Notify>,
-    /// When the directory may be entered again, and when vouches are renewed.
+    /// When the directory may be entered again, when vouches are renewed, and from when on the leases of others say who lives: all of them
+    /// have to be renewed first when ours was lost.
     reenter: Instant,
     revouch: Instant,
+    look: Instant,
 }
 
 /// Why nothing more is done on this way.
@@ -105,8 +107,8 @@ impl Held {
         shared.stats.up.store(true, Relaxed);
         tracing::info!(node = %shared.node, "joined the other nodes through Redis");
         let now = Instant::now();
-        let (reenter, revouch) = (now + REENTER, now + REVOUCH);
-        Ok(Self { shared: shared.clone(), conn, _ears: ears, cut, reenter, revouch })
+        let (reenter, revouch, look) = (now + REENTER, now + REVOUCH, now + LEASE);
+        Ok(Self { shared: shared.clone(), conn, _ears: ears, cut, reenter, revouch, look })
     }
 
     /// Until the way is lost.
@@ -131,7 +133,9 @@ impl Held {
         self.ping(n).await?;
         if n.is_multiple_of(2) {
             self.tend_directory(n).await?;
-            shared.look_for_gone(&self.conn).await.map_err(|_| Lost)?;
+            if self.look <= Instant::now() {
+                shared.look_for_gone(&self.conn).await.map_err(|_| Lost)?;
+            }
             // Another node sweeps this bucket another time.
             let swept = directory::sweep(&self.conn, random_bucket()).await.unwrap_or(0);
             shared.stats.swept.fetch_add(swept as u64, Relaxed);
@@ -157,12 +161,15 @@ impl Held {
     async fn tend_directory(&mut self, n: u64) -> Result<(), Lost> {
         let stood = self.shared.renew_lease(&self.conn).await.map_err(|_| Lost)?;
         let incomplete = self.reenter <= Instant::now() && std::mem::take(&mut self.shared.out.lock().incomplete);
+        if !stood {
+            self.look = Instant::now() + LEASE;
+        }
         if stood && !incomplete {
             return Ok(());
         }
         // Redis was emptied, or another one took over that did not know us.
         tracing::warn!("the directory in Redis was lost or is incomplete; all devices are entered again");
-        self.shared.out.lock().cache.clear();
+        // What is remembered of it stays: it is as good as before, while the directory knows nobody whose node has not come yet.
         self.rejoin(n).await
     }
 
@@ -202,6 +209,10 @@ impl Shared {
             self.stats.commands.fetch_add(1, Relaxed);
             if conn.run::<bool>(redis::cmd("EXISTS").arg(node.lease())).await? {
                 continue;
+            }
+            // An emptied Redis has nobody's lease, and says nothing of who has gone.
+            if !conn.run::<bool>(redis::cmd("EXISTS").arg(self.node.lease())).await? {
+                return Ok(());
             }
             let devices = self.elsewhere.lock().forget_node(node);
             self.out.lock().cache.forget_node(node);

@@ -51,7 +51,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "sim",
-        minutes: 8,
+        minutes: 10,
         what: "50,000 random worlds break no promise of the link, and the planted bugs are found",
         program: "cargo",
         arguments: &["run", "--quiet", "--package", "xtask", "--", "sim", "--seeds", "50000", "--planted"],

@@ -4,6 +4,8 @@
 //! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
 //! told is always presence true.
 
+mod records;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -15,14 +17,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Apart, Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
+use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
 use crate::mailbox::{Count, DELIVER_HEAD, Ending, Mailbox, Standing, State};
 use crate::metrics::{Drop as Dropped, Metrics};
-use crate::records::{Known, Put, Record};
 use crate::rendezvous::{Opened, Table, ticket_hash};
-use crate::token::{self, Bearer, Signer, Token, TokenError};
+use crate::token::Signer;
 
 /// Every bit of Changed that stands for a kind.
 const ALL_KINDS: u8 = 0b11;
@@ -501,85 +502,6 @@ impl Hub {
             Err(Unsent::Nowhere) => Err(Undelivered::Unreachable.into()),
             Err(Unsent::Full) => Err(Undelivered::QueueFull.into()),
         }
-    }
-
-    // Records and tokens
-
-    /// Keeps a record of a machine that is connected here and tells those who may read it.
-    pub(crate) async fn put_record(&self, machine: &Mailbox, kind: u8, record: Record) -> Put {
-        let readers = {
-            let mut state = machine.lock();
-            if !state.is_live() {
-                return Put::Refused;
-            }
-            state.keeps_records = true;
-            state.named()
-        };
-        self.store_record(&machine.device, kind, record, Some(readers)).await
-    }
-
-    /// The same for a machine that came over REST, and may be connected anywhere or nowhere.
-    pub(crate) async fn put_record_of(&self, machine: &DeviceId, kind: u8, record: Record) -> Put {
-        match self.find(machine) {
-            Some(connected) => self.put_record(&connected, kind, record).await,
-            None => self.store_record(machine, kind, record, None).await,
-        }
-    }
-
-    async fn store_record(&self, machine: &DeviceId, kind: u8, record: Record, readers: Option<Vec<DeviceId>>) -> Put {
-        let put = self.bus.put_record(machine, kind, record, readers).await;
-        self.metrics.record_put(&put);
-        if let Put::Stored(readers) = &put {
-            self.tell_changed(machine, readers, 1 << (kind - 1));
-        }
-        put
-    }
-
-    fn tell_changed(&self, machine: &DeviceId, readers: &[DeviceId], kinds: u8) {
-        for reader in readers {
-            match self.find(reader) {
-                Some(reader) => self.tell_changed_here(machine, &reader, kinds),
-                None => {
-                    let message = Message::Changed { machine: *machine, to: *reader, kinds };
-                    // Who is away asks when it is back.
-                    let _ = self.bus.post(reader, message);
-                }
-            }
-        }
-    }
-
-    /// `PROTOCOL 7`: told only to a device that names the machine, too.
-    fn tell_changed_here(&self, machine: &DeviceId, reader: &Mailbox, kinds: u8) {
-        let first = reader.lock().tell_changed(machine, kinds);
-        if first {
-            reader.wake();
-        }
-    }
-
-    /// A sign of life of a machine that has put records.
-    pub(crate) fn alive(&self, machine: &DeviceId) {
-        self.bus.alive(machine);
-    }
-
-    pub(crate) async fn known(&self, machine: &DeviceId, reader: &DeviceId) -> Result<Option<Known>, Apart> {
-        self.bus.known(machine, reader).await
-    }
-
-    pub(crate) fn sign_token(&self, relay: &str, device: &DeviceId) -> Token {
-        self.signer.sign(&self.bus.node(), relay, device)
-    }
-
-    /// Whom a token speaks for. None when its node cannot be asked about now.
-    pub(crate) async fn bearer(&self, text: &str, names: &[String]) -> Result<Result<Bearer, TokenError>, Apart> {
-        let unverified = match token::read(text) {
-            Ok(unverified) => unverified,
-            Err(error) => return Ok(Err(error)),
-        };
-        let key = match unverified.node == self.bus.node() {
-            true => Some(self.signer.public()),
-            false => self.bus.token_key(&unverified.node).await?,
-        };
-        Ok(key.ok_or(TokenError::Invalid).and_then(|key| unverified.verify(&key, names)))
     }
 
     // Rendezvous

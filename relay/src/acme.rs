@@ -30,6 +30,11 @@ pub const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/director
 
 /// What an authority says when it has lost or closed the account (RFC 8555, 6.7).
 const ACCOUNT_GONE: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+/// What an authority says of a nonce that it does not take (RFC 8555, 6.5).
+const BAD_NONCE: &str = "urn:ietf:params:acme:error:badNonce";
+/// So often a certificate is ordered before a refused nonce counts as a failure. An authority may refuse any nonce, and each is followed by
+/// a good one; the library tries a request three times, and behind several front ends of one authority that has been too few.
+const NONCE_TRIES: usize = 4;
 /// The longest sleep before a renewal.
 const STEP: Duration = Duration::from_secs(60 * 60);
 
@@ -224,13 +229,24 @@ impl Acme {
         wait.min(self.waits.longest_retry)
     }
 
+    /// Orders a certificate, and again at once when only a nonce was in the way.
     async fn obtain(&self, certificates: &Certificates) -> Result<Found, AcmeError> {
+        for _ in 1..NONCE_TRIES {
+            match self.order(certificates).await {
+                Err(AcmeError::Authority { said, .. }) if is_problem(&said, BAD_NONCE) => {}
+                ended => return ended,
+            }
+        }
+        self.order(certificates).await
+    }
+
+    async fn order(&self, certificates: &Certificates) -> Result<Found, AcmeError> {
         let said = |said| AcmeError::Authority { directory: self.directory.clone(), said };
         self.folder.open()?;
         let identifiers: Vec<_> = self.names.iter().cloned().map(Identifier::Dns).collect();
         let wanted = NewOrder::new(&identifiers);
         let mut order = match self.account().await?.new_order(&wanted).await {
-            Err(instant_acme::Error::Api(problem)) if problem.r#type.as_deref() == Some(ACCOUNT_GONE) => {
+            Err(error) if is_problem(&error, ACCOUNT_GONE) => {
                 tracing::warn!("the authority {} no longer knows the account; making a new one", self.directory);
                 self.folder.forget_account()?;
                 self.account().await?.new_order(&wanted).await
@@ -289,7 +305,13 @@ impl Acme {
     async fn why_unproven(&self, order: &mut Order) -> Option<AcmeError> {
         let mut asked = order.authorizations();
         while let Some(Ok(mut authorization)) = asked.next().await {
-            let Ok(state) = authorization.refresh().await else { continue };
+            let state = match authorization.refresh().await {
+                Ok(state) => state,
+                Err(said) if is_problem(&said, BAD_NONCE) => {
+                    return Some(AcmeError::Authority { directory: self.directory.clone(), said });
+                }
+                Err(_) => continue,
+            };
             let name = state.identifier().to_string();
             if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
                 return Some(AcmeError::Unproven { name, said: problem.to_string() });
@@ -319,6 +341,11 @@ impl Acme {
         self.folder.keep_account(&credentials)?;
         Ok(account)
     }
+}
+
+/// Whether an authority said this, one of the types of RFC 8555, 6.7.
+fn is_problem(error: &instant_acme::Error, kind: &str) -> bool {
+    matches!(error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(kind))
 }
 
 /// An error with what is behind it, which is what tells a wrong name from a certificate that is not trusted.

@@ -53,9 +53,9 @@ pub fn run(devices: usize, logins: usize, report: &mut Report) -> Result<()> {
     let returned = Returned::new(back, log.take());
     report.fact(format!("crowd: {devices} devices after kill -9, {logins} logins a second: {returned}"));
     report.at_most("crowd-all-back", returned.all_after, "s", 60.0);
-    report.at_most("crowd-logins-in-a-second", returned.most() as f64, "logins", 1.15 * logins as f64);
+    report.time_at_most("crowd-logins-in-a-second", returned.most() as f64, "logins", 1.15 * logins as f64);
     let (unevenness, most) = returned.unevenness(3);
-    report.at_most("crowd-most-to-mean", unevenness, "", most);
+    report.time_at_most("crowd-most-to-mean", unevenness, "", most);
     report.at_most("crowd-sent-away-p99", returned.sent_away_p99, "times", 2.0);
     report.at_most("crowd-memory", memory.peak(), "MiB", memory::bound(1_024, devices, 0));
 
@@ -66,7 +66,7 @@ pub fn run(devices: usize, logins: usize, report: &mut Report) -> Result<()> {
     report.fact(format!("drain: {devices} devices after SIGTERM: {returned}"));
     report.at_most("drain-all-back", returned.all_after, "s", 60.0);
     let (unevenness, most) = returned.unevenness(2);
-    report.at_most("drain-most-to-mean", unevenness, "", most);
+    report.time_at_most("drain-most-to-mean", unevenness, "", most);
     stop.store(true, Relaxed);
     joined(crowd)
 }

@@ -47,8 +47,8 @@ impl Probe {
             trips.len(),
             1e3 * percentile(&mut trips, 50),
         ));
-        report.at_most(&format!("{name}-honest-connect-p99"), percentile(&mut times, 99), "s", 1.0);
-        report.at_most(&format!("{name}-honest-frame-p99"), percentile(&mut trips, 99), "s", 1.0);
+        report.time_at_most(&format!("{name}-honest-connect-p99"), percentile(&mut times, 99), "s", 1.0);
+        report.time_at_most(&format!("{name}-honest-frame-p99"), percentile(&mut trips, 99), "s", 1.0);
         report.at_most(
             &format!("{name}-honest-frames-lost"),
             trips.iter().filter(|t| **t >= LONGEST).count() as f64,

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::{report, root};
+use crate::{report, root, tools};
 
 /// What to try.
 #[derive(clap::Args)]
@@ -137,7 +137,7 @@ enum Outcome {
 }
 
 fn test(copy: &Path, attack: &Attack) -> Result<Outcome> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = tools::cargo();
     cargo.args(["test", "--quiet", "--package", &attack.package]);
     match attack.target.as_str() {
         "lib" => cargo.arg("--lib"),

@@ -1,10 +1,8 @@
 //! `cargo xtask bench NAME`: builds the benchmarks optimised and runs one.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
 
-use crate::root;
+use crate::{root, tools};
 
 /// Which benchmark.
 #[derive(clap::Args)]
@@ -21,10 +19,9 @@ pub struct Arguments {
 /// # Errors
 /// When it cannot be built, is not known, or misses a goal.
 pub fn run(arguments: Arguments) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from);
     let run = |words: &[&str]| {
-        let mut command = Command::new(&cargo);
+        let mut command = tools::cargo();
         command.args(words).env("HAPPY_TEST_PROGRAMS", target.join("release")).current_dir(root());
         command.status().context("cannot start cargo")
     };

@@ -1,10 +1,8 @@
 //! `cargo xtask chaos`: a bad network in front of a relay, for real programs.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{root, tools};
 
 /// What is passed on to the proxy.
 #[derive(clap::Args)]
@@ -20,7 +18,7 @@ pub struct Arguments {
 /// # Errors
 /// When it cannot be built, or ends with an error.
 pub fn run(arguments: Arguments) -> Result<()> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let status = tools::cargo()
         .args(["run", "--quiet", "--package", "happy-tests", "--bin", "chaos", "--"])
         .args(arguments.options)
         .current_dir(root())

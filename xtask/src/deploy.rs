@@ -119,7 +119,7 @@ fn files_below(folder: &Path, top: &Path) -> Result<Vec<String>> {
 
 fn settings(bench: &Bench) -> Result<()> {
     quiet(
-        Command::new("cargo")
+        tools::cargo()
             .args(["run", "--quiet", "--package", "happy-relay", "--", "check-config", "--config"])
             .arg(bench.deploy.join("happy-relay.toml"))
             .current_dir(root()),

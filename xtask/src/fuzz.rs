@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{report, root};
+use crate::{report, root, tools};
 
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
 const TARGETS: [&str; 11] =
@@ -72,7 +72,7 @@ fn build() -> Result<PathBuf> {
     report::step("building the fuzz targets with the nightly compiler");
     let host = host()?;
     let folder = root().join("target/fuzz");
-    let status = Command::new("cargo")
+    let status = tools::cargo()
         .args(["+nightly", "build", "--release", "--quiet", "--target", &host, "--manifest-path"])
         .arg(root().join("fuzz/libfuzzer/Cargo.toml"))
         .env("CARGO_TARGET_DIR", &folder)
@@ -126,7 +126,7 @@ fn search(programs: &Path, name: &str, arguments: &Arguments) -> Result<String> 
 
 /// Fills the folder with what is kept, or keeps what is in it.
 fn corpus(what: &str, name: &str, folder: &Path) -> Result<()> {
-    let status = Command::new("cargo")
+    let status = tools::cargo()
         .args(["run", "--quiet", "--package", "happy-fuzz", "--example", "corpus", "--", what, name])
         .arg(folder)
         .current_dir(root())

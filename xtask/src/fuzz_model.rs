@@ -1,10 +1,10 @@
 //! `cargo xtask fuzz-model`: plays the state machine of the cryptography with random schedules, optimised, on all cores.
 
-use std::{process::Command, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{report, root};
+use crate::{report, root, tools};
 
 /// How many schedules, and which.
 #[derive(clap::Args)]
@@ -26,8 +26,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { schedules, seed } = arguments;
     report::step(&format!("{schedules} schedules from seed {seed}"));
     let began = Instant::now();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = tools::cargo()
         .args(["test", "--quiet", "--release", "--package", "happy-crypto", "--test", "model", "--"])
         .args(["--ignored", "--nocapture", "--exact", "a_million_schedules"])
         .env("HAPPY_MODEL_SCHEDULES", schedules.to_string())

@@ -1,10 +1,8 @@
 //! `cargo xtask load`: a relay under strangers, floods, crowds and frozen readers, with a bound on each line.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{root, tools};
 
 /// What is passed on to the loader.
 #[derive(clap::Args)]
@@ -20,15 +18,14 @@ pub struct Arguments {
 /// # Errors
 /// When they cannot be built, or a bound does not hold.
 pub fn run(arguments: Arguments) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from);
-    let built = Command::new(&cargo)
+    let built = tools::cargo()
         .args(["build", "--release", "--package", "happy-relay"])
         .current_dir(root())
         .status()
         .context("cannot start cargo")?;
     ensure!(built.success(), "the build failed");
-    let status = Command::new(&cargo)
+    let status = tools::cargo()
         .args(["run", "--quiet", "--release", "--package", "happy-tests", "--bin", "load", "--"])
         .args(arguments.options)
         .env("HAPPY_TEST_PROGRAMS", target.join("release"))

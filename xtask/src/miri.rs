@@ -92,7 +92,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 /// The nightly compiler with Miri and the sources of the standard library, which Miri interprets too.
 fn install() -> Result<()> {
-    let there = Command::new("cargo").args(["+nightly", "miri", "--version"]).output();
+    let there = tools::cargo().args(["+nightly", "miri", "--version"]).output();
     if there.is_ok_and(|said| said.status.success()) {
         return Ok(());
     }
@@ -115,7 +115,7 @@ impl Part {
 
     fn cargo(&self, more: &[&str], what: &str) -> Result<bool> {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target/miri"), Into::into);
-        let mut command = Command::new("cargo");
+        let mut command = tools::cargo();
         command.args(["+nightly", "miri", "test", "--quiet", "--package", self.package]).args(self.target).args(more);
         let status = command
             .arg("--")

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,12 +114,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn install() -> Result<()> {
-    let installed = Command::new("cargo").args(["mutants", "--version"]).stderr(Stdio::null()).output();
+    let installed = tools::cargo().args(["mutants", "--version"]).stderr(Stdio::null()).output();
     if installed.is_ok_and(|said| said.status.success()) {
         return Ok(());
     }
     report::step(&format!("installing cargo-mutants {VERSION}"));
-    tools::quiet(Command::new("cargo").args(["install", "--locked", "--version", VERSION, "cargo-mutants"]))
+    tools::quiet(tools::cargo().args(["install", "--locked", "--version", VERSION, "cargo-mutants"]))
 }
 
 impl Suite {
@@ -133,7 +133,7 @@ impl Suite {
         report::step(&format!("changing {}; this takes a while", self.package));
         let output = root().join("target/mutants").join(self.package);
         std::fs::create_dir_all(&output)?;
-        let mut cargo = Command::new("cargo");
+        let mut cargo = tools::cargo();
         cargo.args(["mutants", "--profile=mutants", "--no-times", "--timeout", TIMEOUT]);
         // Given to the build as well, which otherwise makes every test program of the package each time.
         cargo.args(["--package", self.package, "--cargo-arg=--lib", "--cargo-arg", RUNNER]);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{report, root};
+use crate::{report, root, tools};
 
 /// From so many seeds on an optimised build pays.
 const MANY: u64 = 200_000;
@@ -113,7 +113,7 @@ fn cargo() -> Command {
 }
 
 fn cargo_test() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = tools::cargo();
     command.args(["test", "--quiet"]).current_dir(root());
     command
 }

@@ -144,7 +144,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 impl Suite {
     fn run(&self) -> Result<()> {
-        let mut command = Command::new(self.program);
+        let mut command = if self.program == "cargo" { tools::cargo() } else { Command::new(self.program) };
         command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
         if self.name == "browser" {
             prepare_browser()?;
@@ -187,7 +187,5 @@ fn end(process: u32) {
 pub fn prepare_browser() -> Result<()> {
     tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL])?;
     tools::npm_ci(&root().join("tests/browser"))?;
-    tools::quiet(
-        Command::new("cargo").args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()),
-    )
+    tools::quiet(tools::cargo().args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))
 }

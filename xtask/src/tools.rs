@@ -45,6 +45,21 @@ pub const PYTHON: Tool = Tool { program: "python3", package: "python3-venv", pur
 /// A certificate authority to test with.
 pub const PEBBLE: Tool = Tool { program: "pebble", package: "pebble", purpose: "the tests of certificates by ACME" };
 
+/// Cargo, as somebody at a prompt starts it. What the cargo that runs this very program said of its package is taken out of the
+/// environment: build scripts look at that, ring's among them, and would run again, and be followed by all that depends on them,
+/// whenever another package's program had been the last to build.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("CARGO_PKG_") || name_text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Makes sure that all of these are there. Installs what is missing with `apt-get` when this is Debian and we are root.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{report, root};
+use crate::{report, root, tools};
 
 /// What `happy up` is told.
 #[derive(clap::Args)]
@@ -20,8 +20,7 @@ pub struct Arguments {
 /// When the build fails, or the agent cannot be started.
 pub fn run(arguments: Arguments) -> Result<()> {
     report::step("building (the first time takes five to twenty minutes)");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
+    let built = tools::cargo()
         .args(["build", "--release", "--package", "happy"])
         .current_dir(root())
         .status()
@@ -29,7 +28,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if !built.success() {
         bail!("the build ended with {built}; the compiler's words above say why");
     }
-    let happy = crate::tools::target().join("release").join(format!("happy{}", std::env::consts::EXE_SUFFIX));
+    let happy = tools::target().join("release").join(format!("happy{}", std::env::consts::EXE_SUFFIX));
     let mut command = Command::new(&happy);
     command.arg("up").args(arguments.rest);
     become_it(command).with_context(|| format!("cannot start {}", happy.display()))

@@ -56,7 +56,7 @@ fn wasm() -> Result<()> {
 }
 
 fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = tools::cargo();
     command.current_dir(root());
     command
 }

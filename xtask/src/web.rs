@@ -38,8 +38,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 pub fn run(arguments: Arguments) -> Result<()> {
     use anyhow::{Context, bail};
 
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
+    let mut command = crate::tools::cargo();
     command.current_dir(crate::root());
     command.args(["run", "--quiet", "--package", "xtask", "--features", "web", "--", "web"]);
     if arguments.check {

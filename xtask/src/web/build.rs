@@ -67,7 +67,7 @@ fn types(root: &Path, check: bool) -> Result<()> {
 fn wasm(root: &Path, name: &str, features: &str) -> Result<PathBuf> {
     // A folder of its own, so that this build and the native ones do not wait for each other.
     let target = root.join("target/wasm").join(name);
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = tools::cargo();
     command.current_dir(root);
     crate::wasm::without_folders(&mut command)?;
     command.args([

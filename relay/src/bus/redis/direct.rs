@@ -12,36 +12,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use parking_lot::Mutex;
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-use super::outgoing::{MAX_BATCH, messages, parts};
+use super::outgoing::{messages, parts};
 use super::{MAX_WAITING, Shared};
 use crate::bus::NodeId;
-use crate::bus::batch::{self, Batch, Record};
+use crate::bus::batch::{self, Record};
 use crate::records::unix_ms;
 
-const VERSION: u8 = 1;
-const GREETING: &[u8] = b"happy/1 relay node";
-const ANSWER: &[u8] = b"happy/1 relay node answer";
-/// Version, both nodes, a nonce, a proof.
-const GREETING_LEN: usize = 1 + 2 * NodeId::LEN + 32 + 32;
+pub(super) const VERSION: u8 = 1;
+pub(super) const GREETING: &[u8] = b"happy/1 relay node";
+pub(super) const ANSWER: &[u8] = b"happy/1 relay node answer";
 /// From the first packet to the answer, and for a node that stands still in between.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// A connection that has nothing to carry carries an empty batch so often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A node that was not reached is not dialled again for so long; its frames go through Redis.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Connections from other nodes at once, proven or not.
-const MAX_NODES: usize = 256;
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// A secret is at least so long, bytes.
 const MIN_SECRET: usize = 16;
 /// A batch that was sent and not taken counts as so much at least, so that their number is bounded, too.
@@ -194,7 +189,8 @@ impl Ways {
         pipe
     }
 
-    fn proof(&self, label: &[u8], parts: [&[u8]; 4]) -> Option<Proof> {
+    /// What a node proves itself with to another.
+    pub(super) fn proof(&self, label: &[u8], parts: [&[u8]; 4]) -> Option<Proof> {
         let mut proof = Proof::new_from_slice(&self.secret).ok()?;
         proof.update(label);
         parts.iter().for_each(|part| proof.update(part));
@@ -256,19 +252,13 @@ impl Shared {
         // When each batch that was not taken yet was sent.
         let mut untaken: VecDeque<Instant> = VecDeque::new();
         loop {
-            let room = untaken.len() < MAX_UNTAKEN;
-            let patience = untaken.front().map_or(Instant::now() + HEARTBEAT, |sent| *sent + PATIENCE);
-            let heartbeat = untaken.is_empty();
-            let sent = tokio::select! {
-                biased;
-                taken = take_back(&mut read, &mut untaken) => taken,
-                () = pipe.wake.notified(), if room => self.send_waiting(pipe, &mut write, &mut untaken).await,
-                () = sleep_until(patience) => match heartbeat {
-                    true => self.send_heartbeat(&mut write, &mut untaken).await,
-                    false => Err(io::ErrorKind::TimedOut.into()),
-                },
+            let done = match turn(pipe, &mut read, &untaken).await {
+                Turn::Taken(count) => count.and_then(|count| strike(&mut untaken, count)),
+                Turn::Waits => self.send_waiting(pipe, &mut write, &mut untaken).await,
+                Turn::Silence if untaken.is_empty() => self.send_heartbeat(&mut write, &mut untaken).await,
+                Turn::Silence => Err(io::ErrorKind::TimedOut.into()),
             };
-            if let Err(error) = sent {
+            if let Err(error) = done {
                 return error;
             }
         }
@@ -298,74 +288,37 @@ impl Shared {
         untaken.push_back(Instant::now());
         Ok(())
     }
+}
 
-    /// Takes connections of other nodes for as long as the bus lives.
-    pub(super) async fn accept_nodes(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_NODES));
-        loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a node");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let shared = self.clone();
-            self.spawn(async move {
-                if let Err(error) = shared.hear_node(stream).await {
-                    tracing::debug!(%error, "a direct connection from a node has ended");
-                }
-                drop(place);
-            });
-        }
-    }
+/// What is to be done next for a connection.
+enum Turn {
+    /// The other node has taken so many batches.
+    Taken(io::Result<usize>),
+    /// Something waits to be sent.
+    Waits,
+    /// It is time for a heartbeat; or, with batches on their way, the other node has been silent for too long.
+    Silence,
+}
 
-    async fn hear_node(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let node = timeout(PATIENCE, self.greet(&mut stream)).await??;
-        loop {
-            let mut length = [0; 4];
-            // Twice: a heartbeat may be a second late already.
-            timeout(2 * PATIENCE, stream.read_exact(&mut length)).await??;
-            let length = u32::from_be_bytes(length) as usize;
-            if !(batch::HEAD..=MAX_BATCH).contains(&length) {
-                return Err(io::Error::other("a batch of another length"));
-            }
-            let mut batch = vec![0; length];
-            timeout(2 * PATIENCE, stream.read_exact(&mut batch)).await??;
-            let batch = Bytes::from(batch);
-            if Batch::read(batch.clone()).is_none_or(|batch| batch.from != node) {
-                return Err(io::Error::other("a batch in another node's name"));
-            }
-            self.handle(batch);
-            timeout(PATIENCE, stream.write_all(&[1])).await??;
-        }
+/// Waits, and changes nothing.
+async fn turn(pipe: &Pipe, read: &mut OwnedReadHalf, untaken: &VecDeque<Instant>) -> Turn {
+    let silence = untaken.front().map_or(Instant::now() + HEARTBEAT, |sent| *sent + PATIENCE);
+    let mut taken = [0; MAX_UNTAKEN];
+    tokio::select! {
+        biased;
+        count = read.read(&mut taken) => Turn::Taken(count),
+        () = pipe.wake.notified(), if untaken.len() < MAX_UNTAKEN => Turn::Waits,
+        () = sleep_until(silence) => Turn::Silence,
     }
+}
 
-    /// Which node it is, if it knows the secret.
-    async fn greet(&self, stream: &mut TcpStream) -> io::Result<NodeId> {
-        let ways = self.ways.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let mut challenge = [0; 32];
-        getrandom::fill(&mut challenge).map_err(io::Error::other)?;
-        stream.write_all(&challenge).await?;
-        let mut greeting = [0; GREETING_LEN];
-        stream.read_exact(&mut greeting).await?;
-        let (version, rest) = greeting.split_at(1);
-        let (from, rest) = rest.split_at(NodeId::LEN);
-        let (to, rest) = rest.split_at(NodeId::LEN);
-        let (nonce, proof) = rest.split_at(32);
-        let parts: [&[u8]; 4] = [&challenge, nonce, from, to];
-        let known = ways.proof(GREETING, parts).is_some_and(|expected| expected.verify_slice(proof).is_ok());
-        let from = <[u8; NodeId::LEN]>::try_from(from).map_err(io::Error::other)?;
-        if version != [VERSION] || to != self.node.0 || !known {
-            return Err(io::Error::other("it does not know the secret of this relay's nodes"));
-        }
-        let answer = ways.proof(ANSWER, parts).ok_or(io::ErrorKind::InvalidInput)?.finalize().into_bytes();
-        stream.write_all(&answer).await?;
-        Ok(NodeId(from))
+/// So many batches were taken.
+fn strike(untaken: &mut VecDeque<Instant>, count: usize) -> io::Result<()> {
+    if count == 0 || count > untaken.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    untaken.drain(..count);
+    Ok(())
 }
 
 async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
@@ -375,15 +328,4 @@ async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
         write.write_all(batch).await
     })
     .await?
-}
-
-/// Reads which batches were taken.
-async fn take_back(read: &mut OwnedReadHalf, untaken: &mut VecDeque<Instant>) -> io::Result<()> {
-    let mut taken = [0; MAX_UNTAKEN];
-    let count = read.read(&mut taken).await?;
-    if count == 0 || count > untaken.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    untaken.drain(..count);
-    Ok(())
 }

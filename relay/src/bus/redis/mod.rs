@@ -6,6 +6,7 @@
 //!
 //! Everything that a device waits for ends by itself: a login goes on without Redis when it does not answer within a second.
 
+mod dialled;
 mod direct;
 mod directory;
 mod elsewhere;
@@ -259,10 +260,10 @@ impl Bus for RedisBus {
 }
 
 impl Shared {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        tasks.spawn(task)
     }
 
     fn conn(&self) -> Option<Conn> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hmac::Mac as _;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -29,6 +29,8 @@ const MAX_NODES: usize = 256;
 /// Connections at once that have not proven to be nodes. The greeting of a node takes one round trip of a private network; a stranger would have to
 /// make so many connections meanwhile to push it out.
 const MAX_UNPROVEN: usize = 256;
+/// Read at once: small batches with their length, and the next ones behind them. Of larger ones the rest is read into its place.
+const READ: usize = 16 * 1024;
 
 /// Who is connected.
 struct Door {
@@ -113,7 +115,8 @@ impl Shared {
         Ok((node, stream, place))
     }
 
-    async fn hear_node(&self, node: NodeId, mut stream: TcpStream) -> io::Result<()> {
+    async fn hear_node(&self, node: NodeId, stream: TcpStream) -> io::Result<()> {
+        let mut stream = BufReader::with_capacity(READ, stream);
         loop {
             let mut length = [0; 4];
             // Twice: a heartbeat may be a second late already.

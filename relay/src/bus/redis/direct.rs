@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Buf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use parking_lot::Mutex;
 use sha2::Sha256;
@@ -323,9 +324,6 @@ fn strike(untaken: &mut VecDeque<Instant>, count: usize) -> io::Result<()> {
 
 async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
     let length = (batch.len() as u32).to_be_bytes();
-    timeout(PATIENCE, async {
-        write.write_all(&length).await?;
-        write.write_all(batch).await
-    })
-    .await?
+    // In one write: apart they would be two packets, and wake the other node twice.
+    timeout(PATIENCE, write.write_all_buf(&mut Buf::chain(&length[..], batch))).await?
 }

@@ -15,14 +15,18 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Message};
 
+/// The websocket of a device.
 pub type Socket = WebSocketStream<TcpStream>;
 
 /// An attempt that takes longer has failed.
 const ATTEMPT: Duration = Duration::from_secs(20);
 
+/// One.
 pub struct Device {
     identity: Identity,
     epoch: u64,
+    /// The name of the relay; none for the address that is dialled.
+    name: Option<&'static str>,
 }
 
 /// What an attempt to log in came to.
@@ -37,6 +41,7 @@ pub enum Came {
 
 /// A device that is in.
 pub struct Arrived {
+    /// Its websocket.
     pub socket: Box<Socket>,
     /// How often the connection was not made, or ended.
     pub cut: u32,
@@ -44,11 +49,27 @@ pub struct Arrived {
     pub sent_away: u32,
 }
 
+impl Default for Device {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Device {
+    /// A device of a relay that has no name but its address.
+    #[must_use]
     pub fn new() -> Self {
-        Self { identity: Identity::generate(&mut rng()), epoch: 0 }
+        Self { identity: Identity::generate(&mut rng()), epoch: 0, name: None }
     }
 
+    /// A device of a relay that has a name.
+    #[must_use]
+    pub fn called(name: &'static str) -> Self {
+        Self { name: Some(name), ..Self::new() }
+    }
+
+    /// Its device id.
+    #[must_use]
     pub fn id(&self) -> DeviceId {
         self.identity.device_id()
     }
@@ -72,7 +93,8 @@ impl Device {
             let Some(Ok(message)) = socket.next().await else { return Ok(Came::Cut) };
             match FromRelay::decode(&message.into_data()) {
                 Ok(FromRelay::Challenge { nonce }) => {
-                    tell(&mut socket, &self.login(&relay.to_string(), &nonce)).await?;
+                    let name = self.name.map_or_else(|| relay.to_string(), str::to_owned);
+                    tell(&mut socket, &self.login(&name, &nonce)).await?;
                 }
                 Ok(FromRelay::Welcome { .. }) => return Ok(Came::In(Box::new(socket))),
                 Ok(FromRelay::Goaway { retry_after_ms: 0, code, text }) => bail!("{code}: {text}"),
@@ -92,6 +114,9 @@ impl Device {
     }
 
     /// Logs in at the first attempt.
+    ///
+    /// # Errors
+    /// When the relay does not let it in.
     pub async fn join(&mut self, from: Ipv4Addr, relay: SocketAddr) -> Result<Box<Socket>> {
         match self.come(from, relay).await {
             Came::In(socket) => Ok(socket),
@@ -143,11 +168,15 @@ impl Backoff {
 }
 
 /// Anything up to this.
+#[must_use]
 pub fn below(most: Duration) -> Duration {
     Duration::from_micros(rng().next_u64() % (most.as_micros() as u64 + 1))
 }
 
 /// A connection from an address of our choice.
+///
+/// # Errors
+/// When it cannot be made.
 pub async fn dial(from: Ipv4Addr, to: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -157,6 +186,10 @@ pub async fn dial(from: Ipv4Addr, to: SocketAddr) -> Result<TcpStream> {
     Ok(tcp)
 }
 
+/// Sends a frame.
+///
+/// # Errors
+/// When the connection has ended.
 pub async fn tell(socket: &mut Socket, frame: &ToRelay<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);

@@ -4,7 +4,7 @@
 //! on the cores of the relay that it loads, so its figures are worse than those of a relay by itself.
 
 mod crowd;
-mod device;
+pub mod device;
 mod flood;
 mod memory;
 mod probe;

@@ -105,8 +105,23 @@ impl Watch {
     }
 }
 
+/// What these took so far. What is left of one that has ended is in the account of its parent, this process.
 fn used(ours: &[u32]) -> Result<f64> {
-    ours.iter().map(|process| Ok(processor_time(*process)?.as_secs_f64())).sum()
+    let lives = |process: &&u32| fs::exists(format!("/proc/{process}")).unwrap_or(false);
+    let alive =
+        ours.iter().filter(lives).map(|process| Ok(processor_time(*process)?.as_secs_f64())).sum::<Result<f64>>();
+    Ok(alive? + of_children()?)
+}
+
+/// What the children of this process took that have ended and were waited for.
+fn of_children() -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which may contain anything, stand the state and numbers.
+    let (_, numbers) = text.rsplit_once(')').context("no stat")?;
+    let ticks = |number: Option<&str>| number.and_then(|ticks| ticks.parse::<f64>().ok()).context("short stat");
+    let mut numbers = numbers.split_whitespace().skip(13);
+    let (user, system) = (ticks(numbers.next())?, ticks(numbers.next())?);
+    Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// Counts the cells that were thrown away, and decides.
@@ -119,10 +134,17 @@ pub struct Judge {
 impl Judge {
     /// Measures until nobody disturbed it.
     pub fn undisturbed<T>(&mut self, what: &str, ours: &[u32], mut measure: impl FnMut() -> Result<T>) -> Result<T> {
-        for _ in 0..ATTEMPTS {
+        self.watched(what, || {
             let watch = Watch::begin(ours)?;
-            let value = measure().with_context(|| what.to_owned())?;
-            if self.lenient || watch.others()? <= OTHERS_AT_MOST {
+            Ok((measure()?, watch.others()?))
+        })
+    }
+
+    /// The same where the measurement itself says what others took while it counted.
+    pub fn watched<T>(&mut self, what: &str, mut measure: impl FnMut() -> Result<(T, f64)>) -> Result<T> {
+        for _ in 0..ATTEMPTS {
+            let (value, others) = measure().with_context(|| what.to_owned())?;
+            if self.lenient || others <= OTHERS_AT_MOST {
                 return Ok(value);
             }
             self.thrown_away += 1;

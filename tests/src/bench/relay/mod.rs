@@ -6,13 +6,17 @@
 
 mod bare;
 mod device;
+mod drain;
 mod flow;
+mod links;
 mod logins;
+mod loss;
 mod machine;
 mod memory;
 mod nodes;
 mod poll;
 mod report;
+mod returning;
 mod roundtrip;
 mod server;
 mod stuck;
@@ -64,10 +68,27 @@ enum Group {
     Stuck,
     /// Two nodes over Redis.
     Nodes,
+    /// Two nodes that pass frames directly.
+    Direct,
+    /// A node that dies.
+    Loss,
+    /// A node that is told to end.
+    Drain,
 }
 
-const GROUPS: [Group; 8] =
-    [Group::Flow, Group::Tls, Group::Quiet, Group::Beside, Group::Memory, Group::Logins, Group::Stuck, Group::Nodes];
+const GROUPS: [Group; 11] = [
+    Group::Flow,
+    Group::Tls,
+    Group::Quiet,
+    Group::Beside,
+    Group::Memory,
+    Group::Logins,
+    Group::Stuck,
+    Group::Nodes,
+    Group::Direct,
+    Group::Loss,
+    Group::Drain,
+];
 
 /// Windows stay below the relay's queue of 256 KiB for each device; links keep 32 to 64 KiB under way.
 const SHAPES: [Shape; 8] = [
@@ -84,6 +105,8 @@ const SHAPES: [Shape; 8] = [
 const SPARSE: Shape = Shape { pairs: 100, payload: 1024, window: 1 };
 const SPARSE_64: Shape = Shape { pairs: 100, payload: 64, window: 1 };
 const CROWDS: [usize; 2] = [1_000, 10_000];
+/// What takes ten seconds and more is measured so many times at most.
+const ROUNDS: usize = 3;
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let sockets = open_many()?;
@@ -103,6 +126,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
             Group::Logins => bench.logins()?,
             Group::Stuck => bench.stuck()?,
             Group::Nodes => bench.nodes()?,
+            Group::Direct => bench.direct()?,
+            Group::Loss => bench.loss()?,
+            Group::Drain => bench.drain()?,
             Group::Flow | Group::Tls | Group::Quiet | Group::Beside => {}
         }
     }
@@ -232,7 +258,7 @@ impl Bench {
     fn stuck(&mut self) -> Result<()> {
         let (mut memory, mut others, mut cut) = (Vec::new(), Vec::new(), Vec::new());
         // Each takes the ten seconds until the stuck ones are cut.
-        for _ in 0..self.repeats.min(3) {
+        for _ in 0..self.repeats.min(ROUNDS) {
             // A fresh one each time: memory that was used before costs nothing anew.
             let server = Server::start(Kind::Relay, self.cores)?;
             let cost = self.judge.undisturbed("stuck readers", &[server.id()], || stuck::measure(&server))?;
@@ -245,7 +271,7 @@ impl Bench {
     }
 
     fn nodes(&mut self) -> Result<()> {
-        let nodes = nodes::Nodes::start(self.cores)?;
+        let nodes = nodes::Nodes::start(self.cores, false)?;
         let raw = Server::start(Kind::Redis, self.cores)?;
         for shape in nodes::SHAPES {
             let mut cells = [const { Vec::new() }; 4];
@@ -264,6 +290,60 @@ impl Bench {
         }
         let echo = self.judge.undisturbed("round trips across", &nodes.ids(), || nodes.echo())?;
         self.report.across(echo, nodes.entry()?);
+        Ok(())
+    }
+
+    fn direct(&mut self) -> Result<()> {
+        let nodes = nodes::Nodes::start(self.cores, true)?;
+        for shape in nodes::SHAPES {
+            let mut cells = [const { Vec::new() }; 3];
+            for _ in 0..self.repeats {
+                let near = [nodes.one.id()];
+                let near_rate = self
+                    .judge
+                    .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
+                let crossed = self.judge.undisturbed("two nodes directly", &nodes.ids(), || nodes.cross(shape))?;
+                let values = [near_rate.rate, crossed.passed.rate, crossed.commands];
+                cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
+            }
+            self.report.direct(shape, cells.map(median));
+        }
+        let mut cells = [const { Vec::new() }; 2];
+        for _ in 0..self.repeats {
+            let echo = self.judge.undisturbed("round trips directly", &nodes.ids(), || nodes.echo())?;
+            cells.iter_mut().zip(echo).for_each(|(cell, value)| cell.push(value));
+        }
+        self.report.directly_across(cells.map(median));
+        Ok(())
+    }
+
+    fn loss(&mut self) -> Result<()> {
+        let crowd = if self.quick { CROWDS[0] } else { loss::CROWD };
+        let (mut back, mut sent_away, mut p99) = (Vec::new(), Vec::new(), [const { Vec::new() }; 4]);
+        for _ in 0..self.repeats.min(ROUNDS) {
+            let loss = self.judge.watched("a node dies", || loss::measure(self.cores, crowd))?;
+            back.push(loss.back);
+            sent_away.push(loss.sent_away);
+            p99.iter_mut().zip([loss.others, loss.bare].concat()).for_each(|(values, value)| values.push(value));
+        }
+        let [others_before, others, bare_before, bare] = p99.map(median);
+        self.report.loss(crowd, median(back), median(sent_away), [[others_before, others], [bare_before, bare]]);
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        let (mut sent, mut lost, mut cells) = (0, 0, Vec::new());
+        for _ in 0..self.repeats.min(ROUNDS) {
+            let drained = self.judge.watched("a node is told to end", || drain::measure(self.cores))?;
+            sent += drained.sent;
+            // Of what is lost nothing is left out.
+            lost += drained.lost;
+            cells.push(drained);
+        }
+        cells.sort_unstable_by(|one, other| one.uneven.total_cmp(&other.uneven));
+        if let Some(drained) = cells.get(cells.len() / 2) {
+            self.report.drain(sent, lost, drained.uneven, drained.back, &drained.each);
+        }
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-//! Two nodes over Redis: both on the core of the server, Redis and the load on the other.
+//! Two nodes that share a Redis, with frames passing through it or directly: both on the core of the server, Redis and the load on the other.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use happy_tests::process::{Process, free_port};
 
 use super::flow::{self, Passed, Shape};
@@ -51,12 +51,12 @@ impl Redis {
         Ok(text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect())
     }
 
-    /// Commands so far that are no publishes. This very question is among them.
-    fn commands(&self) -> Result<u64> {
+    /// Commands so far, those of one name aside. This very question is among them.
+    fn commands(&self, aside: Option<&str>) -> Result<u64> {
         let mut all = 0;
         for (name, stats) in self.info("commandstats")? {
             let calls = stats.strip_prefix("calls=").and_then(|stats| stats.split(',').next()).context("no calls")?;
-            all += if name.ends_with(PUBLISH) { 0 } else { calls.parse::<u64>()? };
+            all += if aside.is_some_and(|aside| name.ends_with(aside)) { 0 } else { calls.parse::<u64>()? };
         }
         Ok(all)
     }
@@ -71,24 +71,41 @@ pub struct Nodes {
     pub redis: Redis,
     pub one: Server,
     pub other: Server,
+    /// The secret by which they pass frames directly, if they do.
+    secret: Option<tempfile::TempDir>,
 }
 
 /// What crossed, and what it cost Redis.
 pub struct Crossed {
     pub passed: Passed,
-    /// Commands for each frame beside the publishes.
+    /// Commands for each frame, beside the publishes where frames go that way.
     pub commands: f64,
 }
 
 impl Nodes {
-    pub fn start(cores: Cores) -> Result<Nodes> {
+    /// Nodes that pass frames through Redis, or directly.
+    pub fn start(cores: Cores, directly: bool) -> Result<Nodes> {
+        if !directly {
+            return Self::start_with(cores, &[]);
+        }
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "known to these two nodes only\n")?;
+        let path = path.to_str().context("a path")?;
+        let mut nodes = Self::start_with(cores, &["--direct", "127.0.0.1:0", "--direct-secret-file", path])?;
+        nodes.secret = Some(folder);
+        Ok(nodes)
+    }
+
+    /// With more arguments of the relay.
+    pub fn start_with(cores: Cores, more: &[&str]) -> Result<Nodes> {
         let redis = Redis::start()?;
         let url = format!("redis://127.0.0.1:{}", redis.port);
-        let node = || Server::relay(Kind::Relay, cores, &["--redis", &url]);
+        let node = || Server::relay(Kind::Relay, cores, &[&["--redis", &url], more].concat());
         let (one, other) = (node()?, node()?);
         one.until_bus()?;
         other.until_bus()?;
-        Ok(Nodes { redis, one, other })
+        Ok(Nodes { redis, one, other, secret: None })
     }
 
     pub fn ids(&self) -> [u32; 3] {
@@ -98,9 +115,12 @@ impl Nodes {
     pub fn cross(&self, shape: Shape) -> Result<Crossed> {
         let (one, other) = (self.one.books()?, self.other.books()?);
         let nodes = [&self.one, &self.other];
+        // On the direct way there is to be nothing, not even a publish.
+        let aside = self.secret.is_none().then_some(PUBLISH);
         let (passed, [commands, sent]) =
-            flow::measure_beside(&self.one, &self.other, &nodes, shape, || self.redis.commands())?;
+            flow::measure_beside(&self.one, &self.other, &nodes, shape, || self.redis.commands(aside))?;
         self.one.check_crossing(one, &self.other, other, sent)?;
+        ensure!(aside.is_some() || self.one.direct_ways()? == 1, "the nodes do not reach each other directly");
         Ok(Crossed { commands: commands as f64 / passed.frames as f64, passed })
     }
 

@@ -161,7 +161,45 @@ impl Report {
         anstream::println!("\nround trip within a node {near:.3} ms, across two over Redis {far:.3} ms (p50)");
         anstream::println!("a device takes {entry:.0} bytes of Redis");
         self.goal("redis-entry", entry, "B", Bound::AtMost(100.0));
-        self.goals.push("goal direct-hop - ratio 0.45 not measured".to_owned());
-        self.goals.push("goal direct-hop-roundtrip - ratio 2 not measured".to_owned());
+    }
+
+    pub fn direct(&mut self, shape: Shape, [near, across, commands]: [f64; 3]) {
+        let (size, ratio) = (shape.payload, across / near);
+        anstream::println!(
+            "\n{} × {size} B, {}: one node {near:.0} frames/s, two nodes directly {across:.0} ({ratio:.2}); {commands:.5} \
+             commands to Redis a frame",
+            shape.pairs,
+            shape.window
+        );
+        self.goal(&format!("direct-hop-{size}"), ratio, "ratio", Bound::AtLeast(0.45));
+        // Leases and what a node asks from time to time, whatever passes.
+        self.goal(&format!("direct-commands-{size}"), commands, "/frame", Bound::AtMost(0.001));
+    }
+
+    pub fn directly_across(&mut self, [near, far]: [f64; 2]) {
+        anstream::println!("\nround trip within a node {near:.3} ms, across two directly {far:.3} ms (p50)");
+        self.goal("direct-hop-roundtrip", far / near, "ratio", Bound::AtMost(2.0));
+    }
+
+    pub fn loss(&mut self, crowd: usize, back: f64, sent_away: f64, [others, bare]: [[f64; 2]; 2]) {
+        anstream::println!(
+            "\na node dies: its {crowd} devices are back at the other one after {back:.2} s, each sent away {sent_away:.2} times; \
+             p99 of the others' round trips {:.3} ms, before {:.3}; through bare TCP beside it {:.3}, before {:.3}",
+            others[1],
+            others[0],
+            bare[1],
+            bare[0]
+        );
+        self.goal("loss-all-back", back, "s", Bound::AtMost(5.0));
+        self.goal("loss-others-p99", others[1] / others[0], "ratio", Bound::AtMost(2.0));
+    }
+
+    pub fn drain(&mut self, sent: u64, lost: u64, uneven: f64, back: f64, each: &[usize]) {
+        anstream::println!(
+            "\na node is told to end: of {sent} messages that must arrive {lost} were lost; all its devices were back after \
+             {back:.1} s, each second {each:?}"
+        );
+        self.goal("drain-lost", lost as f64, "messages", Bound::AtMost(0.0));
+        self.goal("drain-unevenness", uneven, "ratio", Bound::AtMost(0.2));
     }
 }

@@ -57,7 +57,12 @@ impl Line {
 
     /// Lets it go.
     pub fn begin(&mut self) -> Result<()> {
-        self.under_way = Some((1, Instant::now()));
+        self.begin_at(Instant::now())
+    }
+
+    /// Lets it go, late perhaps: its time runs since `due`.
+    fn begin_at(&mut self, due: Instant) -> Result<()> {
+        self.under_way = Some((1, due));
         self.send(0)
     }
 
@@ -110,6 +115,92 @@ pub fn echoes(lines: &mut [Line]) -> Result<Vec<[f64; 2]>> {
         }
     }
     Ok(samples.iter().map(|sample| [sample.percentile(50), sample.percentile(99)]).collect())
+}
+
+/// Round trips of many lines, each beginning at times that are fixed, whatever became of those before: one that waits is counted with all
+/// of its waiting.
+pub struct Rounds {
+    lines: Vec<Line>,
+    /// Which of the servers, for each line.
+    servers: Vec<usize>,
+    /// When each line is to begin next.
+    due: Vec<Instant>,
+    each: Duration,
+    poll: Poll,
+    count: usize,
+}
+
+impl Rounds {
+    /// So many lines at each of the servers, a round trip every `each` on each line.
+    pub fn new(servers: &[(&Server, usize)], each: Duration) -> Result<Rounds> {
+        let (mut lines, mut of) = (Vec::new(), Vec::new());
+        let poll = Poll::new()?;
+        for (number, (server, count)) in servers.iter().enumerate() {
+            for _ in 0..*count {
+                let line = Line::new(server, server)?;
+                line.ends.iter().enumerate().try_for_each(|(end, device)| poll.add(device, 2 * lines.len() + end))?;
+                lines.push(line);
+                of.push(number);
+            }
+        }
+        let (now, count) = (Instant::now(), lines.len());
+        let due = (0..count).map(|n| now + each * n as u32 / count as u32).collect();
+        Ok(Rounds { lines, servers: of, due, each, poll, count: servers.len() })
+    }
+
+    /// Goes on until `enough`, and gives what was sampled for each server. A round trip belongs to where it ends.
+    pub fn run(&mut self, enough: impl Fn() -> bool) -> Result<Vec<Sample>> {
+        let mut samples: Vec<Sample> = (0..self.count).map(|_| Sample::default()).collect();
+        while !enough() {
+            self.begin_due()?;
+            self.turn(&mut samples)?;
+        }
+        Ok(samples)
+    }
+
+    /// Takes what is under way.
+    pub fn finish(&mut self) -> Result<()> {
+        let mut samples: Vec<Sample> = (0..self.count).map(|_| Sample::default()).collect();
+        let began = Instant::now();
+        self.due.fill(began + 2 * PATIENCE);
+        while self.lines.iter().any(|line| line.under_way.is_some()) {
+            ensure!(began.elapsed() < PATIENCE, "a round trip did not end");
+            self.turn(&mut samples)?;
+        }
+        Ok(())
+    }
+
+    fn begin_due(&mut self) -> Result<()> {
+        let now = Instant::now();
+        for (line, due) in self.lines.iter_mut().zip(&mut self.due) {
+            if line.under_way.is_none() && *due <= now {
+                line.begin_at(*due)?;
+                *due += self.each;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to come, or for the next to begin.
+    fn turn(&mut self, samples: &mut [Sample]) -> Result<()> {
+        let idle = self.lines.iter().zip(&self.due).filter(|(line, _)| line.under_way.is_none()).map(|(_, due)| *due);
+        let next = idle.min().map_or(self.each, |due| due.saturating_duration_since(Instant::now()));
+        let mut ready = Vec::new();
+        self.poll.wait(next.min(self.each), &mut ready)?;
+        for number in ready {
+            let (line, end) = (&mut self.lines[number / 2], number % 2);
+            match line.under_way {
+                Some((at, _)) if at == end => {
+                    if let Some(took) = line.step()? {
+                        samples[self.servers[number / 2]].add(took);
+                    }
+                }
+                // A Ping of the relay, most likely.
+                _ => drop(line.ends[end].read(&mut line.scratch)?),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Round trips beside talk.

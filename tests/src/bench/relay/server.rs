@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use happy_tests::process::{Process, free_port, program};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -172,6 +173,42 @@ impl Server {
     /// Devices that are connected.
     pub fn connections(&self) -> Result<u64> {
         self.metrics()?.get("connections").copied().context("no such metric")
+    }
+
+    /// Direct connections to other nodes.
+    pub fn direct_ways(&self) -> Result<u64> {
+        self.metrics()?.get("bus_direct").copied().context("no such metric")
+    }
+
+    /// Kills it with -9.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Asks it to end, as a service manager does.
+    pub fn terminate(&self) -> Result<()> {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("no process")?;
+        Ok(kill_process(id, Signal::TERM)?)
+    }
+
+    /// Waits until it has.
+    pub fn ended(&mut self) -> Result<()> {
+        let code = self.process.end()?;
+        ensure!(code == 0, "it ended with {code}:\n{}", self.process.output());
+        Ok(())
+    }
+
+    /// Fails unless each frame that came since the start went somewhere or was dropped for a reason.
+    pub fn balances(&self) -> Result<()> {
+        let deadline = Instant::now() + BOOKS;
+        loop {
+            let now = self.books()?;
+            if now.received + now.from_bus == now.delivered + now.to_bus + now.dropped {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the books do not balance: {now:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until the node has its way to the others.

@@ -1,0 +1,58 @@
+//! One of two nodes dies: how soon its devices are back at the other one, and what the devices of that one notice of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::machine::{Cores, Watch};
+use super::nodes::Nodes;
+use super::returning::Crowd;
+use super::roundtrip::Rounds;
+use super::server::{Kind, Server};
+
+/// Devices of the node that dies.
+pub const CROWD: usize = 10_000;
+/// Logins that a node checks in a second, `--max-logins`: what has all of them back in time, four fifths of it being promised, and leaves the core
+/// half of its time for those who are there.
+pub const LOGINS: u32 = 4_000;
+/// Pairs of the node that stays, each with a round trip every [`EACH`]: 10,000 frames a second.
+const OTHERS: usize = 50;
+/// The same through a server that only forwards, by which the machine's own part can be seen.
+const BARE: usize = 10;
+const EACH: Duration = Duration::from_millis(10);
+/// Before the node dies.
+const BEFORE: Duration = Duration::from_secs(3);
+
+pub struct Loss {
+    /// From the death of the node until the last one is back, seconds.
+    pub back: f64,
+    /// p99 of the others' round trips before and until then, ms.
+    pub others: [f64; 2],
+    /// The same through the server that only forwards.
+    pub bare: [f64; 2],
+    /// How many of the crowd were named a time, of each.
+    pub sent_away: f64,
+}
+
+/// Measures once; gives also what other processes took meanwhile.
+pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
+    let mut nodes = Nodes::start_with(cores, &["--max-logins", &LOGINS.to_string()])?;
+    let bare = Server::start(Kind::Tcp, cores)?;
+    let mut crowd = Crowd::connect(crowd, &nodes.one, &nodes.other)?;
+    let mut rounds = Rounds::new(&[(&nodes.other, OTHERS), (&bare, BARE)], EACH)?;
+    let begun = Instant::now();
+    let before = rounds.run(|| begun.elapsed() >= BEFORE)?;
+
+    let watch = Watch::begin(&[nodes.one.id(), nodes.other.id(), nodes.redis.process.id(), bare.id()])?;
+    nodes.one.kill()?;
+    let lost = Instant::now();
+    let during = rounds.run(|| crowd.is_whole() || lost.elapsed() > Duration::from_secs(30))?;
+    let foreign = watch.others()?;
+    rounds.finish()?;
+
+    let arrivals = crowd.returned(|| Ok(()))?;
+    let last = arrivals.iter().map(|arrival| arrival.at).max().context("nobody came")?;
+    let sent_away = arrivals.iter().map(|arrival| f64::from(arrival.sent_away)).sum::<f64>() / arrivals.len() as f64;
+    let p99 = |server: usize| [&before, &during].map(|samples| samples[server].percentile(99));
+    Ok((Loss { back: (last - lost).as_secs_f64(), others: p99(0), bare: p99(1), sent_away }, foreign))
+}

@@ -9,6 +9,7 @@ pub mod corpus;
 mod link;
 mod pairing;
 mod session;
+mod websocket;
 
 pub mod seeds;
 
@@ -26,12 +27,13 @@ use happy_wire::terminal::TerminalMessage;
 pub use link::link;
 pub use pairing::pairing;
 use session::{Pair, people, rng};
+pub use websocket::websocket;
 
 /// A target, by the name of its binary and of its folder in the corpus.
 pub type Target = fn(&[u8]);
 
 /// All of them.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("records", records),
     ("handshake", handshake),
     ("ratchet", ratchet),
@@ -43,6 +45,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("screen", screen),
     ("rpc", rpc),
     ("bus", bus),
+    ("websocket", websocket),
 ];
 
 /// The first byte, which chooses, and the rest.

@@ -108,6 +108,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             chosen(1, b"https://app.example"),
             chosen(1, format!("home:{device}", device = people.machine.device_id()).as_bytes()),
         ],
+        "websocket" => websocket(),
         "rpc" => vec![br#"{"method":"session.list","params":{}}"#.to_vec()],
         _ => Vec::new(),
     }
@@ -159,6 +160,33 @@ fn wire() -> Vec<Vec<u8>> {
     seeds.push(frame);
     seeds.push(chosen(4, &CallMessage::Request { id: 1, body: b"{}" }.to_vec()));
     seeds.push(chosen(5, &[2, 0, 0, 0, 0, 0, 0, 0, 1, b'x']));
+    seeds
+}
+
+/// Frames in orders and as they are; a request; a token; records in a body.
+fn websocket() -> Vec<Vec<u8>> {
+    // Messages of several lengths with the three forms of one; one in parts around a Ping; one that fills a whole frame and has a byte
+    // too much, or has not; a Close.
+    let orders: [&[u8]; 4] = [
+        &[7, 0x82, 0, 5, 0, b'a', 0x82, 0, 126, 0, b'b', 0x82, 0x20, 0, 1, b'c', 0x82, 0, 9, 2, b'd', 0x8a, 0, 0, 0, 0],
+        &[9, 2, 0, 40, 0, b'a', 0x89, 0, 2, 0, b'?', 0, 0x40, 0, 0, b'b', 0x80, 0, 0, 0, 0, 0x88, 0, 2, 0, 0],
+        &[1, 2, 0, 63, 4, b'a', 0x80, 0, 1, 0, b'b', 0x88, 0, 0, 0, 0],
+        &[2, 2, 0xff, 0xff, 0, b'a', 0x80, 0, 65, 0, b'b', 0x82, 0, 64, 4, b'c', 0x82, 0, 65, 4, 0],
+    ];
+    let frames: [&[u8]; 2] =
+        [&[3, 0x82, 0x83, 1, 2, 3, 4, b'a', b'b', b'c', 0x88, 0x80, 0, 0, 0, 0], &[5, 0x81, 0xfe, 0, 126, 9, 9, 9, 9]];
+    let request = "host:relay.example\nupgrade:websocket\nconnection:keep-alive, Upgrade\nsec-websocket-version:13\n\
+                   sec-websocket-protocol:happy-relay.v1\nsec-websocket-key:dGhlIHNhbXBsZSBub25jZQ==";
+    let from_page = format!("{request}\norigin:https://relay.example");
+    let elsewhere = format!("{request}\norigin:https://app.example\norigin:null");
+    // {"alg":"EdDSA","kid":"00112233445566ff","typ":"JWT"}, {}, and a signature of zeros.
+    let header = "eyJhbGciOiJFZERTQSIsImtpZCI6IjAwMTEyMjMzNDQ1NTY2ZmYiLCJ0eXAiOiJKV1QifQ";
+    let token = format!("{header}.e30.{}", "A".repeat(86));
+    let body = br#"{"records":[{"kind":1,"version":7,"sealed":"AAAA"},{"kind":2,"version":1,"sealed":"AA"}]}"#;
+    let mut seeds: Vec<_> = orders.iter().map(|orders| chosen(0, orders)).collect();
+    seeds.extend(frames.iter().map(|frames| chosen(1, frames)));
+    seeds.extend([request, &from_page, &elsewhere].map(|request| chosen(2, request.as_bytes())));
+    seeds.extend([chosen(3, token.as_bytes()), chosen(4, body)]);
     seeds
 }
 

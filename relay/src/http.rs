@@ -154,17 +154,51 @@ struct Wanted {
 
 impl Wanted {
     fn from_headers(shared: &Shared, headers: &HeaderMap) -> Result<Self, Box<Response>> {
-        let refuse = |status, code, message| {
-            shared.hub.metrics.upgrade_refused(code);
-            Err(Box::new(error(status, code, message)))
+        let checked = match shared.closing.has_begun() {
+            true => Err(Unfit::CLOSING),
+            false => Upgrade::read(headers, &shared.config.origins),
         };
-        if shared.closing.has_begun() {
-            return refuse(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "closing",
-                "the relay is restarting; come back in a second",
-            );
-        }
+        let Upgrade { host, accept } = checked.map_err(|Unfit { status, code, message }| {
+            shared.hub.metrics.upgrade_refused(code);
+            Box::new(error(status, code, message))
+        })?;
+        // PROTOCOL 7: the configured names or, without any, the Host header of this connection.
+        let names = shared.names.read().clone();
+        let names = if names.is_empty() { Arc::from([host]) } else { names };
+        Ok(Self { names, accept })
+    }
+}
+
+/// What a request for the websocket says (`PROTOCOL 7`, Websocket).
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    /// What its sender dialled.
+    pub(crate) host: String,
+    /// What shows that its key was read.
+    pub(crate) accept: HeaderValue,
+}
+
+/// Why a request does not become a websocket.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    status: StatusCode,
+    pub(crate) code: &'static str,
+    message: &'static str,
+}
+
+impl Unfit {
+    const CLOSING: Unfit =
+        Unfit::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the relay is restarting; come back in a second");
+
+    const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message }
+    }
+}
+
+impl Upgrade {
+    /// Reads the head of a request. `origins` are those whose pages may connect besides the relay's own.
+    pub(crate) fn read(headers: &HeaderMap, origins: &[String]) -> Result<Self, Unfit> {
+        let refuse = |status, code, message| Err(Unfit::new(status, code, message));
         if !lists(headers, header::UPGRADE, "websocket") || !lists(headers, header::CONNECTION, "upgrade") {
             return refuse(StatusCode::UPGRADE_REQUIRED, "websocket_only", "this path speaks websocket only");
         }
@@ -184,26 +218,23 @@ impl Wanted {
         let Some(host) = host else {
             return refuse(StatusCode::BAD_REQUEST, "host", "the header Host is missing, there twice, or no authority");
         };
-        if !origin_allowed(shared, headers, &host) {
+        if !origin_allowed(origins, headers, &host) {
             let message = "pages of this origin may not open the websocket; the operator can allow it with --origin";
             return refuse(StatusCode::FORBIDDEN, "origin", message);
         }
-        // PROTOCOL 7: the configured names or, without any, the Host header of this connection.
-        let names = shared.names.read().clone();
-        let names = if names.is_empty() { Arc::from([host]) } else { names };
-        Ok(Self { names, accept })
+        Ok(Self { host, accept })
     }
 }
 
 /// Programs send no Origin. A browser sends that of the page, which must be ours or one that the operator named, so that a
 /// foreign page cannot make its visitors' browsers part of whatever it does here.
-fn origin_allowed(shared: &Shared, headers: &HeaderMap, host: &str) -> bool {
+fn origin_allowed(origins: &[String], headers: &HeaderMap, host: &str) -> bool {
     if !headers.contains_key(header::ORIGIN) {
         return true;
     }
     let Some(origin) = text(headers, header::ORIGIN).and_then(web_origin) else { return false };
     let same = origin.split_once("://").is_some_and(|(_, rest)| rest == host);
-    same || shared.config.origins.contains(&origin)
+    same || origins.contains(&origin)
 }
 
 /// A header that stands there once. Of two, a proxy before us may have believed the other.

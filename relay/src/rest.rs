@@ -101,16 +101,17 @@ async fn read_records(body: Body) -> Result<Vec<(u8, Record)>, Refused> {
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|_| {
         refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a record has at most 4,096 bytes, and there are two")
     })?;
-    let bad = || {
+    records_in(&bytes).ok_or_else(|| {
         let message = "the body is {\"records\": [{\"kind\": 1 or 2, \"version\": 1 or more, \"sealed\": base64url}]}";
         refuse(StatusCode::BAD_REQUEST, "bad_request", message)
-    };
-    let body: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    let list = body.get("records").and_then(Value::as_array).ok_or_else(bad)?;
-    if list.is_empty() || list.len() > record_kind::ALL.len() {
-        return Err(bad());
-    }
-    list.iter().map(|one| read_record(one).ok_or_else(bad)).collect()
+    })
+}
+
+/// The records in a body with their kinds: one or two. None when it is anything else.
+pub(crate) fn records_in(body: &[u8]) -> Option<Vec<(u8, Record)>> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let list = body.get("records")?.as_array().filter(|list| (1..=record_kind::ALL.len()).contains(&list.len()))?;
+    list.iter().map(read_record).collect()
 }
 
 fn read_record(one: &Value) -> Option<(u8, Record)> {

@@ -52,7 +52,8 @@ pub(crate) enum Fault {
 /// Takes messages out of bytes.
 #[derive(Default)]
 pub(crate) struct Reader {
-    /// The beginning of a message whose end has not come. At most [`MAX_FRAME`].
+    /// The beginning of a message whose end has not come.
+    // INVARIANT: it takes at most MAX_FRAME bytes, those that it has reserved included.
     fragments: Option<Vec<u8>>,
 }
 
@@ -126,6 +127,11 @@ impl Reader {
         Ok(None)
     }
 
+    /// What it keeps of a message whose end has not come, bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.fragments.as_ref().map_or(0, Vec::capacity)
+    }
+
     /// None for a frame that is no message by itself.
     fn take<'a>(&mut self, head: &Head, body: &'a [u8]) -> Result<Option<Message<'a>>, Fault> {
         match (head.kind, self.fragments.is_some()) {
@@ -140,12 +146,22 @@ impl Reader {
             }
             (CONTINUATION, true) => {
                 let Some(fragments) = &mut self.fragments else { return Err(Fault::Broken) };
+                make_room(fragments, body.len());
                 fragments.extend_from_slice(body);
                 let whole = if head.last { self.fragments.take() } else { None };
                 Ok(whole.map(|whole| Message::Binary(whole.into())))
             }
             _ => Err(Fault::Broken),
         }
+    }
+}
+
+/// Doubles what a message in fragments may take, as a vector does by itself, but never beyond a whole frame.
+fn make_room(fragments: &mut Vec<u8>, more: usize) {
+    let needed = fragments.len() + more;
+    if needed > fragments.capacity() {
+        let wanted = needed.max((2 * fragments.capacity()).min(MAX_FRAME));
+        fragments.reserve_exact(wanted - fragments.len());
     }
 }
 

@@ -12,8 +12,20 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{report, root, tools};
 
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
-const TARGETS: [&str; 11] =
-    ["records", "handshake", "ratchet", "storage", "invitation", "pairing", "wire", "link", "screen", "rpc", "bus"];
+const TARGETS: [&str; 12] = [
+    "records",
+    "handshake",
+    "ratchet",
+    "storage",
+    "invitation",
+    "pairing",
+    "wire",
+    "link",
+    "screen",
+    "rpc",
+    "bus",
+    "websocket",
+];
 /// For every crate; counters and sanitizer are for those that `fuzz/libfuzzer/Cargo.toml` chooses.
 const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1";
 /// The largest input, which is more than any structure but a snapshot needs.

@@ -11,15 +11,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::tools::{self, CADDY, NODE, NPM, PROMTOOL, PYTHON, SYSTEMD_ANALYZE, quiet};
+use crate::tools::{self, CADDY, NODE, NPM, PROMTOOL, SYSTEMD_ANALYZE, quiet};
 use crate::{report, root};
 
 /// Where the program is once it is installed, as the unit says.
 const INSTALLED: &str = "/usr/local/bin/happy-relay";
 /// The most that `systemd-analyze security` may find exposed, in tenths; it says OK up to 4.9.
 const EXPOSURE: &str = "20";
-/// The oldest version of Kubernetes that the manifests are for, the first one with a preStop that sleeps, and the newest that the tool knows.
-const KUBERNETES: [&str; 2] = ["1.30", "1.37"];
+/// The oldest version of Kubernetes that the manifests are for, the first one with a preStop that sleeps, and the newest there was when
+/// the schemas were kept.
+const KUBERNETES: [&str; 2] = ["kubernetes-1.30", "kubernetes-1.37"];
 /// Files that no tool checks, by name.
 const UNCHECKED: [&str; 1] = ["Dockerfile.dockerignore"];
 
@@ -56,8 +57,8 @@ const CHECKS: &[Check] = &[
 /// Where the checks work.
 struct Bench {
     deploy: PathBuf,
-    /// The programs that Python packages brought.
-    python: PathBuf,
+    /// The checks that are our own, and the programs that packages brought them.
+    own: PathBuf,
     /// For what is written on the way; inside `target`.
     scratch: PathBuf,
 }
@@ -67,14 +68,14 @@ struct Bench {
 /// # Errors
 /// When a tool is missing or finds fault, or a file is checked by none.
 pub fn run() -> Result<()> {
-    tools::require(&[CADDY, NODE, NPM, PROMTOOL, PYTHON, SYSTEMD_ANALYZE])?;
+    tools::require(&[CADDY, NODE, NPM, PROMTOOL, SYSTEMD_ANALYZE])?;
     let own = root().join("tests/deploy");
     tools::npm_ci(&own)?;
-    let target = tools::target();
-    let python = tools::python_packages(&own.join("requirements.txt"), &target.join("deploy-tools"))?;
-    let bench = Bench { deploy: root().join("deploy"), python, scratch: target.join("deploy-scratch") };
+    let bench = Bench { deploy: root().join("deploy"), own, scratch: tools::target().join("deploy-scratch") };
     fs::create_dir_all(&bench.scratch)?;
     every_file_is_named(&bench.deploy)?;
+    // Whoever leaves a schema out or cuts it too short learns it here: a check that finds nothing is none.
+    quiet(Command::new(NODE.program).args(["--test", "schemas.test.mjs"]).current_dir(&bench.own))?;
     let mut failed = 0;
     for check in CHECKS {
         match (check.run)(&bench) {
@@ -138,14 +139,19 @@ fn unit(bench: &Bench) -> Result<()> {
 }
 
 fn dockerfile(bench: &Bench) -> Result<()> {
-    let linter = root().join("tests/deploy/node_modules/.bin/dockerfile-utils");
+    let linter = bench.own.join("node_modules/.bin/dockerfile-utils");
     silent(Command::new(linter).arg("lint").arg(bench.deploy.join("Dockerfile")))
 }
 
 fn compose(bench: &Bench) -> Result<()> {
-    let checker = bench.python.join("check-jsonschema");
-    let file = bench.deploy.join("docker-compose.yml");
-    quiet(Command::new(checker).args(["--builtin-schema", "vendor.compose-spec"]).arg(file))
+    follows(bench, "compose", &["docker-compose.yml"])
+}
+
+/// Checks files with a schema of `tests/deploy/schemas`.
+fn follows(bench: &Bench, schema: &str, files: &[&str]) -> Result<()> {
+    let mut check = Command::new(NODE.program);
+    check.arg(bench.own.join("schemas.mjs")).arg(schema).args(files).current_dir(&bench.deploy);
+    silent(&mut check)
 }
 
 /// As it stands, with the variables that Compose sets, and in the form that `caddy fmt` gives it.
@@ -166,12 +172,7 @@ fn caddy(bench: &Bench) -> Result<()> {
 }
 
 fn kubernetes(bench: &Bench) -> Result<()> {
-    for version in KUBERNETES {
-        let mut validate = Command::new(bench.python.join("kubernetes-validate"));
-        validate.args(["--strict", "--kubernetes-version", version, "--quiet"]).current_dir(&bench.deploy);
-        quiet(validate.args(MANIFESTS))?;
-    }
-    Ok(())
+    KUBERNETES.iter().try_for_each(|version| follows(bench, version, MANIFESTS))
 }
 
 fn prometheus(bench: &Bench) -> Result<()> {

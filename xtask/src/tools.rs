@@ -40,8 +40,6 @@ pub const SYSTEMD_ANALYZE: Tool =
 pub const PROMTOOL: Tool = Tool { program: "promtool", package: "prometheus", purpose: "checking deploy/prometheus" };
 /// Checks its own configuration.
 pub const CADDY: Tool = Tool { program: "caddy", package: "caddy", purpose: "checking deploy/Caddyfile" };
-/// Runs the checkers of schemas.
-pub const PYTHON: Tool = Tool { program: "python3", package: "python3-venv", purpose: "checking schemas in deploy/" };
 /// A certificate authority to test with.
 pub const PEBBLE: Tool = Tool { program: "pebble", package: "pebble", purpose: "the tests of certificates by ACME" };
 
@@ -115,23 +113,6 @@ pub fn npm_ci(folder: &Path) -> Result<()> {
 /// Where cargo builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into)
-}
-
-/// Installs the Python packages of a list into a folder of their own, unless they are there already, and gives the folder of their programs.
-///
-/// # Errors
-/// When Python or its installer fails; their output is shown.
-pub fn python_packages(list: &Path, folder: &Path) -> Result<PathBuf> {
-    let (wanted, stamp) = (std::fs::read(list)?, folder.join("installed.txt"));
-    if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(folder.join("bin"));
-    }
-    report::step(&format!("pip install of {}", list.display()));
-    quiet(Command::new(PYTHON.program).args(["-m", "venv", "--clear"]).arg(folder))?;
-    let mut pip = Command::new(folder.join("bin/pip"));
-    quiet(pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(list))?;
-    std::fs::write(stamp, wanted)?;
-    Ok(folder.join("bin"))
 }
 
 /// Runs a command and shows its output only when it fails.

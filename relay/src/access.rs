@@ -223,10 +223,11 @@ fn shed(table: &mut HashMap<DeviceId, Vouch>, now: Instant) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn device(n: u32) -> DeviceId {
+    /// As many as a test needs.
+    pub(crate) fn device(n: u32) -> DeviceId {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
         DeviceId::from_bytes(bytes)

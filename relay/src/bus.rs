@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -20,7 +20,8 @@ use happy_wire::relay::Undelivered;
 use parking_lot::RwLock;
 
 use crate::access::{Vouches, Vouching};
-use crate::records::{Known, Put, Record, Records};
+use crate::records::{Known, NewRecord, Put, Records};
+use crate::wait::Waits;
 
 pub use self::redis::{Direct, DirectError, RedisBus, RedisUrl};
 
@@ -207,35 +208,7 @@ pub struct BusStats {
     /// Frames that were given to the bus and certainly did not arrive; their senders were told.
     pub lost_frames: AtomicU64,
     /// How long batches from other nodes were under way, as far as their clocks agree.
-    pub lag: Lag,
-}
-
-/// How long batches were under way, counted by the bounds of [`Lag::BOUNDS_MS`].
-#[derive(Debug, Default)]
-pub struct Lag {
-    counts: [AtomicU64; Self::BOUNDS_MS.len() + 1],
-    sum_ms: AtomicU64,
-}
-
-impl Lag {
-    /// Upper bounds of the buckets, ms; one more is for what took longer.
-    pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 250, 1_000, 5_000];
-
-    pub(crate) fn note(&self, ms: u64) {
-        let bucket = Self::BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(Self::BOUNDS_MS.len());
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum_ms.fetch_add(ms, Relaxed);
-    }
-
-    /// How many took at most as long as each bound, and all of them; and the sum, ms.
-    pub(crate) fn cumulated(&self) -> ([u64; Self::BOUNDS_MS.len() + 1], u64) {
-        let mut sum = 0;
-        let counts = std::array::from_fn(|n| {
-            sum += self.counts[n].load(Relaxed);
-            sum
-        });
-        (counts, self.sum_ms.load(Relaxed))
-    }
+    pub lag: Waits,
 }
 
 /// The other nodes cannot be asked now.
@@ -265,14 +238,8 @@ pub trait Bus: Send + Sync + 'static {
     fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching);
     /// Whether a device is vouched for at any node (`PROTOCOL 7`, Access); none when only other nodes could know and cannot be asked now.
     fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>>;
-    /// Keeps a record of a machine (`PROTOCOL 7`, Machine records). Without `readers` they stay as they are.
-    fn put_record<'a>(
-        &'a self,
-        machine: &'a DeviceId,
-        kind: u8,
-        record: Record,
-        readers: Option<Vec<DeviceId>>,
-    ) -> Answer<'a, Put>;
+    /// Keeps a record of a machine (`PROTOCOL 7`, Machine records).
+    fn put_record(&self, new: NewRecord) -> Answer<'_, Put>;
     /// What `reader` may know of a machine; none when there is nothing, or not for it.
     fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>>;
     /// These may read the records of a device from now on, if it has any. It does not wait, and never calls back.
@@ -398,15 +365,9 @@ impl Bus for MemoryBus {
         Box::pin(std::future::ready(Some(vouches.holds(device))))
     }
 
-    fn put_record<'a>(
-        &'a self,
-        machine: &'a DeviceId,
-        kind: u8,
-        record: Record,
-        readers: Option<Vec<DeviceId>>,
-    ) -> Answer<'a, Put> {
+    fn put_record(&self, new: NewRecord) -> Answer<'_, Put> {
         let records = self.medium.read().records.clone();
-        Box::pin(std::future::ready(records.put(machine, kind, record, readers)))
+        Box::pin(std::future::ready(records.put(new)))
     }
 
     fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>> {

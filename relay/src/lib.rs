@@ -62,7 +62,7 @@ pub use access::{Access, Enrolment, Policy};
 pub use bus::{Bus, Direct, DirectError, MemoryBus, RedisBus, RedisUrl};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};
-pub use records::{Known, Put, Record};
+pub use records::{Known, NewRecord, Put, Record};
 pub use socket::ByteStream;
 pub use tap::Tap;
 

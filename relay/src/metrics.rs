@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use happy_wire::relay::Undelivered;
 
-use crate::bus::{BusStats, Lag};
+use crate::bus::BusStats;
 use crate::certificates::Certificates;
 use crate::records::Put;
 use crate::wait::Waits;
@@ -290,10 +290,8 @@ impl Metrics {
         ] {
             page.single(name, "counter", help, value);
         }
-        let (counts, sum_us) = self.queue_wait.cumulated();
-        let bounds = Waits::BOUNDS_US.map(|us| us as f64 / 1e6);
         let help = "How long frames waited for their receiver's socket, by sampling.";
-        page.histogram("queue_wait_seconds", help, &bounds, &counts, sum_us as f64 / 1e6);
+        page.histogram("queue_wait_seconds", help, &self.queue_wait);
         page.single("rendezvous", "gauge", "Rendezvous open now.", &self.rendezvous_open);
         if let Some(certificates) = self.certificates.get() {
             page.certificates(certificates);
@@ -363,21 +361,19 @@ impl Page {
         ] {
             self.single(name, "counter", help, value);
         }
-        let (counts, sum_ms) = bus.lag.cumulated();
-        let bounds = Lag::BOUNDS_MS.map(|ms| ms as f64 / 1e3);
-        let help = "How long batches from other nodes were under way.";
-        self.histogram("bus_lag_seconds", help, &bounds, &counts, sum_ms as f64 / 1e3);
+        self.histogram("bus_lag_seconds", "How long batches from other nodes were under way.", &bus.lag);
     }
 
-    /// Cumulated counts: one for each bound, and one of all.
-    fn histogram(&mut self, name: &str, help: &str, bounds: &[f64], counts: &[u64], sum: f64) {
+    fn histogram(&mut self, name: &str, help: &str, waits: &Waits) {
         self.family(name, "histogram", help);
-        let bounds = bounds.iter().map(f64::to_string).chain(std::iter::once("+Inf".into()));
+        let (counts, sum_us) = waits.cumulated();
+        let seconds = |us: u64| us as f64 / 1e6;
+        let bounds = Waits::BOUNDS_US.iter().map(|us| seconds(*us).to_string()).chain(std::iter::once("+Inf".into()));
         for (bound, count) in bounds.zip(counts) {
             let _ = writeln!(self.0, "happy_relay_{name}_bucket{{le=\"{bound}\"}} {count}");
         }
         let all = counts.last().copied().unwrap_or_default();
-        let _ = write!(self.0, "happy_relay_{name}_sum {sum}\nhappy_relay_{name}_count {all}\n");
+        let _ = write!(self.0, "happy_relay_{name}_sum {}\nhappy_relay_{name}_count {all}\n", seconds(sum_us));
     }
 
     fn flow(&mut self, name: &str, what: &str, flow: &Flow) {

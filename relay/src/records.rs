@@ -35,6 +35,19 @@ impl Record {
     }
 }
 
+/// A record that a machine puts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Whose.
+    pub machine: DeviceId,
+    /// One of [`record_kind::ALL`], or it is refused.
+    pub kind: u8,
+    /// What shall stand there.
+    pub record: Record,
+    /// Who may read the records of this machine from now on; without it, who may stays as it is.
+    pub readers: Option<Vec<DeviceId>>,
+}
+
 /// What became of a record that was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
@@ -126,16 +139,16 @@ impl Table {
 }
 
 impl Records {
-    /// Compare and set (`PROTOCOL 7`). Without `readers` they stay as they are.
-    pub(crate) fn put(&self, machine: &DeviceId, kind: u8, record: Record, readers: Option<Vec<DeviceId>>) -> Put {
+    /// Compare and set (`PROTOCOL 7`).
+    pub(crate) fn put(&self, NewRecord { machine, kind, record, readers }: NewRecord) -> Put {
         let Some(place) = place(kind) else { return Put::Refused };
         let now = unix_ms();
         let mut table = self.0.lock();
-        if !table.machines.contains_key(machine) {
+        if !table.machines.contains_key(&machine) {
             table.bytes += ENTRY_COST;
-            table.machines.insert(*machine, Kept::default());
+            table.machines.insert(machine, Kept::default());
         }
-        let put = table.change(machine, |kept| {
+        let put = table.change(&machine, |kept| {
             kept.last_seen = now;
             let old = kept.records[place].as_ref();
             match old {
@@ -178,28 +191,27 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn device(n: u32) -> DeviceId {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&n.to_be_bytes());
-        DeviceId::from_bytes(bytes)
-    }
+    use crate::access::tests::device;
 
     fn record(version: u64, sealed: &'static [u8]) -> Record {
         Record { version, sealed: Bytes::from_static(sealed) }
     }
 
+    fn new(machine: u32, kind: u8, record: Record, readers: Option<Vec<DeviceId>>) -> NewRecord {
+        NewRecord { machine: device(machine), kind, record, readers }
+    }
+
     #[test]
     fn a_record_is_replaced_by_the_next_version_only() {
         let records = Records::default();
-        let put = |record| records.put(&device(1), record_kind::STATE, record, None);
+        let put = |record| records.put(new(1, record_kind::STATE, record, None));
         assert_eq!(put(record(7, b"first")), Put::Stored(vec![]));
         assert_eq!(put(record(7, b"first")), Put::Same);
         assert_eq!(put(record(7, b"other")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(6, b"older")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(9, b"gap")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(8, b"next")), Put::Stored(vec![]));
-        assert_eq!(records.put(&device(1), 3, record(1, b"x"), None), Put::Refused);
+        assert_eq!(records.put(new(1, 3, record(1, b"x"), None)), Put::Refused);
     }
 
     #[test]
@@ -211,12 +223,12 @@ mod tests {
     #[test]
     fn only_who_is_named_reads() {
         let records = Records::default();
-        records.put(&device(1), record_kind::METADATA, record(1, b"mine"), Some(vec![device(2)]));
+        records.put(new(1, record_kind::METADATA, record(1, b"mine"), Some(vec![device(2)])));
         let sees = |reader| records.known(&device(1), &device(reader)).map(|known| known.records[0].clone());
         assert_eq!(sees(1), Some(Some(record(1, b"mine"))));
         assert_eq!(sees(2), Some(Some(record(1, b"mine"))));
         assert_eq!(sees(3), None);
-        let put = records.put(&device(1), record_kind::METADATA, record(2, b"new"), None);
+        let put = records.put(new(1, record_kind::METADATA, record(2, b"new"), None));
         assert_eq!(put, Put::Stored(vec![device(2)]), "who reads has not changed");
         records.read_by(&device(1), &[device(3)]);
         assert_eq!((sees(2), sees(3)), (None, Some(Some(record(2, b"new")))));
@@ -230,7 +242,7 @@ mod tests {
         let large = Bytes::from(vec![1; 4096]);
         let count = (MAX_BYTES / (4096 + ENTRY_COST)) as u32 + 100;
         for n in 0..count {
-            records.put(&device(n), record_kind::STATE, Record { version: 1, sealed: large.clone() }, None);
+            records.put(new(n, record_kind::STATE, Record { version: 1, sealed: large.clone() }, None));
             // Each at a time of its own.
             let mut table = records.0.lock();
             let seen = unix_ms() - u64::from(count - n);

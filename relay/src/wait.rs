@@ -40,17 +40,19 @@ impl Watch {
     }
 }
 
-/// How long was waited, counted by the bounds of [`Waits::BOUNDS_US`].
+/// How long was waited, in a queue or for what is under way, counted by the bounds of [`Waits::BOUNDS_US`].
 #[derive(Debug, Default)]
-pub(crate) struct Waits {
+pub struct Waits {
     counts: [AtomicU64; Self::BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
 }
 
 impl Waits {
     /// Upper bounds of the buckets, µs; one more is for what took longer. A connection that takes nothing for 10 s is closed.
-    pub(crate) const BOUNDS_US: [u64; 13] =
-        [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 5_000_000, 10_000_000];
+    pub(crate) const BOUNDS_US: [u64; 15] = [
+        50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+        10_000_000,
+    ];
 
     pub(crate) fn note(&self, waited: Duration) {
         let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
@@ -102,7 +104,7 @@ mod tests {
             waits.note(Duration::from_micros(us));
         }
         let (counts, sum) = waits.cumulated();
-        assert_eq!((counts[0], counts[1], counts[12], counts[13]), (2, 3, 3, 4));
+        assert_eq!((counts[0], counts[1], counts[14], counts[15]), (2, 3, 3, 4));
         assert_eq!(sum, 20_000_101);
     }
 }

@@ -5,7 +5,7 @@ use happy_crypto::DeviceId;
 use super::Hub;
 use crate::bus::{Apart, Message};
 use crate::mailbox::Mailbox;
-use crate::records::{Known, Put, Record};
+use crate::records::{Known, NewRecord, Put, Record};
 use crate::token::{self, Bearer, Token, TokenError};
 
 impl Hub {
@@ -19,22 +19,23 @@ impl Hub {
             state.keeps_records = true;
             state.named()
         };
-        self.store_record(&machine.device, kind, record, Some(readers)).await
+        self.store_record(NewRecord { machine: machine.device, kind, record, readers: Some(readers) }).await
     }
 
     /// The same for a machine that came over REST, and may be connected anywhere or nowhere.
     pub(crate) async fn put_record_of(&self, machine: &DeviceId, kind: u8, record: Record) -> Put {
         match self.find(machine) {
             Some(connected) => self.put_record(&connected, kind, record).await,
-            None => self.store_record(machine, kind, record, None).await,
+            None => self.store_record(NewRecord { machine: *machine, kind, record, readers: None }).await,
         }
     }
 
-    async fn store_record(&self, machine: &DeviceId, kind: u8, record: Record, readers: Option<Vec<DeviceId>>) -> Put {
-        let put = self.bus.put_record(machine, kind, record, readers).await;
+    async fn store_record(&self, new: NewRecord) -> Put {
+        let (machine, kind) = (new.machine, new.kind);
+        let put = self.bus.put_record(new).await;
         self.metrics.record_put(&put);
         if let Put::Stored(readers) = &put {
-            self.tell_changed(machine, readers, 1 << (kind - 1));
+            self.tell_changed(&machine, readers, 1 << (kind - 1));
         }
         put
     }

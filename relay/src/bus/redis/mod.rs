@@ -43,7 +43,7 @@ use self::way::Conn;
 use super::batch::{Batch, Record};
 use super::{Answer, Apart, Bus, BusStats, Claim, Inbox, Login, Message, NodeId, Unsent};
 use crate::access::{Vouches, Vouching};
-use crate::records::{Known, Put, Record as MachineRecord, unix_ms};
+use crate::records::{Known, NewRecord, Put, unix_ms};
 
 /// The lease of a node, renewed with every second Ping: devices of a node that died without a word are told to be away when it is over.
 const LEASE: Duration = Duration::from_secs(5);
@@ -225,17 +225,11 @@ impl Bus for RedisBus {
         Box::pin(self.shared.vouched(device))
     }
 
-    fn put_record<'a>(
-        &'a self,
-        machine: &'a DeviceId,
-        kind: u8,
-        record: MachineRecord,
-        readers: Option<Vec<DeviceId>>,
-    ) -> Answer<'a, Put> {
+    fn put_record(&self, new: NewRecord) -> Answer<'_, Put> {
         Box::pin(async move {
             let Some(conn) = self.shared.conn() else { return Put::Refused };
             self.shared.stats.commands.fetch_add(1, Relaxed);
-            records::put(&conn, machine, kind, record, readers).await.unwrap_or_else(|error| {
+            records::put(&conn, new).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "a record was not kept");
                 Put::Refused
             })
@@ -417,7 +411,7 @@ impl Shared {
         let Some(inbox) = self.inbox() else { return };
         if batch.from != self.node {
             let lag = unix_ms().saturating_sub(batch.unix_ms);
-            self.stats.lag.note(lag);
+            self.stats.lag.note(Duration::from_millis(lag));
         }
         let from = batch.from;
         for record in batch {

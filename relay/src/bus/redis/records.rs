@@ -7,7 +7,7 @@ use redis::{RedisResult, Script};
 
 use super::directory;
 use super::way::Conn;
-use crate::records::{KEPT_FOR, Known, Put, Record, place, unix_ms};
+use crate::records::{KEPT_FOR, Known, NewRecord, Put, Record, place, unix_ms};
 
 /// Stores a record if there is none of its kind, if it repeats it, or if the version there is the one before. Answers 1 and
 /// who may read it when it is news, 2 when it stood there, and else what stands there.
@@ -57,13 +57,8 @@ fn bytes_of(readers: &[DeviceId]) -> Vec<u8> {
     readers.iter().flat_map(|reader| reader.as_bytes()).copied().collect()
 }
 
-pub(super) async fn put(
-    conn: &Conn,
-    machine: &DeviceId,
-    kind: u8,
-    record: Record,
-    readers: Option<Vec<DeviceId>>,
-) -> RedisResult<Put> {
+pub(super) async fn put(conn: &Conn, new: NewRecord) -> RedisResult<Put> {
+    let NewRecord { machine, kind, record, readers } = new;
     if place(kind).is_none() {
         return Ok(Put::Refused);
     }
@@ -73,7 +68,7 @@ pub(super) async fn put(
     let set_readers: &[u8] = if readers.is_some() { b"HSET" } else { b"HSETNX" };
     let (kind, readers, kept_for) = (kind.to_string(), bytes_of(&readers.unwrap_or_default()), kept_for());
     let arguments: [&[u8]; 7] = [kind.as_bytes(), &before, &field, &readers, now.as_bytes(), &kept_for, set_readers];
-    let (done, old): (u8, Vec<u8>) = conn.script(&PUT, key(machine).as_bytes(), &arguments).await?;
+    let (done, old): (u8, Vec<u8>) = conn.script(&PUT, key(&machine).as_bytes(), &arguments).await?;
     Ok(match done {
         1 => Put::Stored(devices(&old)),
         2 => Put::Same,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use happy_relay::access::enrolment_key;
 use happy_relay::{Access, Bus, Config, Enrolment, Policy, RedisBus, RedisUrl, Timings};
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
 use tokio::time::Instant;
 
-use crate::harness::{Client, Device, Server, soon, until};
+use crate::harness::{Client, Device, Server, http, soon, until};
 use crate::records::{records_cross, rest_crosses};
 
 /// `redis-server` processes that end with the test.
@@ -414,6 +415,34 @@ async fn requests_that_wait_are_bounded() {
     let refused = answers.iter().take_while(|answer| **answer == RecordAnswer::Refused).count();
     assert!((3..=4).contains(&refused), "{answers:?}");
     assert!(answers[refused..].iter().all(|answer| *answer == RecordAnswer::Asked), "{answers:?}");
+}
+
+/// How many GET commands this Redis has been sent.
+fn gets(servers: &Servers) -> u64 {
+    let said = servers.ask(servers.ports[0], &["INFO", "commandstats"]);
+    let get = said.lines().find_map(|line| line.strip_prefix("cmdstat_get:calls="));
+    get.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_no_node_costs_redis_next_to_nothing() {
+    let servers = Servers::one().await;
+    let node = servers.node().await;
+    // {"alg":"EdDSA","kid":"00112233445566ff","typ":"JWT"}, {}, and a signature of zeros.
+    let token =
+        format!("eyJhbGciOiJFZERTQSIsImtpZCI6IjAwMTEyMjMzNDQ1NTY2ZmYiLCJ0eXAiOiJKV1QifQ.e30.{}", "A".repeat(86));
+    let head = format!("Host: a\r\nConnection: close\r\nAuthorization: Bearer {token}");
+    let request = format!("GET /v1/machines/x HTTP/1.1\r\n{head}\r\n\r\n");
+    let (before, begun) = (gets(&servers), Instant::now());
+    for _ in 0..10 {
+        for answer in join_all((0..20).map(|_| http(node.address(), &request))).await {
+            assert!(answer.contains("\"token_invalid\""), "{answer}");
+        }
+    }
+    // One for each three seconds.
+    let most = 1 + begun.elapsed().as_secs() / 3;
+    let asked = gets(&servers) - before;
+    assert!((1..=most).contains(&asked), "{asked} of at most {most}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

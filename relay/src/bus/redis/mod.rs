@@ -11,6 +11,7 @@ mod direct;
 mod directory;
 mod elsewhere;
 mod keeper;
+mod keys;
 mod outgoing;
 mod records;
 mod vouches;
@@ -36,6 +37,7 @@ pub use self::way::{RedisUrl, RedisUrlError};
 use self::direct::{Taken, Ways};
 use self::directory::{Claimed, Entry};
 use self::elsewhere::Elsewhere;
+use self::keys::Keys;
 use self::outgoing::{Chore, Outgoing, cost, put, undelivered};
 use self::records::Note;
 use self::vouches::Speaking;
@@ -91,6 +93,8 @@ struct Shared {
     vouches: Vouches,
     /// Which devices at which other nodes have named one of ours.
     elsewhere: Mutex<Elsewhere>,
+    /// Those of other nodes' tokens.
+    keys: Keys,
     /// The direct ways to other nodes, if there are to be any.
     ways: Option<Ways>,
     /// What runs for these.
@@ -128,6 +132,7 @@ impl RedisBus {
             speaking: Mutex::default(),
             vouches: Vouches::default(),
             elsewhere: Mutex::default(),
+            keys: Keys::new(),
             ways,
             tasks: Mutex::default(),
         });
@@ -290,7 +295,8 @@ impl Shared {
     /// The key of a node's tokens.
     async fn token_key_of(&self, node: &str) -> Result<Option<[u8; 32]>, Apart> {
         let Ok(node) = node.parse::<NodeId>() else { return Ok(None) };
-        Ok(self.lease_of(node).await?.and_then(|lease| lease.first_chunk().copied()))
+        let ask = async { Ok(self.lease_of(node).await?.and_then(|lease| lease.first_chunk().copied())) };
+        self.keys.of(node, ask).await
     }
 
     /// Where a node takes direct connections; empty when it takes none.

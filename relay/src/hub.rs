@@ -18,6 +18,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
 use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
+use crate::changes::Watched;
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
 use crate::mailbox::{Count, DELIVER_HEAD, Ending, Mailbox, Standing, State};
@@ -58,6 +59,10 @@ pub(crate) struct Hub {
     rendezvous: Table,
     bus: Arc<dyn Bus>,
     signer: Signer,
+    /// Streams here that are told of changed records.
+    watched: Watched,
+    /// There are no other nodes.
+    alone: bool,
     max_connections: u64,
     policy: Policy,
 }
@@ -122,6 +127,8 @@ impl Hub {
             rendezvous: Table::default(),
             bus: bus.clone(),
             signer,
+            watched: Watched::default(),
+            alone: config.bus.is_none(),
             max_connections: config.max_connections.into(),
             policy: config.access.policy,
         });
@@ -566,6 +573,7 @@ impl Inbox for Hub {
             }
             Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
             Message::Changed { machine, to, kinds } => {
+                self.watched.tell(&machine);
                 if let Some(reader) = self.find(&to) {
                     self.tell_changed_here(&machine, &reader, kinds);
                 }

@@ -19,7 +19,7 @@
 //! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
 //! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, whose bytes `websocket`
 //! reads and writes, `mailbox` is what others can reach of it, `hub` decides which frame goes to which mailbox, and
-//! `desk` and `rest` answer for machine records. [`bus`] is the way to other nodes. `lobby` and `rates` keep strangers and
+//! `desk`, `rest` and `updates` answer for machine records. [`bus`] is the way to other nodes. `lobby` and `rates` keep strangers and
 //! crowds within bounds.
 
 pub mod access;
@@ -27,6 +27,7 @@ pub mod acme;
 mod app;
 pub mod bus;
 pub mod certificates;
+mod changes;
 mod closing;
 mod config;
 mod connection;

@@ -1,7 +1,7 @@
 //! `GET /v1/updates` (`PROTOCOL 7`): the records of some machines as a stream of events, now and whenever they change.
 //!
-//! Whoever has the websocket is told at once; this is for programs that only want to look. So the node asks for them
-//! again and again, which needs no way between nodes, and costs what the few streams that there may be cost.
+//! A stream is told by the notices that tell websockets, and only then asks for the records. Notices go to the node where a device is
+//! connected and may be lost there, so the stream also looks by itself: seldom, or often where no notice comes.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -20,17 +20,20 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::Shared;
+use crate::changes::{MAX_MACHINES, Watching};
 use crate::hub::Hub;
 use crate::listen::Admission;
 use crate::records::unix_ms;
 use crate::rest::{self, Refused, refuse};
 
-/// How often records are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often all records are looked at without a notice, which may be lost on its way.
+const LOOK: Duration = Duration::from_secs(15);
+/// And how often where no notice comes, since the device is connected to another node or to none; or when the last look came to nothing.
+const LOOK_UNTOLD: Duration = Duration::from_secs(2);
+/// Between two looks, however many notices come: a machine that changes its records all the time costs no more than this.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Without an event for so long a comment says that the stream is alive.
 const COMMENT: Duration = Duration::from_secs(15);
-/// The most machines of one stream.
-const MAX_MACHINES: usize = 32;
 /// The most streams of one device.
 const MAX_STREAMS: u8 = 4;
 
@@ -89,9 +92,12 @@ async fn open(shared: &Arc<Shared>, request: Request) -> Result<Response, Refuse
         admission.lives_until(until);
     }
     let stream = Stream {
+        // Before the first look, so that no change falls between the two.
+        watching: shared.hub.watch(&machines),
         open,
         machines: machines.into_iter().map(|machine| (machine, [0; 2])).collect(),
         events: VecDeque::from([": these are the records, now and as they change\n\n".to_owned()]),
+        looked: Instant::now(),
         look: Instant::now(),
         comment: Instant::now() + COMMENT,
         until,
@@ -114,10 +120,13 @@ async fn machines(head: &mut axum::http::request::Parts) -> Option<Vec<DeviceId>
 
 struct Stream {
     open: Open,
+    watching: Watching,
     /// With the versions that were told last.
     machines: Vec<(DeviceId, [u64; 2])>,
     /// At most two for each machine.
     events: VecDeque<String>,
+    /// When some records were looked at last, and when all of them will be.
+    looked: Instant,
     look: Instant,
     comment: Instant,
     until: Instant,
@@ -132,37 +141,52 @@ impl Stream {
                 self.comment = Instant::now() + COMMENT;
                 return Some((Ok(event.into()), self));
             }
-            let wake = self.look.min(self.comment);
-            if self.until <= wake {
-                tokio::select! {
-                    () = tokio::time::sleep_until(self.until) => {}
-                    () = shared.closing.begun() => {}
-                }
+            let due = self.look.min(self.comment).min(self.until);
+            let told = async {
+                tokio::time::sleep_until(self.looked + PAUSE).await;
+                self.watching.told().await;
+            };
+            let told = tokio::select! {
+                biased;
+                () = shared.closing.begun() => return None,
+                () = tokio::time::sleep_until(due) => false,
+                () = told => true,
+            };
+            let now = Instant::now();
+            if self.until <= now {
                 return None;
             }
-            tokio::select! {
-                () = tokio::time::sleep_until(wake) => {}
-                () = shared.closing.begun() => return None,
-            }
-            if self.look <= Instant::now() {
-                self.look(&shared.hub).await;
-                self.look = Instant::now() + LOOK;
+            let all = self.look <= now;
+            if told || all {
+                self.look(&shared.hub, all).await;
             } else {
                 self.events.push_back(": alive\n\n".to_owned());
             }
         }
     }
 
-    async fn look(&mut self, hub: &Hub) {
+    /// Looks at the records of all machines, or of those that have changed.
+    async fn look(&mut self, hub: &Hub, all: bool) {
         let reader = self.open.device;
-        for (machine, told) in &mut self.machines {
-            // What cannot be asked now is asked the next time.
-            let Ok(Some(known)) = hub.known(machine, &reader).await else { continue };
+        let changed = self.watching.take();
+        let mut failed = false;
+        for (place, (machine, told)) in self.machines.iter_mut().enumerate() {
+            if !all && changed & (1 << place) == 0 {
+                continue;
+            }
+            let known = hub.known(machine, &reader).await;
+            failed |= known.is_err();
+            let Ok(Some(known)) = known else { continue };
             for ((kind, record), told) in record_kind::ALL.iter().zip(&known.records).zip(told) {
                 let Some(record) = record.as_ref().filter(|record| record.version != *told) else { continue };
                 *told = record.version;
                 self.events.push_back(rest::event(machine, *kind, record));
             }
+        }
+        self.looked = Instant::now();
+        if failed || all {
+            let pause = if failed || !hub.hears_for(&reader) { LOOK_UNTOLD } else { LOOK };
+            self.look = self.looked + pause;
         }
     }
 }

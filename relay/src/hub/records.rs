@@ -4,6 +4,7 @@ use happy_crypto::DeviceId;
 
 use super::Hub;
 use crate::bus::{Apart, Message};
+use crate::changes::Watching;
 use crate::mailbox::Mailbox;
 use crate::records::{Known, NewRecord, Put, Record};
 use crate::token::{self, Bearer, Token, TokenError};
@@ -41,7 +42,9 @@ impl Hub {
     }
 
     fn tell_changed(&self, machine: &DeviceId, readers: &[DeviceId], kinds: u8) {
-        for reader in readers {
+        self.watched.tell(machine);
+        // A machine has streams about itself, too; its websocket is told nothing, since it does not name itself.
+        for reader in readers.iter().chain([machine]) {
             match self.find(reader) {
                 Some(reader) => self.tell_changed_here(machine, &reader, kinds),
                 None => {
@@ -59,6 +62,16 @@ impl Hub {
         if first {
             reader.wake();
         }
+    }
+
+    /// Tells a stream of changes from now on.
+    pub(crate) fn watch(&self, machines: &[DeviceId]) -> Watching {
+        self.watched.watch(machines)
+    }
+
+    /// Whether this node hears of every change that a device may read: it is told where the device is connected.
+    pub(crate) fn hears_for(&self, reader: &DeviceId) -> bool {
+        self.alone || self.find(reader).is_some()
     }
 
     /// A sign of life of a machine that has put records.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use happy_crypto::DeviceId;
 use happy_relay::{Bus, Config, MemoryBus, Timings};
@@ -371,6 +371,29 @@ async fn updates_come_now_and_with_each_change_until_the_token_ends() {
     let mut rest = Vec::new();
     soon("the end of the stream", tcp.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(read(&right, &format!("/v1/updates{query}"), &with(&token)).await.1["error"]["code"], "token_expired");
+}
+
+/// One look in 15 s would take two minutes for this, and one in 2 s longer than it may take.
+#[tokio::test]
+async fn a_stream_where_its_device_is_connected_is_told_of_each_change() {
+    let bus = MemoryBus::default();
+    let (left, right) = (nodes_on(&bus, Timings::default()).await, nodes_on(&bus, Timings::default()).await);
+    let (machine, phone) = (Device::new(1), Device::new(2));
+    let mut desk = join_as(&left, &machine).await;
+    desk.name(&[phone.id()]).await;
+    desk.put(record_kind::STATE, 1, b"x").await;
+    let mut hand = join_as(&right, &phone).await;
+    let token = hand.token().await;
+    let mut tcp = open_updates(&right, &format!("?machine={}&machine={}", phone.id(), machine.id()), &token).await;
+    let mut text = String::new();
+    events(&mut tcp, &mut text, 1).await;
+    let begun = Instant::now();
+    for version in 2..=10 {
+        desk.put(record_kind::STATE, version, b"x").await;
+        let seen = events(&mut tcp, &mut text, version as usize).await;
+        assert_eq!(seen.last().and_then(|event| event["version"].as_u64()), Some(version));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -500,8 +500,9 @@ impl Hub {
                 return Err(Undelivered::NotNamed.into());
             }
         }
-        let deliver = [&deliver_head(&from.device, false), *payload].concat().into();
-        match self.bus.post(to, Message::Frame { from: from.device, to: *to, tag: *tag, deliver }) {
+        let mut deliver = Vec::with_capacity(DELIVER_HEAD + payload.len());
+        FromRelay::Deliver { from: from.device, rendezvous: false, payload }.encode(&mut deliver);
+        match self.bus.post(to, Message::Frame { from: from.device, to: *to, tag: *tag, deliver: deliver.into() }) {
             Ok(()) => {
                 self.metrics.to_bus.one(payload.len());
                 Ok(())

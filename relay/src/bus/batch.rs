@@ -89,7 +89,9 @@ fn put_pair(out: &mut Vec<u8>, from: &DeviceId, to: &DeviceId) {
 pub(crate) struct Batch {
     pub(crate) from: NodeId,
     pub(crate) unix_ms: u64,
-    rest: Bytes,
+    bytes: Bytes,
+    /// Where the next record begins.
+    at: usize,
 }
 
 impl Batch {
@@ -100,7 +102,7 @@ impl Batch {
         }
         let from = NodeId(array(&bytes[1..])?);
         let unix_ms = u64::from_be_bytes(array(&bytes[1 + NodeId::LEN..])?);
-        Some(Batch { from, unix_ms, rest: bytes.slice(HEAD..) })
+        Some(Batch { from, unix_ms, bytes, at: HEAD })
     }
 }
 
@@ -110,21 +112,17 @@ impl Iterator for Batch {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if self.rest.is_empty() {
-                return None;
-            }
-            let len = array(&self.rest).map(u32::from_be_bytes).map(|len| len as usize);
-            let Some(len) = len.filter(|len| (1..=MAX_RECORD).contains(len) && self.rest.len() >= 4 + len) else {
-                self.rest.clear();
-                return Some(Err(Torn));
-            };
-            let record = self.rest.slice(4..4 + len);
-            self.rest = self.rest.slice(4 + len..);
-            match read(&record) {
+            let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty())?;
+            let len = array(rest).map(u32::from_be_bytes).map(|len| len as usize);
+            let len = len.filter(|len| (1..=MAX_RECORD).contains(len));
+            let record = len.and_then(|len| rest.get(4..4 + len));
+            let read = record.map_or(Read::Torn, |record| read(record, &self.bytes));
+            self.at += 4 + record.map_or(0, <[u8]>::len);
+            match read {
                 Read::Record(record) => return Some(Ok(record)),
                 Read::Later => {}
                 Read::Torn => {
-                    self.rest.clear();
+                    self.at = self.bytes.len();
                     return Some(Err(Torn));
                 }
             }
@@ -142,17 +140,16 @@ enum Read {
     Torn,
 }
 
-fn read(record: &Bytes) -> Read {
-    let mut fields = Fields(&record[1..]);
-    let message = match record[0] {
-        0x01 => {
-            let head = record.len() - fields.0.len() + 2 * DeviceId::LEN + 4;
-            (|| {
-                let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
-                // Copied: a slice would keep the whole batch alive for as long as one frame waits in a queue.
-                Some(Message::Frame { from, to, tag, deliver: Bytes::copy_from_slice(record.get(head..)?) })
-            })()
-        }
+/// Reads a record, which is a part of `batch`.
+fn read(record: &[u8], batch: &Bytes) -> Read {
+    let Some((kind, fields)) = record.split_first() else { return Read::Torn };
+    let mut fields = Fields(fields);
+    let message = match kind {
+        0x01 => (|| {
+            let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
+            // A part of the batch and no copy: the mailbox copies it to where it goes onto the socket from, so that no batch outlives its turn.
+            Some(Message::Frame { from, to, tag, deliver: batch.slice_ref(fields.0) })
+        })(),
         0x02 => (|| {
             let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
             Some(Message::Undelivered { from, to, tag, reason: fields.u8()?.into() })

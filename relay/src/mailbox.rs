@@ -29,6 +29,8 @@ const FRAME_COST: usize = 64;
 /// Frames are queued behind one another as they go onto the socket, and a batch takes no more once it is this large. Larger batches are fewer
 /// writes; control frames wait for the one that is being written.
 const BATCH: usize = 64 * 1024;
+/// A batch that is larger than this has the room of a full one.
+const SMALL: usize = BATCH / 4;
 /// A Presence frame (`PROTOCOL 7`): type, device, state. A Changed frame is as long.
 const PRESENCE_LEN: usize = 1 + DeviceId::LEN + 1;
 /// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
@@ -123,6 +125,19 @@ pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) held: Count,
     cost: usize,
+}
+
+impl Batch {
+    /// Makes room for so many bytes more. The first batch of a device that keeps up is small. A device that lets one grow is slow, and so is one for
+    /// which a batch `follows` another: such a batch will be full, and has its room at once. Doubled until there, it would leave holes in the heap that
+    /// cost as much as the queue itself.
+    fn make_room(&mut self, more: usize, follows: bool) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let room = if follows || needed > SMALL { needed.max(BATCH + more) } else { needed.next_power_of_two() };
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+    }
 }
 
 /// A device that the connection names.
@@ -359,18 +374,14 @@ impl State {
             return Err(Undelivered::QueueFull);
         }
         let first = self.bulk.is_empty();
-        match self.bulk.back_mut() {
-            Some(last) if last.bytes.len() < BATCH => {}
-            last => {
-                // The first batch of a device that keeps up is small. Where a second one begins the device is slow, and this one will be full: it
-                // has its room at once, and the one before it gives back what it has too much.
-                let room = if last.is_some() { BATCH + length } else { 0 };
-                last.into_iter().for_each(|last| last.bytes.shrink_to_fit());
-                self.bulk.push_back(Batch { bytes: Vec::with_capacity(room), ..Batch::default() });
-            }
+        if self.bulk.back().is_none_or(|last| last.bytes.len() >= BATCH) {
+            // Larger frames than those before may have given the full one more room than it took.
+            self.bulk.back_mut().into_iter().for_each(|full| full.bytes.shrink_to_fit());
+            self.bulk.push_back(Batch::default());
         }
+        let follows = self.bulk.len() > 1;
         if let Some(last) = self.bulk.back_mut() {
-            last.bytes.reserve(websocket::MAX_HEAD + length);
+            last.make_room(websocket::MAX_HEAD + length, follows);
             websocket::put_head(&mut last.bytes, length);
             last.bytes.extend_from_slice(head);
             last.bytes.extend_from_slice(payload);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use rustix::process::Signal;
 
 use super::links::Links;
 use super::machine::{Cores, Watch};
@@ -40,7 +41,7 @@ pub fn measure(cores: Cores) -> Result<(Drained, f64)> {
 
     let watch = Watch::begin(&nodes.ids())?;
     let begun = Instant::now();
-    nodes.one.terminate()?;
+    nodes.one.signal(Signal::TERM)?;
     let arrivals = crowd.returned(|| Ok(()))?;
     nodes.one.ended()?;
     let foreign = watch.others()?;

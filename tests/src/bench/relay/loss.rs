@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use super::machine::{Cores, Watch};
 use super::nodes::Nodes;
@@ -44,9 +45,10 @@ pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
     let before = rounds.run(|| begun.elapsed() >= BEFORE)?;
 
     let watch = Watch::begin(&[nodes.one.id(), nodes.other.id(), nodes.redis.process.id(), bare.id()])?;
-    nodes.one.kill()?;
     let lost = Instant::now();
+    nodes.one.signal(Signal::KILL)?;
     let during = rounds.run(|| crowd.is_whole() || lost.elapsed() > Duration::from_secs(30))?;
+    nodes.one.buried()?;
     let foreign = watch.others()?;
     rounds.finish()?;
 

@@ -180,18 +180,18 @@ impl Server {
         self.metrics()?.get("bus_direct").copied().context("no such metric")
     }
 
-    /// Kills it with -9.
-    pub fn kill(&mut self) -> Result<()> {
+    /// Sends it a signal, and does not wait for what comes of it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("no process")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// Waits for the end of one that was killed.
+    pub fn buried(&mut self) -> Result<()> {
         self.process.kill()
     }
 
-    /// Asks it to end, as a service manager does.
-    pub fn terminate(&self) -> Result<()> {
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("no process")?;
-        Ok(kill_process(id, Signal::TERM)?)
-    }
-
-    /// Waits until it has.
+    /// Waits until it has ended by itself, in order.
     pub fn ended(&mut self) -> Result<()> {
         let code = self.process.end()?;
         ensure!(code == 0, "it ended with {code}:\n{}", self.process.output());

@@ -139,38 +139,39 @@ struct Pipe {
     wake: Notify,
 }
 
+impl Pipe {
+    /// Under the lock of the lanes: all who have something for a node are one after the other here anyway.
+    fn take(&self, own: NodeId, record: &Record) -> Taken {
+        let mut waiting = self.waiting.lock();
+        let Some(waiting) = waiting.as_mut() else { return Taken::NoWay { dial: false } };
+        if waiting.len() > MAX_WAITING {
+            return Taken::Full;
+        }
+        let first = waiting.is_empty();
+        if first {
+            batch::begin(waiting, own, 0);
+        }
+        batch::push(waiting, record);
+        if first {
+            self.wake.notify_one();
+        }
+        Taken::Yes
+    }
+}
+
 impl Ways {
     /// Takes a record for a node if there is a way to it.
     pub(super) fn take(&self, own: NodeId, node: NodeId, record: &Record) -> Taken {
-        let pipe = {
-            let mut lanes = self.lanes.lock();
-            match lanes.get(&node) {
-                Some(Lane::Up(pipe)) => pipe.clone(),
-                Some(Lane::Dialling) => return Taken::NoWay { dial: false },
-                Some(Lane::Off(until)) if *until > Instant::now() => return Taken::NoWay { dial: false },
-                Some(Lane::Off(_)) | None => {
-                    lanes.insert(node, Lane::Dialling);
-                    return Taken::NoWay { dial: true };
-                }
+        let mut lanes = self.lanes.lock();
+        match lanes.get(&node) {
+            Some(Lane::Up(pipe)) => pipe.take(own, record),
+            Some(Lane::Dialling) => Taken::NoWay { dial: false },
+            Some(Lane::Off(until)) if *until > Instant::now() => Taken::NoWay { dial: false },
+            Some(Lane::Off(_)) | None => {
+                lanes.insert(node, Lane::Dialling);
+                Taken::NoWay { dial: true }
             }
-        };
-        let first = {
-            let mut waiting = pipe.waiting.lock();
-            let Some(waiting) = waiting.as_mut() else { return Taken::NoWay { dial: false } };
-            if waiting.len() > MAX_WAITING {
-                return Taken::Full;
-            }
-            let first = waiting.is_empty();
-            if first {
-                batch::begin(waiting, own, 0);
-            }
-            batch::push(waiting, record);
-            first
-        };
-        if first {
-            pipe.wake.notify_one();
         }
-        Taken::Yes
     }
 
     /// There is no way to a node now. Those that were not dialled for long are forgotten.

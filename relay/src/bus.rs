@@ -121,10 +121,63 @@ pub enum Message {
         /// Bit n - 1 stands for kind n.
         kinds: u8,
     },
+    /// A guest presented a ticket at the posting node; its host is connected to the receiving one, which answers.
+    GuestComes {
+        /// Who.
+        guest: DeviceId,
+        /// Its login.
+        login: Login,
+        /// Of the ticket (`PROTOCOL 4`).
+        ticket_hash: [u8; 32],
+    },
+    /// What became of that.
+    GuestAnswer {
+        /// Who.
+        guest: DeviceId,
+        /// Its login.
+        login: Login,
+        /// What became of it.
+        admission: Admission,
+    },
+    /// A guest is one no longer.
+    GuestEnds {
+        /// Who.
+        guest: DeviceId,
+        /// Its login.
+        login: Login,
+        /// Whose guest it was.
+        host: DeviceId,
+        /// Why.
+        end: GuestEnd,
+    },
+}
+
+/// What the node of a host says of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It is the guest of this device.
+    Admitted(DeviceId),
+    /// The ticket is not open.
+    NoTicket,
+    /// A newer login of the device is a guest already.
+    Older,
+    /// There are too many guests.
+    Full,
+}
+
+/// Why a guest is one no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// It left. Told to the node of its host.
+    Left,
+    /// Its host left. Told to its own node, as is what follows.
+    HostLeft,
+    /// A newer login of it took its place.
+    Displaced,
 }
 
 /// One login of a device. The larger one is the newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Login {
     /// The device's own count.
     pub epoch: u64,
@@ -150,8 +203,8 @@ impl Login {
 
 /// Takes messages for one node. It is called from any task, must not wait, and is never called with a lock of a bus held.
 pub trait Inbox: Send + Sync + 'static {
-    /// A message arrived from another node, or from the bus itself.
-    fn handle(&self, message: Message);
+    /// A message arrived from this node, which is our own when the bus itself has something to say.
+    fn handle(&self, from: NodeId, message: Message);
     /// The way to all other nodes is lost. Devices here are told that their peers elsewhere are away.
     fn apart(&self);
     /// Some devices at other nodes are away for certain, since their nodes have gone without a word.
@@ -221,6 +274,19 @@ pub trait Bus: Send + Sync + 'static {
     fn join(&self, inbox: Weak<dyn Inbox>, token_key: [u8; 32]);
     /// This node's name in tokens.
     fn node(&self) -> String;
+    /// The same as nodes name each other.
+    fn id(&self) -> NodeId;
+    /// Lets a ticket lead to this node for so many seconds, 300 at most. It does not wait, and never calls back.
+    fn open_ticket(&self, hash: &[u8; 32], seconds: u64);
+    /// The ticket leads here no longer. It does not wait, and never calls back.
+    fn close_ticket(&self, hash: &[u8; 32]);
+    /// The node that a ticket leads to.
+    fn ticket<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Result<Option<NodeId>, Apart>>;
+    /// Posts a message to a node. It does not wait. [`Unsent::Nowhere`] when the node is certainly not to be reached.
+    ///
+    /// # Errors
+    /// [`Unsent`] when it will not arrive.
+    fn post_to(&self, node: NodeId, message: Message) -> Result<(), Unsent>;
     /// The public half of the key of a node's tokens; none when there is no such node, or it has gone.
     fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>>;
     /// Enters a device as connected to this node, unless a newer login stands there: entered over it, the newer connection
@@ -270,6 +336,7 @@ struct Medium {
     token_keys: Vec<[u8; 32]>,
     vouches: Arc<Vouches>,
     records: Arc<Records>,
+    tickets: HashMap<[u8; 32], usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -307,6 +374,10 @@ impl Medium {
     }
 }
 
+fn id_of(node: usize) -> NodeId {
+    NodeId((node as u64).to_be_bytes())
+}
+
 impl Bus for MemoryBus {
     fn join(&self, inbox: Weak<dyn Inbox>, token_key: [u8; 32]) {
         let mut medium = self.medium.write();
@@ -317,6 +388,37 @@ impl Bus for MemoryBus {
 
     fn node(&self) -> String {
         self.node.to_string()
+    }
+
+    fn id(&self) -> NodeId {
+        id_of(self.node)
+    }
+
+    fn open_ticket(&self, hash: &[u8; 32], _seconds: u64) {
+        // The node closes it when its time is over, and both end together.
+        self.medium.write().tickets.insert(*hash, self.node);
+    }
+
+    fn close_ticket(&self, hash: &[u8; 32]) {
+        let mut medium = self.medium.write();
+        if medium.tickets.get(hash) == Some(&self.node) {
+            medium.tickets.remove(hash);
+        }
+    }
+
+    fn ticket<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Result<Option<NodeId>, Apart>> {
+        let node = self.medium.read().tickets.get(hash).map(|node| id_of(*node));
+        Box::pin(std::future::ready(Ok(node)))
+    }
+
+    fn post_to(&self, node: NodeId, message: Message) -> Result<(), Unsent> {
+        let inbox = {
+            let medium = self.medium.read();
+            let place = (0..medium.inboxes.len()).find(|place| id_of(*place) == node);
+            place.and_then(|place| medium.inbox(place)).ok_or(Unsent::Nowhere)?
+        };
+        inbox.handle(self.id(), message);
+        Ok(())
     }
 
     fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>> {
@@ -334,7 +436,7 @@ impl Bus for MemoryBus {
         let elsewhere = older.filter(|older| older.node != self.node).and_then(|older| medium.inbox(older.node));
         drop(medium);
         if let Some(inbox) = elsewhere {
-            inbox.handle(Message::Displaced { device: *device, by: login });
+            inbox.handle(self.id(), Message::Displaced { device: *device, by: login });
         }
         Box::pin(std::future::ready(Claim::Held))
     }
@@ -352,7 +454,7 @@ impl Bus for MemoryBus {
             let entry = medium.directory.get(device).filter(|entry| entry.node != self.node);
             entry.and_then(|entry| medium.inbox(entry.node)).ok_or(Unsent::Nowhere)?
         };
-        inbox.handle(message);
+        inbox.handle(self.id(), message);
         Ok(())
     }
 

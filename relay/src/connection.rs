@@ -24,7 +24,7 @@ use crate::desk::{Desk, Request};
 use crate::hub::{Frame, Seat};
 use crate::listen::Admission;
 use crate::login::{self, Refusal};
-use crate::mailbox::{Count, Ending, Outgoing, Standing};
+use crate::mailbox::{Count, Ending, Host, Outgoing, Standing};
 use crate::metrics::{Drop as Dropped, LoginResult};
 use crate::socket::Stream;
 use crate::websocket::{self, Fault, MAX_HEAD, Message, Reader};
@@ -122,7 +122,7 @@ async fn log_in(
     if shared.closing.has_begun() {
         return Err(Refusal::CLOSING);
     }
-    let host = seat.mailbox.host.as_ref().map(|(host, _)| host.device);
+    let host = seat.mailbox.host.as_ref().map(Host::device);
     seat.mailbox.notify(&FromRelay::Welcome { max_payload: MAX_PAYLOAD as u32, queue_bytes: QUEUE_BYTES as u32, host });
     Ok((seat, name))
 }

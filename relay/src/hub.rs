@@ -4,6 +4,7 @@
 //! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
 //! told is always presence true.
 
+mod guests;
 mod records;
 
 use std::collections::{HashMap, HashSet};
@@ -12,19 +13,21 @@ use std::sync::{Arc, Weak};
 
 use happy_crypto::DeviceId;
 use happy_wire::Code;
-use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_PAYLOAD, MAX_RENDEZVOUS, RendezvousState, Undelivered};
+use happy_wire::relay::{FromRelay, MAX_PAYLOAD, Undelivered};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, Unsent};
+use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, NodeId, Unsent};
 use crate::changes::Watched;
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{Count, DELIVER_HEAD, Ending, Mailbox, Standing, State};
+use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State};
 use crate::metrics::{Drop as Dropped, Metrics};
-use crate::rendezvous::{Opened, Table, ticket_hash};
+use crate::rendezvous::Table;
 use crate::token::Signer;
+
+use self::guests::FarGuests;
 
 /// Every bit of Changed that stands for a kind.
 const ALL_KINDS: u8 = 0b11;
@@ -54,9 +57,12 @@ pub(crate) struct Hub {
     pub(crate) metrics: Metrics,
     shards: [RwLock<HashMap<DeviceId, Arc<Mailbox>>>; SHARDS],
     /// Held while it changes who is connected or who names whom. Taken before any shard or mailbox; no routed frame takes it,
-    /// and nothing is posted to the bus under it, since the bus may call back.
+    /// and nothing is posted to the bus under it, since the bus may call back; but for the end of a guest, which nobody answers.
     changes: Mutex<()>,
     rendezvous: Table,
+    far_guests: Mutex<FarGuests>,
+    /// How long a guest may be here.
+    guest_time: Duration,
     bus: Arc<dyn Bus>,
     signer: Signer,
     /// Streams here that are told of changed records.
@@ -116,6 +122,16 @@ impl From<Undelivered> for Unrouted {
     }
 }
 
+/// Where a frame goes.
+enum Receiver {
+    /// To a connection at this node; through a rendezvous or not.
+    Here(Arc<Mailbox>, bool),
+    /// Through a rendezvous, to the other side's node.
+    Through(NodeId),
+    /// To whichever node the device is at.
+    Elsewhere,
+}
+
 impl Hub {
     pub(crate) fn new(config: &Config, signer: Signer) -> Arc<Self> {
         let token_key = signer.public();
@@ -125,6 +141,8 @@ impl Hub {
             shards: std::array::from_fn(|_| RwLock::default()),
             changes: Mutex::new(()),
             rendezvous: Table::default(),
+            far_guests: Mutex::default(),
+            guest_time: config.timings.guest,
             bus: bus.clone(),
             signer,
             watched: Watched::default(),
@@ -170,7 +188,7 @@ impl Hub {
     pub(crate) async fn enter(self: &Arc<Self>, proven: &Proven) -> Result<Seat, Refusal> {
         let counted = self.count(&proven.device())?;
         let mailbox = match proven.ticket() {
-            Some(ticket) => self.admit(proven, ticket)?,
+            Some(ticket) => self.admit(proven, ticket).await?,
             None => {
                 let mailbox = Mailbox::new(proven.device(), proven.epoch(), self.standing(proven).await?);
                 if self.bus.claim(&mailbox.device, mailbox.login).await == Claim::Newer {
@@ -243,42 +261,9 @@ impl Hub {
         self.lose(older.end(DISPLACED));
     }
 
-    /// Admits a guest to the rendezvous that its ticket opens. A guest stands beside the device's ordinary connection;
-    /// among the guests of one rendezvous a device is there once.
-    fn admit(&self, proven: &Proven, ticket: &[u8; 32]) -> Result<Arc<Mailbox>, Refusal> {
-        let hash = ticket_hash(ticket);
-        let host = self.rendezvous.host(&hash).ok_or(Refusal::TICKET)?;
-        let guest = Mailbox::of_guest(proven.device(), proven.epoch(), (host.clone(), hash));
-        let older = {
-            let mut state = host.lock();
-            let now = Instant::now();
-            if !state.is_live() || !state.rendezvous.iter().any(|(open, ends)| *open == hash && *ends > now) {
-                return Err(Refusal::TICKET);
-            }
-            let same = |(of, older): &([u8; 32], Arc<Mailbox>)| *of == hash && older.device == guest.device;
-            let older = match state.guests.iter().position(same) {
-                Some(n) if state.guests[n].1.login.epoch > guest.login.epoch => return Err(Refusal::OLDER),
-                Some(n) => Some(state.guests.swap_remove(n).1),
-                None => None,
-            };
-            let here = state.guests.iter().filter(|(of, _)| *of == hash).count();
-            if here >= MAX_GUESTS || state.guests.len() >= MAX_GUESTS * MAX_RENDEZVOUS {
-                return Err(Refusal::GUESTS);
-            }
-            state.guests.push((hash, guest.clone()));
-            older
-        };
-        if let Some(older) = older {
-            self.displace(&older);
-        }
-        self.metrics.guests.fetch_add(1, Relaxed);
-        Ok(guest)
-    }
-
     fn leave(&self, mailbox: &Arc<Mailbox>) {
-        if let Some((host, _)) = &mailbox.host {
-            self.lose(mailbox.end(LEFT));
-            host.lock().guests.retain(|(_, guest)| !Arc::ptr_eq(guest, mailbox));
+        if let Some(host) = &mailbox.host {
+            self.guest_leaves(mailbox, host);
             return;
         }
         let notices = {
@@ -299,8 +284,7 @@ impl Hub {
 
     /// Tells those who were told that this device is here that it is not, and ends what hangs on its connection.
     fn forget_peers(&self, gone: &Mailbox) -> Vec<Message> {
-        let ended = self.rendezvous.end(gone, |_, _| true);
-        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
+        self.end_rendezvous(gone, |_, _| true);
         let (peers, guests, revision) = {
             let mut state = gone.lock();
             let (_, peers) = state.name([]);
@@ -310,7 +294,7 @@ impl Hub {
             (peers, std::mem::take(&mut state.guests), state.revision)
         };
         for (_, guest) in guests {
-            self.lose(guest.end(HOST_LEFT));
+            self.end_guest(&guest, gone.device, HOST_LEFT);
         }
         peers.iter().filter_map(|peer| self.tell_gone(gone, peer, revision)).collect()
     }
@@ -322,10 +306,13 @@ impl Hub {
         let mut all: Vec<Arc<Mailbox>> = Vec::new();
         for shard in &self.shards {
             for mailbox in shard.read().values() {
-                all.extend(mailbox.lock().guests.iter().map(|(_, guest)| guest.clone()));
+                // Guests at other nodes hear of it when their host leaves.
+                let guests = mailbox.lock().guests.clone().into_iter().map(|(_, guest)| guest);
+                all.extend(guests.filter(|guest| guest.elsewhere().is_none()));
                 all.push(mailbox.clone());
             }
         }
+        all.extend(self.guests_of_others());
         let count = all.len() as u32;
         let spread = (SPREAD_EACH * count).clamp(MIN_SPREAD, MAX_SPREAD);
         let window = window.min(SPREAD_EACH * count);
@@ -421,8 +408,9 @@ impl Hub {
             self.metrics.received.add(run.len() as u64, run.iter().map(|frame| frame.payload.len() as u64).sum());
             match self.receiver(from, &to) {
                 _ if !run.iter().all(Frame::is_fit) => self.refuse(from, run, Undelivered::TooLarge.into()),
-                Ok(Some((receiver, rendezvous))) => self.deliver(from, &receiver, rendezvous, run),
-                Ok(None) => self.send_far(from, run),
+                Ok(Receiver::Here(receiver, rendezvous)) => self.deliver(from, &receiver, rendezvous, run),
+                Ok(Receiver::Through(node)) => self.send_to_node(from, node, run),
+                Ok(Receiver::Elsewhere) => self.send_far(from, run),
                 Err(reason) => self.refuse(from, run, reason.into()),
             }
         }
@@ -469,16 +457,22 @@ impl Hub {
         }
     }
 
-    /// Who gets a frame for `to`, and whether it goes through a rendezvous; none when the device is not at this node.
+    /// Who gets a frame for `to`.
     /// While a device is the guest of the sender, the guest gets it: an invitation lasts minutes and was opened for that.
-    fn receiver(&self, from: &Mailbox, to: &DeviceId) -> Result<Option<(Arc<Mailbox>, bool)>, Undelivered> {
-        if let Some((host, _)) = &from.host {
-            return if host.device == *to { Ok(Some((host.clone(), true))) } else { Err(Undelivered::NotPermitted) };
+    fn receiver(&self, from: &Mailbox, to: &DeviceId) -> Result<Receiver, Undelivered> {
+        match &from.host {
+            Some(host) if host.device() != *to => return Err(Undelivered::NotPermitted),
+            Some(Host::Here(host)) => return Ok(Receiver::Here(host.clone(), true)),
+            Some(Host::There { node, .. }) => return Ok(Receiver::Through(*node)),
+            None => {}
         }
         if let Some(guest) = from.lock().guest(to) {
-            return Ok(Some((guest, true)));
+            return Ok(match guest.elsewhere() {
+                Some(node) => Receiver::Through(node),
+                None => Receiver::Here(guest, true),
+            });
         }
-        Ok(self.find(to).map(|found| (found, false)))
+        Ok(self.find(to).map_or(Receiver::Elsewhere, |found| Receiver::Here(found, false)))
     }
 
     /// To a device that is not at this node.
@@ -511,57 +505,28 @@ impl Hub {
             Err(Unsent::Full) => Err(Undelivered::QueueFull.into()),
         }
     }
-
-    // Rendezvous
-
-    pub(crate) fn open_rendezvous(&self, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
-        let ends = Instant::now() + Duration::from_secs(seconds.into());
-        let opened = if host.host.is_some() { Opened::Refused } else { self.rendezvous.open(host, hash, ends) };
-        let state = match opened {
-            Opened::New => {
-                self.metrics.rendezvous_opened.fetch_add(1, Relaxed);
-                self.metrics.rendezvous_open.fetch_add(1, Relaxed);
-                RendezvousState::Open
-            }
-            Opened::Again => RendezvousState::Open,
-            Opened::Refused => {
-                self.metrics.rendezvous_refused.fetch_add(1, Relaxed);
-                RendezvousState::Refused
-            }
-        };
-        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state });
-    }
-
-    /// Ends a rendezvous early. Guests that were admitted stay until their own time is over: the one that pairs is among them.
-    pub(crate) fn close_rendezvous(&self, host: &Mailbox, hash: [u8; 32]) {
-        let ended = self.rendezvous.end(host, |open, _| *open == hash);
-        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
-        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state: RendezvousState::Ended });
-    }
-
-    /// Ends the rendezvous whose time is over.
-    pub(crate) fn expire_rendezvous(&self, host: &Mailbox, now: Instant) {
-        let ended = self.rendezvous.end(host, |_, ends| ends <= now);
-        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
-        for ticket_hash in ended {
-            host.notify(&FromRelay::Rendezvous { ticket_hash, state: RendezvousState::Ended });
-        }
-    }
 }
 
 impl Inbox for Hub {
-    fn handle(&self, message: Message) {
+    fn handle(&self, node: NodeId, message: Message) {
         match message {
             Message::Frame { from, to, tag, deliver } => {
                 let size = deliver.len().saturating_sub(DELIVER_HEAD) as u64;
                 self.metrics.from_bus.add(1, size);
                 if let Err(reason) = self.deliver_from_far(&from, &to, &deliver) {
                     self.metrics.dropped(reason.into()).add(1, size);
-                    // A sender that has gone meanwhile needs no answer.
-                    let _ = self.bus.post(&from, Message::Undelivered { from, to, tag, reason });
+                    let answer = Message::Undelivered { from, to, tag, reason };
+                    // A sender that has gone meanwhile needs no answer. A guest is in no directory.
+                    let _ = match is_rendezvous(&deliver) {
+                        true => self.bus.post_to(node, answer),
+                        false => self.bus.post(&from, answer),
+                    };
                 }
             }
             Message::Undelivered { from, to, tag, reason } => {
+                if self.undelivered_of_guest(&from, &to, tag, reason) {
+                    return;
+                }
                 if let Some(sender) = self.find(&from) {
                     sender.notify(&FromRelay::Undeliverable { to, tag, reason });
                 }
@@ -573,6 +538,9 @@ impl Inbox for Hub {
                 }
             }
             Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
+            Message::GuestComes { guest, login, ticket_hash } => self.guest_comes(node, guest, login, ticket_hash),
+            Message::GuestAnswer { guest, login, admission } => self.guest_answer(guest, login, admission),
+            Message::GuestEnds { guest, login, host, end } => self.guest_ends(guest, login, host, end),
             Message::Changed { machine, to, kinds } => {
                 self.watched.tell(&machine);
                 if let Some(reader) = self.find(&to) {
@@ -614,6 +582,7 @@ impl Inbox for Hub {
 
     fn introduce(&self, device: &DeviceId) {
         let Some(me) = self.find(device) else { return };
+        self.open_tickets_again(&me);
         let notices = {
             let _changes = self.changes.lock();
             let (peers, revision) = {
@@ -637,6 +606,9 @@ impl Inbox for Hub {
 
 impl Hub {
     fn deliver_from_far(&self, from: &DeviceId, to: &DeviceId, deliver: &[u8]) -> Result<(), Undelivered> {
+        if is_rendezvous(deliver) {
+            return self.deliver_to_guest_or_host(from, to, deliver);
+        }
         let receiver = self.find(to).ok_or(Undelivered::Unreachable)?;
         // A batch is read so that it is at least as long as its head.
         let (head, payload) = deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable)?;
@@ -711,6 +683,11 @@ fn permitted(mine: &State, theirs: &State, from: &DeviceId, to: &DeviceId) -> Re
 
 fn naming(me: &Mailbox, revision: u64, to: DeviceId, named: bool) -> Message {
     Message::Naming { from: me.device, epoch: me.login.epoch, revision, to, named, answer: named }
+}
+
+/// Whether a Deliver frame came through a rendezvous.
+fn is_rendezvous(deliver: &[u8]) -> bool {
+    deliver.get(DELIVER_HEAD - 1) == Some(&1)
 }
 
 /// What stands before the payload of a Deliver frame.

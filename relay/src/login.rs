@@ -72,6 +72,13 @@ impl Refusal {
     );
     /// A network that stood still for a while, most often: the next attempt is worth making soon, and a guest's ticket is as good as before.
     pub(crate) const LATE: Refusal = Refusal::new(LoginResult::Late, Code::SILENT, 0, "the login came too late");
+    /// Its invitation may be one of another node, which cannot be asked.
+    pub(crate) const APART: Refusal = Refusal::new(
+        LoginResult::Late,
+        Code::SILENT,
+        0,
+        "the node of this relay where the invitation is cannot be reached now; it is tried again",
+    );
     pub(crate) const OLDER: Refusal =
         Refusal::new(LoginResult::OlderEpoch, Code::DISPLACED, 0, "a newer connection of this device is live");
     pub(crate) const TICKET: Refusal = Refusal::new(

@@ -18,7 +18,7 @@ use happy_wire::relay::{FromRelay, QUEUE_BYTES, Undelivered};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::bus::Login;
+use crate::bus::{Login, NodeId};
 use crate::wait::Watch;
 use crate::websocket;
 
@@ -77,11 +77,35 @@ impl std::ops::AddAssign for Count {
 pub(crate) struct Mailbox {
     pub(crate) device: DeviceId,
     pub(crate) login: Login,
-    /// For a guest, the machine it may talk to and the hash of the ticket that admitted it.
-    pub(crate) host: Option<(Arc<Mailbox>, [u8; 32])>,
+    /// For a guest, the machine it may talk to.
+    pub(crate) host: Option<Host>,
+    /// For a guest of a host here that is connected to another node: which, and how long at most. Nothing is queued for such a one.
+    elsewhere: Option<(NodeId, Instant)>,
     pub(crate) standing: Standing,
     state: Mutex<State>,
     waker: AtomicWaker,
+}
+
+/// The host of a guest.
+pub(crate) enum Host {
+    /// At this node.
+    Here(Arc<Mailbox>),
+    /// At another one.
+    There {
+        /// Which.
+        node: NodeId,
+        /// Who.
+        device: DeviceId,
+    },
+}
+
+impl Host {
+    pub(crate) fn device(&self) -> DeviceId {
+        match self {
+            Self::Here(host) => host.device,
+            Self::There { device, .. } => *device,
+        }
+    }
 }
 
 /// By what right a connection that is no guest is here (`PROTOCOL 7`, Access).
@@ -184,17 +208,32 @@ pub(crate) enum Outgoing {
 
 impl Mailbox {
     pub(crate) fn new(device: DeviceId, epoch: u64, standing: Standing) -> Arc<Self> {
-        Self::make(device, epoch, None, standing)
+        Arc::new(Self::make(device, Login { epoch, number: next_number() }, standing))
     }
 
-    /// Of the guest of a rendezvous: its host, and the hash of the ticket.
-    pub(crate) fn of_guest(device: DeviceId, epoch: u64, host: (Arc<Mailbox>, [u8; 32])) -> Arc<Self> {
-        Self::make(device, epoch, Some(host), Standing::Open)
+    /// Of the guest of a rendezvous.
+    pub(crate) fn of_guest(device: DeviceId, login: Login, host: Host) -> Arc<Self> {
+        Arc::new(Self { host: Some(host), ..Self::make(device, login, Standing::Open) })
     }
 
-    fn make(device: DeviceId, epoch: u64, host: Option<(Arc<Mailbox>, [u8; 32])>, standing: Standing) -> Arc<Self> {
-        let login = Login { epoch, number: next_number() };
-        Arc::new(Self { device, login, host, standing, state: Mutex::default(), waker: AtomicWaker::new() })
+    /// Of a guest that is connected to another node, until then at most.
+    pub(crate) fn of_guest_elsewhere(device: DeviceId, login: Login, node: NodeId, until: Instant) -> Arc<Self> {
+        Arc::new(Self { elsewhere: Some((node, until)), ..Self::make(device, login, Standing::Open) })
+    }
+
+    fn make(device: DeviceId, login: Login, standing: Standing) -> Self {
+        let (state, waker) = (Mutex::default(), AtomicWaker::new());
+        Self { device, login, host: None, elsewhere: None, standing, state, waker }
+    }
+
+    /// The node of a guest that is not connected to this one.
+    pub(crate) fn elsewhere(&self) -> Option<NodeId> {
+        self.elsewhere.map(|(node, _)| node)
+    }
+
+    /// Whether the time of such a guest is over.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.elsewhere.is_some_and(|(_, until)| until <= now)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -469,7 +508,7 @@ impl State {
 
 /// A number larger than any before: in this process and, clocks allowing, in others. It orders what a device does under one
 /// epoch, should it come back without having counted on.
-fn next_number() -> u64 {
+pub(crate) fn next_number() -> u64 {
     static LAST: LazyLock<AtomicU64> = LazyLock::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         AtomicU64::new(since.as_micros() as u64)

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use happy_crypto::DeviceId;
 use happy_wire::relay::MAX_FRAME;
 
-use super::{Login, Message, NodeId};
+use super::{Admission, GuestEnd, Login, Message, NodeId};
 
 const VERSION: u8 = 1;
 /// Version, sender, time.
@@ -70,6 +70,33 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record) {
             put_pair(out, machine, to);
             out.push(*kinds);
         }
+        Record::Message(Message::GuestComes { guest, login, ticket_hash }) => {
+            out.push(0x07);
+            put_guest(out, guest, *login);
+            out.extend_from_slice(ticket_hash);
+        }
+        Record::Message(Message::GuestAnswer { guest, login, admission }) => {
+            out.push(0x08);
+            put_guest(out, guest, *login);
+            let (result, host) = match admission {
+                Admission::Admitted(host) => (0, *host.as_bytes()),
+                Admission::NoTicket => (1, [0; 32]),
+                Admission::Older => (2, [0; 32]),
+                Admission::Full => (3, [0; 32]),
+            };
+            out.push(result);
+            out.extend_from_slice(&host);
+        }
+        Record::Message(Message::GuestEnds { guest, login, host, end }) => {
+            out.push(0x09);
+            put_guest(out, guest, *login);
+            out.extend_from_slice(host.as_bytes());
+            out.push(match end {
+                GuestEnd::Left => 0,
+                GuestEnd::HostLeft => 1,
+                GuestEnd::Displaced => 2,
+            });
+        }
         Record::Ping(n) => {
             out.push(0x05);
             out.extend_from_slice(&n.to_be_bytes());
@@ -83,6 +110,11 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record) {
 fn put_pair(out: &mut Vec<u8>, from: &DeviceId, to: &DeviceId) {
     out.extend_from_slice(from.as_bytes());
     out.extend_from_slice(to.as_bytes());
+}
+
+fn put_guest(out: &mut Vec<u8>, guest: &DeviceId, login: Login) {
+    out.extend_from_slice(guest.as_bytes());
+    out.extend_from_slice(&login.to_bytes());
 }
 
 /// A batch that was read: who sent it, when, and its records.
@@ -161,9 +193,32 @@ fn read(record: &[u8], batch: &Bytes) -> Read {
         })(),
         0x04 => (|| {
             let device = fields.device()?;
-            Some(Message::Displaced { device, by: Login { epoch: fields.u64()?, number: fields.u64()? } })
+            Some(Message::Displaced { device, by: fields.login()? })
         })(),
         0x06 => (|| Some(Message::Changed { machine: fields.device()?, to: fields.device()?, kinds: fields.u8()? }))(),
+        0x07 => (|| {
+            let (guest, login) = (fields.device()?, fields.login()?);
+            Some(Message::GuestComes { guest, login, ticket_hash: fields.take()? })
+        })(),
+        0x08 => (|| {
+            let (guest, login, result, host) = (fields.device()?, fields.login()?, fields.u8()?, fields.device()?);
+            let admission = match result {
+                0 => Admission::Admitted(host),
+                2 => Admission::Older,
+                3 => Admission::Full,
+                _ => Admission::NoTicket,
+            };
+            Some(Message::GuestAnswer { guest, login, admission })
+        })(),
+        0x09 => (|| {
+            let (guest, login, host) = (fields.device()?, fields.login()?, fields.device()?);
+            let end = match fields.u8()? {
+                0 => GuestEnd::Left,
+                2 => GuestEnd::Displaced,
+                _ => GuestEnd::HostLeft,
+            };
+            Some(Message::GuestEnds { guest, login, host, end })
+        })(),
         0x05 => return fields.u64().map_or(Read::Torn, |n| Read::Record(Record::Ping(n))),
         _ => return Read::Later,
     };
@@ -181,6 +236,10 @@ impl Fields<'_> {
 
     fn device(&mut self) -> Option<DeviceId> {
         self.take().map(DeviceId::from_bytes)
+    }
+
+    fn login(&mut self) -> Option<Login> {
+        self.take().map(Login::from_bytes)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -235,6 +294,19 @@ mod tests {
             }),
             Record::Message(Message::Displaced { device: device(4), by }),
             Record::Message(Message::Changed { machine: device(5), to: device(6), kinds: 3 }),
+            Record::Message(Message::GuestComes { guest: device(7), login: by, ticket_hash: [8; 32] }),
+            Record::Message(Message::GuestAnswer {
+                guest: device(7),
+                login: by,
+                admission: Admission::Admitted(device(9)),
+            }),
+            Record::Message(Message::GuestAnswer { guest: device(7), login: by, admission: Admission::Full }),
+            Record::Message(Message::GuestEnds {
+                guest: device(7),
+                login: by,
+                host: device(9),
+                end: GuestEnd::Displaced,
+            }),
             Record::Ping(77),
         ]
     }

@@ -10,6 +10,7 @@ mod acme;
 mod deploy;
 mod direct;
 mod displaced;
+mod guests;
 mod hostile;
 mod limits;
 mod login;

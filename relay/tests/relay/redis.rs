@@ -13,8 +13,10 @@ use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
 use tokio::time::Instant;
 
+use crate::guests::a_ticket_leads_to_another_node;
 use crate::harness::{Client, Device, Server, http, soon, until};
 use crate::records::{records_cross, rest_crosses};
+use crate::rendezvous::{TICKET, guest, hash, open, refused};
 
 /// `redis-server` processes that end with the test.
 pub struct Servers {
@@ -143,7 +145,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 /// A device that no other scenario has used: the directory remembers their epochs.
-fn device() -> Device {
+pub fn device() -> Device {
     static SEED: AtomicU64 = AtomicU64::new(1000);
     Device::new(SEED.fetch_add(1, Relaxed))
 }
@@ -347,6 +349,40 @@ async fn a_moving_device_over_one_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guests_over_one_redis() {
+    let servers = Servers::one().await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    a_ticket_leads_to_another_node(&left, &right).await;
+    until("nothing is left of it", || servers.ask(servers.ports[0], &["KEYS", "hr:rdv:*"]).is_empty()).await;
+    a_ticket_outlives_an_emptied_redis(&servers, &left, &right).await;
+}
+
+async fn a_ticket_outlives_an_emptied_redis(servers: &Servers, left: &Server, right: &Server) {
+    let (machine, phone) = (device(), device());
+    let mut host = left.join(&machine).await;
+    open(&mut host, TICKET, 120).await;
+    servers.all(&["FLUSHALL"]);
+    let known = || servers.ask(servers.ports[0], &["EXISTS", &format!("hr:rdv:{}", hex(&hash(TICKET)))]) == "1";
+    until("the ticket is known again", known).await;
+    let mut client = guest(right, &phone, TICKET).await;
+    client.send(machine.id(), 1, b"may I").await;
+    host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"may I" }).await;
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_comes_again_while_redis_is_away() {
+    let mut servers = Servers::one().await;
+    let right = servers.node().await;
+    servers.kill();
+    until("it is noticed", || right.metric("bus_up") == 0).await;
+    assert_eq!(refused(&right, &device(), TICKET).await, Code::SILENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_over_one_redis() {
     let servers = Servers::one().await;
     let (left, right) = (servers.node().await, servers.node().await);
@@ -472,6 +508,7 @@ async fn a_cluster_of_redis() {
     a_device_that_moves_is_at_one_node_only(&servers).await;
     let (left, right) = (servers.node().await, servers.node().await);
     records_cross(&left, &right).await;
+    a_ticket_leads_to_another_node(&left, &right).await;
     an_emptied_redis_is_filled_again(&servers).await;
     without_redis_neighbours_notice_nothing(&mut servers).await;
     two_nodes_that_claim_a_device_end_with_one(&mut servers).await;

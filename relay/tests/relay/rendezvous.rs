@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use crate::harness::{Client, Device, Server, until};
 
-const TICKET: [u8; 32] = [42; 32];
+pub const TICKET: [u8; 32] = [42; 32];
 
 pub fn hash(ticket: [u8; 32]) -> [u8; 32] {
     Sha256::new().chain_update(b"happy/1 ticket hash").chain_update(ticket).finalize().into()
 }
 
-async fn open(host: &mut Client, ticket: [u8; 32], seconds: u16) -> RendezvousState {
+pub async fn open(host: &mut Client, ticket: [u8; 32], seconds: u16) -> RendezvousState {
     host.tell(ToRelay::OpenRendezvous { ticket_hash: hash(ticket), seconds }).await;
     let frame = host.frame().await;
     match FromRelay::decode(&frame) {
@@ -22,14 +22,14 @@ async fn open(host: &mut Client, ticket: [u8; 32], seconds: u16) -> RendezvousSt
     }
 }
 
-async fn refused(server: &Server, device: &Device, ticket: [u8; 32]) -> Code {
+pub async fn refused(server: &Server, device: &Device, ticket: [u8; 32]) -> Code {
     let mut client = server.connect().await;
     let nonce = client.challenge().await;
     client.raw(&device.login(&client.name.clone(), &nonce, Some(ticket))).await;
     client.goaway().await.0
 }
 
-async fn guest(server: &Server, device: &Device, ticket: [u8; 32]) -> Client {
+pub async fn guest(server: &Server, device: &Device, ticket: [u8; 32]) -> Client {
     let mut client = server.connect().await;
     client.log_in(device, Some(ticket)).await.expect("Welcome names the host");
     client

@@ -260,7 +260,7 @@ impl Shared {
                 if claim == Claim::Newer {
                     // Somewhere else, with a larger login.
                     let by = Login { number: login.number.saturating_add(1), ..*login };
-                    inbox.handle(Message::Displaced { device: *device, by });
+                    inbox.handle(self.node, Message::Displaced { device: *device, by });
                 }
             }
         }

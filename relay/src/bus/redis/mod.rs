@@ -14,6 +14,7 @@ mod keeper;
 mod keys;
 mod outgoing;
 mod records;
+mod tickets;
 mod vouches;
 mod way;
 
@@ -177,6 +178,37 @@ impl Bus for RedisBus {
 
     fn node(&self) -> String {
         self.shared.node.to_string()
+    }
+
+    fn id(&self) -> NodeId {
+        self.shared.node
+    }
+
+    fn open_ticket(&self, hash: &[u8; 32], seconds: u64) {
+        self.shared.chore(Chore::Command(tickets::open(self.shared.node, hash, seconds)));
+    }
+
+    fn close_ticket(&self, hash: &[u8; 32]) {
+        self.shared.chore(Chore::Command(tickets::close(self.shared.node, hash)));
+    }
+
+    fn ticket<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Result<Option<NodeId>, Apart>> {
+        Box::pin(async move {
+            let conn = self.shared.conn().ok_or(Apart)?;
+            self.shared.stats.commands.fetch_add(1, Relaxed);
+            let node = tickets::find(&conn, hash).await.map_err(|_| Apart)?;
+            if node.is_some() {
+                return Ok(node);
+            }
+            // A host may have been told that its rendezvous is open a moment before Redis was.
+            sleep(tickets::SETTLED).await;
+            self.shared.stats.commands.fetch_add(1, Relaxed);
+            tickets::find(&conn, hash).await.map_err(|_| Apart)
+        })
+    }
+
+    fn post_to(&self, node: NodeId, message: Message) -> Result<(), Unsent> {
+        self.shared.post_to(node, message)
     }
 
     fn token_key<'a>(&'a self, node: &'a str) -> Answer<'a, Result<Option<[u8; 32]>, Apart>> {
@@ -399,6 +431,24 @@ impl Shared {
         }
     }
 
+    fn post_to(self: &Arc<Self>, node: NodeId, message: Message) -> Result<(), Unsent> {
+        let mut out = self.out.lock();
+        if out.conn.is_none() {
+            return Err(Unsent::Nowhere);
+        }
+        if out.waiting > MAX_WAITING {
+            return Err(Unsent::Full);
+        }
+        let record = Record::Message(message);
+        if let Some(taken) = self.take_directly(node, &record) {
+            return taken;
+        }
+        put(&mut out, self.node, node, &record);
+        drop(out);
+        self.wake.notify_one();
+        Ok(())
+    }
+
     fn append(&self, node: NodeId, record: &Record) {
         let mut out = self.out.lock();
         if out.conn.is_some() {
@@ -441,7 +491,7 @@ impl Shared {
                             false => elsewhere.is_no_longer_at(from, device),
                         }
                     }
-                    inbox.handle(message);
+                    inbox.handle(from, message);
                 }
                 Err(_) => {
                     self.stats.torn.fetch_add(1, Relaxed);
@@ -455,7 +505,7 @@ impl Shared {
         let Some(inbox) = self.inbox() else { return };
         for message in lost.into_iter().filter_map(undelivered) {
             self.stats.lost_frames.fetch_add(1, Relaxed);
-            inbox.handle(message);
+            inbox.handle(self.node, message);
         }
     }
 

@@ -1,0 +1,323 @@
+//! Guests (`PROTOCOL 7`, Rendezvous): machines open rendezvous, and who presents a ticket is led to its machine, at whichever node that is
+//! (`PROTOCOL 15`, Guests between nodes).
+//!
+//! The node of the host decides. A guest that is connected to another node stands among the guests of its host as a mailbox without a
+//! connection, whose frames go over the bus.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use happy_crypto::DeviceId;
+use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_RENDEZVOUS, RendezvousState, Undelivered};
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::{DISPLACED, Frame, HOST_LEFT, Hub, LEFT, Unrouted, deliver_head};
+use crate::bus::{Admission, Apart, GuestEnd, Login, Message, NodeId, Unsent};
+use crate::login::{Proven, Refusal};
+use crate::mailbox::{DELIVER_HEAD, Ending, Host, Mailbox, next_number};
+use crate::rendezvous::{Opened, ticket_hash};
+
+/// How long the node of a host may take to admit a guest. It answers at once, if it is there.
+const ADMISSION: Duration = Duration::from_secs(2);
+
+/// Guests that are connected to this node and whose hosts are not. Each entry belongs to a connection or to a login under way.
+#[derive(Default)]
+pub(super) struct FarGuests {
+    /// By guest and host.
+    seated: HashMap<(DeviceId, DeviceId), Arc<Mailbox>>,
+    /// Logins that wait for the answer of a host's node.
+    waiting: HashMap<(DeviceId, Login), oneshot::Sender<Admission>>,
+}
+
+/// A login that waits for the answer of a host's node.
+struct Waiting<'a> {
+    hub: &'a Hub,
+    guest: (DeviceId, Login),
+    answer: oneshot::Receiver<Admission>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.hub.far_guests.lock().waiting.remove(&self.guest);
+    }
+}
+
+impl Hub {
+    // Rendezvous
+
+    pub(crate) fn open_rendezvous(&self, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
+        let ends = Instant::now() + Duration::from_secs(seconds.into());
+        let opened = if host.host.is_some() { Opened::Refused } else { self.rendezvous.open(host, hash, ends) };
+        let state = match opened {
+            Opened::New => {
+                self.metrics.rendezvous_opened.fetch_add(1, Relaxed);
+                self.metrics.rendezvous_open.fetch_add(1, Relaxed);
+                RendezvousState::Open
+            }
+            Opened::Again => RendezvousState::Open,
+            Opened::Refused => {
+                self.metrics.rendezvous_refused.fetch_add(1, Relaxed);
+                RendezvousState::Refused
+            }
+        };
+        if state == RendezvousState::Open {
+            self.bus.open_ticket(&hash, seconds.into());
+        }
+        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state });
+    }
+
+    /// Ends a rendezvous early. Guests that were admitted stay until their own time is over: the one that pairs is among them.
+    pub(crate) fn close_rendezvous(&self, host: &Mailbox, hash: [u8; 32]) {
+        self.end_rendezvous(host, |open, _| *open == hash);
+        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state: RendezvousState::Ended });
+    }
+
+    /// Ends the rendezvous whose time is over.
+    pub(crate) fn expire_rendezvous(&self, host: &Mailbox, now: Instant) {
+        for ticket_hash in self.end_rendezvous(host, |_, ends| ends <= now) {
+            host.notify(&FromRelay::Rendezvous { ticket_hash, state: RendezvousState::Ended });
+        }
+    }
+
+    pub(super) fn end_rendezvous(&self, host: &Mailbox, over: impl Fn(&[u8; 32], Instant) -> bool) -> Vec<[u8; 32]> {
+        let ended = self.rendezvous.end(host, over);
+        self.metrics.rendezvous_open.fetch_sub(ended.len() as u64, Relaxed);
+        ended.iter().for_each(|hash| self.bus.close_ticket(hash));
+        ended
+    }
+
+    /// Tells the other nodes again of what a host of this one has open.
+    pub(super) fn open_tickets_again(&self, host: &Mailbox) {
+        let now = Instant::now();
+        for (hash, ends) in host.lock().rendezvous.clone() {
+            let left = ends.saturating_duration_since(now).as_secs();
+            if left > 0 {
+                self.bus.open_ticket(&hash, left);
+            }
+        }
+    }
+
+    // Coming
+
+    /// Admits a guest to the rendezvous that its ticket opens. A guest stands beside the device's ordinary connection;
+    /// among the guests of one rendezvous a device is there once.
+    pub(super) async fn admit(&self, proven: &Proven, ticket: &[u8; 32]) -> Result<Arc<Mailbox>, Refusal> {
+        let hash = ticket_hash(ticket);
+        let (device, login) = (proven.device(), Login { epoch: proven.epoch(), number: next_number() });
+        let guest = match self.rendezvous.host(&hash) {
+            Some(host) => {
+                let guest = Mailbox::of_guest(device, login, Host::Here(host.clone()));
+                self.seat_guest(&host, hash, guest.clone())?;
+                guest
+            }
+            None => self.admit_elsewhere(device, login, hash).await?,
+        };
+        self.metrics.guests.fetch_add(1, Relaxed);
+        Ok(guest)
+    }
+
+    /// Under the lock of the host, so that a rendezvous that ends admits nobody afterwards.
+    fn seat_guest(&self, host: &Mailbox, hash: [u8; 32], guest: Arc<Mailbox>) -> Result<(), Refusal> {
+        let older = {
+            let mut state = host.lock();
+            let now = Instant::now();
+            if !state.is_live() || !state.rendezvous.iter().any(|(open, ends)| *open == hash && *ends > now) {
+                return Err(Refusal::TICKET);
+            }
+            // Those of other nodes whose time is over, in case that nobody said that they left.
+            state.guests.retain(|(_, guest)| !guest.is_over(now));
+            let same = |(of, older): &([u8; 32], Arc<Mailbox>)| *of == hash && older.device == guest.device;
+            let older = match state.guests.iter().position(same) {
+                Some(n) if state.guests[n].1.login.epoch > guest.login.epoch => return Err(Refusal::OLDER),
+                Some(n) => Some(state.guests.swap_remove(n).1),
+                None => None,
+            };
+            let here = state.guests.iter().filter(|(of, _)| *of == hash).count();
+            if here >= MAX_GUESTS || state.guests.len() >= MAX_GUESTS * MAX_RENDEZVOUS {
+                return Err(Refusal::GUESTS);
+            }
+            state.guests.push((hash, guest));
+            older
+        };
+        if let Some(older) = older {
+            self.metrics.displaced.fetch_add(1, Relaxed);
+            self.end_guest(&older, host.device, DISPLACED);
+        }
+        Ok(())
+    }
+
+    async fn admit_elsewhere(&self, device: DeviceId, login: Login, hash: [u8; 32]) -> Result<Arc<Mailbox>, Refusal> {
+        let node = match self.bus.ticket(&hash).await {
+            Ok(Some(node)) if node != self.bus.id() => node,
+            Ok(_) => return Err(Refusal::TICKET),
+            Err(Apart) => return Err(Refusal::APART),
+        };
+        let guest = (device, login);
+        let (sender, answer) = oneshot::channel();
+        self.far_guests.lock().waiting.insert(guest, sender);
+        let mut waiting = Waiting { hub: self, guest, answer };
+        let comes = Message::GuestComes { guest: device, login, ticket_hash: hash };
+        self.bus.post_to(node, comes).map_err(|_| Refusal::APART)?;
+        let host = match timeout(ADMISSION, &mut waiting.answer).await {
+            Ok(Ok(Admission::Admitted(host))) => host,
+            Ok(Ok(Admission::NoTicket)) => return Err(Refusal::TICKET),
+            Ok(Ok(Admission::Older)) => return Err(Refusal::OLDER),
+            Ok(Ok(Admission::Full)) => return Err(Refusal::GUESTS),
+            // That node has gone, or the way to it.
+            Ok(Err(_)) | Err(_) => return Err(Refusal::APART),
+        };
+        let guest = Mailbox::of_guest(device, login, Host::There { node, device: host });
+        let older = self.far_guests.lock().seated.insert((device, host), guest.clone());
+        if let Some(older) = older {
+            self.displace(&older);
+        }
+        Ok(guest)
+    }
+
+    // Going
+
+    pub(super) fn guest_leaves(&self, guest: &Arc<Mailbox>, host: &Host) {
+        self.lose(guest.end(LEFT));
+        match host {
+            Host::Here(host) => host.lock().guests.retain(|(_, here)| !Arc::ptr_eq(here, guest)),
+            Host::There { node, device } => {
+                let seat = (guest.device, *device);
+                let mut guests = self.far_guests.lock();
+                if guests.seated.get(&seat).is_some_and(|seated| Arc::ptr_eq(seated, guest)) {
+                    guests.seated.remove(&seat);
+                }
+                drop(guests);
+                self.tell_guest_end(*node, guest, *device, GuestEnd::Left);
+            }
+        }
+    }
+
+    /// Ends a guest of a host here, wherever it is connected.
+    pub(super) fn end_guest(&self, guest: &Mailbox, host: DeviceId, ending: Ending) {
+        match guest.elsewhere() {
+            None => self.lose(guest.end(ending)),
+            Some(node) => {
+                let end = if ending == DISPLACED { GuestEnd::Displaced } else { GuestEnd::HostLeft };
+                self.tell_guest_end(node, guest, host, end);
+            }
+        }
+    }
+
+    fn tell_guest_end(&self, node: NodeId, guest: &Mailbox, host: DeviceId, end: GuestEnd) {
+        // A node that has gone needs no word, and without Redis the guest is cut when its time is over.
+        let _ = self.bus.post_to(node, Message::GuestEnds { guest: guest.device, login: guest.login, host, end });
+    }
+
+    // What other nodes say of guests
+
+    /// A guest came to another node, for a host of this one.
+    pub(super) fn guest_comes(&self, node: NodeId, device: DeviceId, login: Login, hash: [u8; 32]) {
+        let admission = match self.rendezvous.host(&hash) {
+            None => Admission::NoTicket,
+            Some(host) => {
+                let guest = Mailbox::of_guest_elsewhere(device, login, node, Instant::now() + self.guest_time);
+                match self.seat_guest(&host, hash, guest) {
+                    Ok(()) => Admission::Admitted(host.device),
+                    Err(Refusal::OLDER) => Admission::Older,
+                    Err(Refusal::GUESTS) => Admission::Full,
+                    Err(_) => Admission::NoTicket,
+                }
+            }
+        };
+        // If it does not arrive, the guest comes again, and takes the place of this one.
+        let _ = self.bus.post_to(node, Message::GuestAnswer { guest: device, login, admission });
+    }
+
+    pub(super) fn guest_answer(&self, device: DeviceId, login: Login, admission: Admission) {
+        let waiting = self.far_guests.lock().waiting.remove(&(device, login));
+        // Nobody waits any longer when the login took too long.
+        let _late = waiting.map(|waiting| waiting.send(admission));
+    }
+
+    pub(super) fn guest_ends(&self, device: DeviceId, login: Login, host: DeviceId, end: GuestEnd) {
+        let ending = match end {
+            GuestEnd::Left => {
+                if let Some(host) = self.find(&host) {
+                    let is_it =
+                        |guest: &Mailbox| guest.device == device && guest.login == login && guest.elsewhere().is_some();
+                    host.lock().guests.retain(|(_, guest)| !is_it(guest));
+                }
+                return;
+            }
+            GuestEnd::HostLeft => HOST_LEFT,
+            GuestEnd::Displaced => DISPLACED,
+        };
+        if let Some(guest) = self.far_guest(&device, &host).filter(|guest| guest.login == login) {
+            self.lose(guest.end(ending));
+        }
+    }
+
+    /// The guest here of a host that is elsewhere.
+    pub(super) fn far_guest(&self, guest: &DeviceId, host: &DeviceId) -> Option<Arc<Mailbox>> {
+        self.far_guests.lock().seated.get(&(*guest, *host)).cloned()
+    }
+
+    /// All guests here whose hosts are elsewhere.
+    pub(super) fn guests_of_others(&self) -> Vec<Arc<Mailbox>> {
+        self.far_guests.lock().seated.values().cloned().collect()
+    }
+
+    /// A frame of a guest for its host here, or of a host for its guest here.
+    pub(super) fn deliver_to_guest_or_host(
+        &self,
+        from: &DeviceId,
+        to: &DeviceId,
+        deliver: &[u8],
+    ) -> Result<(), Undelivered> {
+        let receiver = match self.far_guest(to, from) {
+            Some(guest) => guest,
+            None => {
+                let host = self.find(to).ok_or(Undelivered::Unreachable)?;
+                let guest = host.lock().guest(from).and_then(|guest| guest.elsewhere());
+                guest.ok_or(Undelivered::Unreachable)?;
+                host
+            }
+        };
+        // A batch is read so that it is at least as long as its head.
+        let (head, payload) = deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable)?;
+        let first = receiver.lock().deliver(head, payload)?;
+        if first {
+            receiver.wake();
+        }
+        Ok(())
+    }
+
+    /// Tells a guest here that a frame did not reach its host. True when there is such a guest.
+    pub(super) fn undelivered_of_guest(&self, from: &DeviceId, to: &DeviceId, tag: u32, reason: Undelivered) -> bool {
+        let Some(guest) = self.far_guest(from, to) else { return false };
+        guest.notify(&FromRelay::Undeliverable { to: *to, tag, reason });
+        if reason == Undelivered::Unreachable {
+            // Its host has left without a word.
+            self.lose(guest.end(HOST_LEFT));
+        }
+        true
+    }
+
+    /// Sends frames of a guest or of a host through a rendezvous to the node of the other.
+    pub(super) fn send_to_node(&self, from: &Mailbox, node: NodeId, run: &[Frame<'_>]) {
+        let head = deliver_head(&from.device, true);
+        for frame in run {
+            let Frame { to, tag, payload } = *frame;
+            let deliver = [&head, payload].concat().into();
+            let posted = match from.lock().is_live() {
+                true => self.bus.post_to(node, Message::Frame { from: from.device, to, tag, deliver }),
+                false => {
+                    self.refuse(from, &[*frame], Unrouted::SenderEnded);
+                    continue;
+                }
+            };
+            match posted {
+                Ok(()) => self.metrics.to_bus.one(payload.len()),
+                Err(Unsent::Nowhere) => self.refuse(from, &[*frame], Undelivered::Unreachable.into()),
+                Err(Unsent::Full) => self.refuse(from, &[*frame], Undelivered::QueueFull.into()),
+            }
+        }
+    }
+}

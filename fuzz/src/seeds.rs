@@ -167,10 +167,12 @@ fn wire() -> Vec<Vec<u8>> {
 fn websocket() -> Vec<Vec<u8>> {
     // Messages of several lengths with the three forms of one; one in parts around a Ping; one that fills a whole frame and has a byte
     // too much, or has not; a Close.
-    let orders: [&[u8]; 4] = [
+    let orders: [&[u8]; 5] = [
         &[7, 0x82, 0, 5, 0, b'a', 0x82, 0, 126, 0, b'b', 0x82, 0x20, 0, 1, b'c', 0x82, 0, 9, 2, b'd', 0x8a, 0, 0, 0, 0],
         &[9, 2, 0, 40, 0, b'a', 0x89, 0, 2, 0, b'?', 0, 0x40, 0, 0, b'b', 0x80, 0, 0, 0, 0, 0x88, 0, 2, 0, 0],
         &[1, 2, 0, 63, 4, b'a', 0x80, 0, 1, 0, b'b', 0x88, 0, 0, 0, 0],
+        // Nearly a whole frame, and no end: what is kept of it takes no more than one.
+        &[0, 2, 0xff, 0xff, 0, b'a', 0, 0, 64, 0, b'b'],
         &[2, 2, 0xff, 0xff, 0, b'a', 0x80, 0, 65, 0, b'b', 0x82, 0, 64, 4, b'c', 0x82, 0, 65, 4, 0],
     ];
     let frames: [&[u8]; 2] =

@@ -26,6 +26,7 @@ use crate::listen::Admission;
 use crate::login::{self, Refusal};
 use crate::mailbox::{Count, Ending, Host, Outgoing, Standing};
 use crate::metrics::{Drop as Dropped, LoginResult};
+use crate::rates::Naming;
 use crate::socket::Stream;
 use crate::websocket::{self, Fault, MAX_HEAD, Message, Reader};
 
@@ -247,6 +248,9 @@ struct Actor {
     name: (Arc<[String]>, usize),
     /// When to say again that a machine with records is alive.
     alive_due: Option<Instant>,
+    /// How fast it names others, and until when it is not read because it did so too fast.
+    naming: Naming,
+    names_due: Option<Instant>,
     /// Fires at the next deadline or before it; it is moved only when a deadline comes nearer.
     sleep: Pin<Box<Sleep>>,
 }
@@ -275,6 +279,8 @@ impl Actor {
             desk: Desk::default(),
             name,
             alive_due: None,
+            naming: Naming::new(now),
+            names_due: None,
         }
     }
 
@@ -313,7 +319,7 @@ impl Actor {
         let (ending, crowded) = self.look();
         match ending {
             Some(ending) if !ending.drain => return Poll::Ready(End::Told(ending)),
-            None if !crowded => {
+            None if !crowded && self.names_due.is_none() => {
                 if let Some(end) = self.read(cx) {
                     return Poll::Ready(end);
                 }
@@ -390,7 +396,7 @@ impl Actor {
             let mut sends = Vec::new();
             let mut looked = 0;
             let mut end = None;
-            while looked < READS_PER_LOOK && end.is_none() {
+            while looked < READS_PER_LOOK && end.is_none() && self.names_due.is_none() {
                 looked += 1;
                 match self.socket.reader.next(&mut bytes) {
                     Ok(Some(message)) => end = self.handle_message(message, &mut sends),
@@ -402,11 +408,11 @@ impl Actor {
             if end.is_some() {
                 return end;
             }
-            if looked < READS_PER_LOOK || bytes.is_empty() {
+            if bytes.is_empty() || (looked < READS_PER_LOOK && self.names_due.is_none()) {
                 break;
             }
             let (ending, crowded) = self.look();
-            if ending.is_some() || crowded {
+            if ending.is_some() || crowded || self.names_due.is_some() {
                 self.socket.unread = true;
                 break;
             }
@@ -465,7 +471,13 @@ impl Actor {
         let Seat { hub, mailbox, .. } = &self.seat;
         match decoded {
             Ok(ToRelay::Peers(_)) if mailbox.host.is_some() => return Some(End::Told(GUEST_PEERS)),
-            Ok(ToRelay::Peers(list)) => hub.name(mailbox, &list),
+            Ok(ToRelay::Peers(list)) => {
+                let changed = hub.name(mailbox, &list);
+                self.names_due = self.naming.took(changed, list.len(), Instant::now());
+                if self.names_due.is_some() {
+                    hub.metrics.paced.fetch_add(1, Relaxed);
+                }
+            }
             Ok(ToRelay::OpenRendezvous { ticket_hash, seconds }) => {
                 hub.open_rendezvous(mailbox, ticket_hash, seconds);
                 self.next_rendezvous = mailbox.lock().next_rendezvous();
@@ -586,6 +598,11 @@ impl Actor {
                 self.sleep.as_mut().reset(next);
             }
             ready!(self.sleep.as_mut().poll(cx));
+            if self.names_due.is_some_and(|due| due <= Instant::now()) {
+                self.names_due = None;
+                // It is read in the next turn.
+                cx.waker().wake_by_ref();
+            }
             if let Some(end) = self.handle_time(Instant::now()) {
                 return Poll::Ready(end);
             }
@@ -601,7 +618,7 @@ impl Actor {
             Some(sent) => sent + timings.pong_grace,
         };
         let progress = self.blocked.map(|(since, _)| since + timings.write);
-        [progress, self.guest_until, self.next_rendezvous, self.vouch_due, self.alive_due]
+        [progress, self.guest_until, self.next_rendezvous, self.vouch_due, self.alive_due, self.names_due]
             .into_iter()
             .flatten()
             .fold(life, Instant::min)

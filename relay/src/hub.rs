@@ -336,16 +336,18 @@ impl Hub {
 
     // Peers and presence
 
-    /// Replaces the list of devices that a device names.
-    pub(crate) fn name(&self, me: &Mailbox, list: &[DeviceId]) {
+    /// Replaces the list of devices that a device names, and gives how many came and went.
+    pub(crate) fn name(&self, me: &Mailbox, list: &[DeviceId]) -> usize {
         let mut notices = Vec::new();
-        {
+        let changed = {
             let _changes = self.changes.lock();
             let (came, went, revision) = {
                 let mut state = me.lock();
                 if !state.is_live() {
-                    return;
+                    return 0;
                 }
+                // A list of this connection is the first when nothing of the last one is known.
+                let first = state.revision == 0;
                 // Nobody is a peer of itself.
                 let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
                 if me.standing == Standing::Enrolled {
@@ -353,14 +355,18 @@ impl Hub {
                     self.bus.vouch(&me.device, &came, Vouching::Begins);
                     self.bus.vouch(&me.device, &went, Vouching::Ends);
                 }
-                self.bus.read_by(&me.device, &state.named());
+                if first || !(came.is_empty() && went.is_empty()) {
+                    self.bus.read_by(&me.device, &state.named());
+                }
                 (came, went, state.revision)
             };
             notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
             notices.extend(came.iter().filter_map(|peer| self.tell_here(me, peer, revision)));
-        }
+            came.len() + went.len()
+        };
         me.wake();
         self.post_all(notices);
+        changed
     }
 
     /// `PROTOCOL 7`: presence is told once both name each other. Under `changes`.
@@ -593,6 +599,8 @@ impl Inbox for Hub {
                 if state.keeps_records {
                     // PROTOCOL 7: of its own id it means that they were lost.
                     state.notify(&FromRelay::Changed { machine: *device, kinds: ALL_KINDS });
+                    // While the way was lost, nobody could be told who may read them.
+                    self.bus.read_by(device, &state.named());
                 }
                 (state.named(), state.revision)
             };

@@ -28,6 +28,13 @@ const SOONEST: Duration = Duration::from_millis(500);
 /// And no later: the links do not believe in more than 300 s (`PROTOCOL 13`). A crowd larger than this is laid out in several layers.
 const LATEST: Duration = Duration::from_secs(240);
 
+/// Names that one connection may change at once: all of its 256 peers eight times over, or a list that grows to them one by one.
+const NAMES: f64 = 4_096.0;
+/// And a second after that. Each may cost a look into the directory and a notice to another node, and nobody honest changes whom he names so often.
+const NAMES_A_SECOND: f64 = 256.0;
+/// So many names that stay as they are cost as much as one that changes.
+const UNCHANGED: usize = 16;
+
 /// Something that fills up with time and is spent.
 #[derive(Debug)]
 pub(crate) struct Bucket {
@@ -110,6 +117,23 @@ impl Pace {
     /// So many bytes were read.
     pub(crate) fn took(&mut self, bytes: usize) {
         self.bucket.spend(bytes as f64);
+    }
+}
+
+/// How often one connection changes whom it names, kept by not reading it.
+pub(crate) struct Naming(Bucket);
+
+impl Naming {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self(Bucket::new(NAMES_A_SECOND, NAMES, now))
+    }
+
+    /// A list of so many names was taken, of which so many came or went. Gives until when the connection is not read, if it has to wait: some two
+    /// seconds at most, far less than after which it would count as dead.
+    pub(crate) fn took(&mut self, changed: usize, listed: usize, now: Instant) -> Option<Instant> {
+        self.0.level(now);
+        self.0.spend((1 + changed + listed / UNCHANGED) as f64);
+        (self.0.level < 1.0).then(|| self.0.due(1.0))
     }
 }
 
@@ -202,6 +226,23 @@ mod tests {
         tokio::time::advance(Duration::from_secs(100)).await;
         assert!(bucket.is_full(Instant::now()));
         assert_eq!((0..30).filter(|_| bucket.take(Instant::now(), 0.0)).count(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_may_name_much_at_once_and_then_little_at_a_time() {
+        let mut naming = Naming::new(Instant::now());
+        let begun = Instant::now();
+        let mut named = 0;
+        while begun.elapsed() < Duration::from_secs(60) {
+            // A list of which every name is another one each time.
+            named += 512;
+            if let Some(due) = naming.took(512, 256, Instant::now()) {
+                assert!(due - Instant::now() < Duration::from_secs(3), "it must not count as dead meanwhile");
+                tokio::time::sleep_until(due).await;
+            }
+        }
+        let most = NAMES + 62.0 * NAMES_A_SECOND;
+        assert!((0.9 * most..most).contains(&f64::from(named)), "{named}");
     }
 
     #[test]

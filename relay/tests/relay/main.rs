@@ -14,6 +14,7 @@ mod guests;
 mod hostile;
 mod limits;
 mod login;
+mod names;
 mod nodes;
 mod page;
 mod presence;

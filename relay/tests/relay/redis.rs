@@ -113,11 +113,11 @@ impl Servers {
         format!("redis{}://{}", if self.cluster { "+cluster" } else { "" }, list.join(",")).parse().unwrap()
     }
 
-    async fn node(&self) -> Server {
+    pub async fn node(&self) -> Server {
         self.node_with(Config::default()).await
     }
 
-    async fn node_with(&self, config: Config) -> Server {
+    pub async fn node_with(&self, config: Config) -> Server {
         let bus = Arc::new(RedisBus::start(&self.url()).unwrap());
         assert!(bus.connected(Duration::from_secs(10)).await, "Redis is reached");
         Server::with(Config { bus: Some(bus as Arc<dyn Bus>), ..config }).await

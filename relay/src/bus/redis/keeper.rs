@@ -230,7 +230,7 @@ impl Shared {
             let mut out = self.out.lock();
             out.conn = None;
             out.cache.clear();
-            out.chores.clear();
+            (out.chores, out.notices) = Default::default();
             out.waiting = 0;
             let asked = std::mem::take(&mut out.asking).into_values().flatten();
             let batches = std::mem::take(&mut out.nodes).into_values();

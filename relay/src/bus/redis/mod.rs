@@ -39,7 +39,7 @@ use self::direct::{Taken, Ways};
 use self::directory::{Claimed, Entry};
 use self::elsewhere::Elsewhere;
 use self::keys::Keys;
-use self::outgoing::{Chore, Outgoing, cost, put, undelivered};
+use self::outgoing::{Chore, Outgoing, put, undelivered};
 use self::records::Note;
 use self::vouches::Speaking;
 use self::way::Conn;
@@ -58,8 +58,6 @@ const LEAVE: Duration = Duration::from_secs(1);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What waits to be published, bytes. It is reached when Redis is slower than the devices; they are told that the queue is full.
 const MAX_WAITING: usize = 8 * 1024 * 1024;
-/// Directory changes and vouches that wait. Beyond it they are forgotten and made good by entering everything again.
-const MAX_CHORES: usize = 65_536;
 
 /// A node of a relay that shares a Redis with others.
 pub struct RedisBus {
@@ -366,11 +364,10 @@ impl Shared {
             // Everything is entered again when the way is back; what is released now is swept then, or replaced.
             return;
         }
-        if out.chores.len() >= MAX_CHORES {
+        if !out.chores.push(chore) {
             out.incomplete = true;
             return;
         }
-        out.chores.push_back(chore);
         drop(out);
         self.wake.notify_one();
     }
@@ -380,15 +377,13 @@ impl Shared {
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        let cost = cost(&message);
-        if out.waiting + cost > MAX_WAITING {
+        if !out.takes(&message) {
             return Err(Unsent::Full);
         }
-        let was_empty = out.waiting == 0;
+        let was_empty = out.is_idle();
         // Behind what already waits for the same device, or it would overtake it.
-        if let Some(waiting) = out.asking.get_mut(device) {
-            waiting.push(message);
-            out.waiting += cost;
+        if out.asks(device, &message) {
+            out.ask(*device, message);
             return Ok(());
         }
         match out.cache.get(device, Instant::now()) {
@@ -401,8 +396,7 @@ impl Shared {
             }
             Some(_) => return Err(Unsent::Nowhere),
             None => {
-                out.asking.insert(*device, vec![message]);
-                out.waiting += cost;
+                out.ask(*device, message);
             }
         }
         drop(out);
@@ -512,7 +506,7 @@ impl Shared {
     async fn until_room(&self) {
         loop {
             let room = self.room.notified();
-            if self.out.lock().waiting < MAX_WAITING / 2 {
+            if self.out.lock().has_room() {
                 return;
             }
             room.await;

@@ -1,7 +1,7 @@
 //! What waits to be sent to other nodes and to Redis, and the task that sends it.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,16 +11,26 @@ use happy_wire::relay::Undelivered;
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::directory::{self, Cache, Entry};
 use super::records::{self, Note};
 use super::way::Conn;
+use super::{MAX_WAITING, Shared};
 use crate::bus::batch::{self, Batch, Record};
 use crate::bus::{Message, NodeId};
 use crate::records::unix_ms;
 
 /// The largest batch, bytes; a larger one would hold up what is behind it.
 pub(super) const MAX_BATCH: usize = 1024 * 1024;
+/// What waits to be said of who names whom, bytes. It has nothing to do with what frames may take: whoever names many devices displaces no frame.
+const MAX_NOTICES: usize = 8 * 1024 * 1024;
+/// That somebody names somebody is said again later when it is not said now, so it leaves room for what is not.
+const MAX_NAMED: usize = MAX_NOTICES / 2;
+/// Below this there is room again.
+const NOTICES_ROOM: usize = MAX_NOTICES / 4;
+/// Directory changes, vouches and readers that wait, bytes. Beyond it they are forgotten and made good by entering everything again.
+const MAX_CHORES: usize = 16 * 1024 * 1024;
+/// The notices for which the directory is asked at once, and the chores that are done at once: frames wait for no more than these.
+const AT_ONCE: usize = 512;
 
 #[derive(Default)]
 pub(super) struct Outgoing {
@@ -29,15 +39,148 @@ pub(super) struct Outgoing {
     pub(super) nodes: HashMap<NodeId, Vec<u8>>,
     /// What waits for an answer of the directory.
     pub(super) asking: HashMap<DeviceId, Vec<Message>>,
-    pub(super) chores: VecDeque<Chore>,
+    pub(super) chores: Chores,
     /// Chores were forgotten.
     pub(super) incomplete: bool,
+    /// What all of this takes, bytes; without notices and chores.
     pub(super) waiting: usize,
+    pub(super) notices: Notices,
+}
+
+/// What waits to be said of who names whom, and of changed records.
+#[derive(Default)]
+pub(super) struct Notices {
+    /// Those that wait for an answer of the directory, and in which order it is asked.
+    asking: HashMap<DeviceId, Vec<Message>>,
+    turns: VecDeque<DeviceId>,
+    /// What they take, and in batches.
+    bytes: usize,
+    in_batches: usize,
+    /// Devices here of which not everything was said; they are introduced anew when there is room.
+    unsaid: HashSet<DeviceId>,
+}
+
+impl Notices {
+    /// Whether there is room for one more.
+    fn has_room(&self, notice: &Message) -> bool {
+        let most = if matches!(notice, Message::Naming { named: true, .. }) { MAX_NAMED } else { MAX_NOTICES };
+        self.bytes + cost(notice) <= most
+    }
+
+    fn ask(&mut self, device: DeviceId, notice: Message) {
+        self.bytes += cost(&notice);
+        let Self { asking, turns, .. } = self;
+        let waiting = asking.entry(device).or_insert_with(|| {
+            turns.push_back(device);
+            Vec::with_capacity(1)
+        });
+        waiting.push(notice);
+    }
+
+    fn answered(&mut self, device: &DeviceId) -> Vec<Message> {
+        let waiting = self.asking.remove(device).unwrap_or_default();
+        self.bytes -= waiting.iter().map(cost).sum::<usize>();
+        waiting
+    }
+
+    /// Whom the directory is asked for next.
+    fn next(&mut self) -> Vec<DeviceId> {
+        let count = self.turns.len().min(AT_ONCE);
+        // For some, a frame has asked meanwhile.
+        self.turns.drain(..count).filter(|device| self.asking.contains_key(device)).collect()
+    }
+
+    /// A device that is to be introduced anew, if there is room.
+    fn next_unsaid(&mut self) -> Option<DeviceId> {
+        let device = self.unsaid.iter().next().copied().filter(|_| self.bytes < NOTICES_ROOM)?;
+        self.unsaid.take(&device)
+    }
+}
+
+/// Changes in Redis that wait for their turn.
+#[derive(Default)]
+pub(super) struct Chores {
+    queue: BTreeMap<u64, Chore>,
+    newest: u64,
+    /// Where in the queue it stands who may read the records of a machine: only the last word counts.
+    readers: HashMap<DeviceId, u64>,
+    bytes: usize,
+}
+
+impl Chores {
+    /// False when there is no room.
+    pub(super) fn push(&mut self, chore: Chore) -> bool {
+        let (cost, machine) = (chore.cost(), chore.reads());
+        let place = machine.and_then(|machine| self.readers.get(&machine).copied());
+        let older = place.and_then(|place| self.queue.get(&place)).map_or(0, Chore::cost);
+        if self.bytes - older + cost > MAX_CHORES {
+            return false;
+        }
+        let place = place.unwrap_or_else(|| {
+            self.newest += 1;
+            self.newest
+        });
+        self.bytes = self.bytes - older + cost;
+        self.queue.insert(place, chore);
+        if let Some(machine) = machine {
+            self.readers.insert(machine, place);
+        }
+        true
+    }
+
+    fn next(&mut self) -> Vec<Chore> {
+        let chores: Vec<_> =
+            std::iter::from_fn(|| self.queue.pop_first()).take(AT_ONCE).map(|(_, next)| next).collect();
+        for chore in &chores {
+            self.bytes -= chore.cost();
+            if let Some(machine) = chore.reads() {
+                self.readers.remove(&machine);
+            }
+        }
+        chores
+    }
 }
 
 impl Outgoing {
     pub(super) fn is_empty(&self) -> bool {
-        self.asking.is_empty() && self.chores.is_empty() && self.nodes.values().all(Vec::is_empty)
+        let said = self.asking.is_empty() && self.notices.asking.is_empty();
+        said && self.chores.queue.is_empty() && self.nodes.values().all(Vec::is_empty)
+    }
+
+    /// Whether many more notices and chores may be added.
+    pub(super) fn has_room(&self) -> bool {
+        self.notices.bytes < NOTICES_ROOM && self.chores.bytes < MAX_CHORES / 2
+    }
+
+    /// Whether there is room for a message. For a notice that there is none, its device is remembered.
+    pub(super) fn takes(&mut self, message: &Message) -> bool {
+        if !is_notice(message) {
+            return self.waiting + cost(message) <= MAX_WAITING;
+        }
+        let fits = self.notices.has_room(message);
+        if let (false, Message::Naming { from, named: true, .. }) = (fits, message) {
+            self.notices.unsaid.insert(*from);
+        }
+        fits
+    }
+
+    /// Has a message wait until the directory has answered where its device is.
+    pub(super) fn ask(&mut self, device: DeviceId, message: Message) {
+        if is_notice(&message) {
+            return self.notices.ask(device, message);
+        }
+        self.waiting += cost(&message);
+        self.asking.entry(device).or_default().push(message);
+    }
+
+    /// Whether the directory is asked where a device is, for such a message.
+    pub(super) fn asks(&self, device: &DeviceId, message: &Message) -> bool {
+        if is_notice(message) { self.notices.asking.contains_key(device) } else { self.asking.contains_key(device) }
+    }
+
+    /// Whether nothing waits of what wakes the writer only when it is the first.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.notices.bytes == 0
     }
 }
 
@@ -47,6 +190,25 @@ pub(super) enum Chore {
     Note(DeviceId, Note),
 }
 
+impl Chore {
+    /// What it takes while it waits, bytes.
+    fn cost(&self) -> usize {
+        const HEAD: usize = 256;
+        match self {
+            Chore::Note(_, Note::Readers(readers)) => HEAD + readers.len() * DeviceId::LEN,
+            _ => HEAD,
+        }
+    }
+
+    /// The machine of which it says who may read its records.
+    fn reads(&self) -> Option<DeviceId> {
+        match self {
+            Chore::Note(machine, Note::Readers(_)) => Some(*machine),
+            _ => None,
+        }
+    }
+}
+
 pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record) {
     let buffer = out.nodes.entry(node).or_default();
     let before = buffer.len();
@@ -54,15 +216,30 @@ pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record
         batch::begin(buffer, own, 0);
     }
     batch::push(buffer, record);
-    out.waiting += buffer.len() - before;
+    let more = buffer.len() - before;
+    match record {
+        Record::Message(message) if is_notice(message) => {
+            out.notices.bytes += more;
+            out.notices.in_batches += more;
+        }
+        _ => out.waiting += more,
+    }
+}
+
+/// Whether it says who names whom, or what has changed. Everything else is a frame or hangs on one.
+fn is_notice(message: &Message) -> bool {
+    !matches!(message, Message::Frame { .. } | Message::Undelivered { .. })
 }
 
 /// What a message takes while it waits, bytes.
 pub(super) fn cost(message: &Message) -> usize {
     const HEAD: usize = 128;
+    // One for each device, so with its place in a map.
+    const NOTICE: usize = 256;
     match message {
         Message::Frame { deliver, .. } => HEAD + deliver.len(),
-        _ => HEAD,
+        Message::Undelivered { .. } => HEAD,
+        _ => NOTICE,
     }
 }
 
@@ -104,6 +281,7 @@ pub(super) async fn write(shared: Arc<Shared>) {
             for (device, answer) in asking.into_iter().zip(answers) {
                 place(&shared, device, answer.ok().flatten());
             }
+            shared.introduce_unsaid();
             shared.room.notify_waiters();
         }
         shared.idle.notify_waiters();
@@ -121,10 +299,14 @@ pub(super) fn take(shared: &Shared) -> Option<(Conn, Work)> {
     let mut out = shared.out.lock();
     let conn = out.conn.clone()?;
     let batches: Vec<_> = std::mem::take(&mut out.nodes).into_iter().filter(|(_, batch)| !batch.is_empty()).collect();
-    let chores = std::mem::take(&mut out.chores).into();
-    let asking: Vec<DeviceId> = out.asking.keys().copied().collect();
+    let chores = out.chores.next();
+    let mut asking = out.notices.next();
+    asking.retain(|device| !out.asking.contains_key(device));
+    asking.extend(out.asking.keys());
     let sent: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
-    out.waiting = out.waiting.saturating_sub(sent);
+    let notices = std::mem::take(&mut out.notices.in_batches);
+    out.notices.bytes -= notices;
+    out.waiting = out.waiting.saturating_sub(sent - notices);
     let work = Work { batches, asking, chores };
     let some = !(work.batches.is_empty() && work.asking.is_empty() && work.chores.is_empty());
     some.then_some((conn, work))
@@ -188,8 +370,11 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
     let node = entry.map(|entry| entry.node).filter(|node| *node != shared.node);
     let lost: Vec<Message> = {
         let mut out = shared.out.lock();
-        let waiting = out.asking.remove(&device).unwrap_or_default();
-        out.waiting = out.waiting.saturating_sub(waiting.iter().map(cost).sum());
+        let frames = out.asking.remove(&device).unwrap_or_default();
+        out.waiting = out.waiting.saturating_sub(frames.iter().map(cost).sum());
+        // Presence first.
+        let mut waiting = out.notices.answered(&device);
+        waiting.extend(frames);
         out.cache.put(device, node, Instant::now());
         match node {
             Some(node) => {
@@ -206,4 +391,115 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
         }
     };
     shared.give_back(lost);
+}
+
+impl Shared {
+    /// Says what there was no room for.
+    fn introduce_unsaid(&self) {
+        loop {
+            let device = self.out.lock().notices.next_unsaid();
+            let (Some(device), Some(inbox)) = (device, self.inbox()) else { return };
+            inbox.introduce(&device);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::tests::device;
+    use crate::bus::Login;
+
+    fn naming(from: u32, to: u32, named: bool) -> Message {
+        Message::Naming { from: device(from), epoch: 1, revision: 1, to: device(to), named, answer: named }
+    }
+
+    fn frame(to: u32, payload: usize) -> Message {
+        Message::Frame { from: device(0), to: device(to), tag: to, deliver: vec![3; payload].into() }
+    }
+
+    /// As many notices as are taken, each for another device.
+    fn fill(out: &mut Outgoing, named: bool, first: u32) -> u32 {
+        let taken = (first..first + 100_000).take_while(|n| {
+            let notice = naming(1, *n, named);
+            let takes = out.takes(&notice);
+            if takes {
+                out.ask(device(*n), notice);
+            }
+            takes
+        });
+        taken.count() as u32
+    }
+
+    #[test]
+    fn notices_take_no_room_from_frames_and_have_a_bound_of_their_own() {
+        let mut out = Outgoing::default();
+        let named = fill(&mut out, true, 0);
+        assert_eq!(named as usize, MAX_NAMED / 256);
+        assert!(out.notices.unsaid.contains(&device(1)), "it is introduced anew");
+        let gone = fill(&mut out, false, named);
+        assert_eq!((named + gone) as usize, MAX_NOTICES / 256, "that somebody has gone is not said again later");
+        assert!(out.takes(&frame(5, 60_000)));
+        assert_eq!(out.waiting, 0);
+        // The directory answers; what was not said can be.
+        assert_eq!(out.notices.next_unsaid(), None);
+        for n in 0..named + gone {
+            assert_eq!(out.notices.answered(&device(n)).len(), 1);
+        }
+        assert_eq!(out.notices.next_unsaid(), Some(device(1)));
+        assert_eq!((out.notices.bytes, out.notices.next_unsaid()), (0, None));
+    }
+
+    #[test]
+    fn frames_of_others_are_asked_for_before_all_notices_have_been() {
+        let mut out = Outgoing::default();
+        let count = fill(&mut out, true, 0);
+        out.ask(device(7), naming(2, 7, true));
+        let mut asked = Vec::new();
+        while asked.len() < count as usize {
+            let next = out.notices.next();
+            assert!((1..=AT_ONCE).contains(&next.len()));
+            asked.extend(next);
+        }
+        assert!(asked.into_iter().eq((0..count).map(device)), "in their order, each once");
+        assert!(out.notices.next().is_empty());
+        assert_eq!(out.notices.answered(&device(7)).len(), 2);
+    }
+
+    #[test]
+    fn what_goes_to_a_known_node_is_counted_until_it_is_sent() {
+        let mut out = Outgoing::default();
+        let (own, node) = (NodeId([1; 8]), NodeId([2; 8]));
+        for n in 0..10 {
+            put(&mut out, own, node, &Record::Message(naming(1, n, true)));
+            put(&mut out, own, node, &Record::Message(frame(n, 100)));
+        }
+        assert_eq!(out.waiting + out.notices.bytes, out.nodes[&node].len());
+        assert_eq!(out.notices.bytes, out.notices.in_batches);
+        assert!(out.waiting > 10 * 100 && out.notices.bytes > 10 * 64);
+    }
+
+    #[test]
+    fn of_who_may_read_only_the_last_word_waits_and_all_chores_have_a_bound_in_bytes() {
+        let readers = |machine, count| Chore::Note(device(machine), Note::Readers(vec![device(9); count]));
+        let mut chores = Chores::default();
+        for count in (0..=256).rev() {
+            assert!(chores.push(readers(1, count)));
+            assert!(chores.push(Chore::Note(device(1), Note::Seen(count as u64))));
+        }
+        let first = chores.next();
+        let words = first.iter().filter_map(|chore| match chore {
+            Chore::Note(_, Note::Readers(readers)) => Some(readers.len()),
+            _ => None,
+        });
+        assert_eq!(words.collect::<Vec<_>>(), [0]);
+        assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
+        let taken = (0..100_000).take_while(|machine| chores.push(readers(*machine, 256))).count();
+        assert_eq!(taken, MAX_CHORES / (256 + 256 * 32));
+        assert!(chores.push(readers(0, 0)), "what takes the place of more has room");
+        let entry = Entry { node: NodeId([1; 8]), login: Login { epoch: 1, number: 1 } };
+        assert!(chores.push(Chore::Release(device(1), entry)));
+        while !chores.next().is_empty() {}
+        assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
+    }
 }

@@ -4,6 +4,7 @@
 //! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
 //! told is always presence true.
 
+mod coming;
 mod guests;
 mod records;
 
@@ -18,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Bus, Claim, Inbox, Login, MemoryBus, Message, NodeId, Unsent};
+use crate::bus::{Bus, Inbox, Login, MemoryBus, Message, NodeId, Unsent};
 use crate::changes::Watched;
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
@@ -27,6 +28,7 @@ use crate::metrics::{Drop as Dropped, Metrics};
 use crate::rendezvous::Table;
 use crate::token::Signer;
 
+use self::coming::Coming;
 use self::guests::FarGuests;
 
 /// Every bit of Changed that stands for a kind.
@@ -59,6 +61,8 @@ pub(crate) struct Hub {
     /// Held while it changes who is connected or who names whom. Taken before any shard or mailbox; no routed frame takes it,
     /// and nothing is posted to the bus under it, since the bus may call back; but for the end of a guest, which nobody answers.
     changes: Mutex<()>,
+    /// Logins that are in the directory and have no seat yet.
+    coming: Coming,
     rendezvous: Table,
     far_guests: Mutex<FarGuests>,
     /// How long a guest may be here.
@@ -140,6 +144,7 @@ impl Hub {
             metrics: Metrics::default(),
             shards: std::array::from_fn(|_| RwLock::default()),
             changes: Mutex::new(()),
+            coming: Coming::default(),
             rendezvous: Table::default(),
             far_guests: Mutex::default(),
             guest_time: config.timings.guest,
@@ -187,22 +192,16 @@ impl Hub {
     /// Seats a device that has proven its key: as itself, or as the guest of a rendezvous.
     pub(crate) async fn enter(self: &Arc<Self>, proven: &Proven) -> Result<Seat, Refusal> {
         let counted = self.count(&proven.device())?;
-        let mailbox = match proven.ticket() {
-            Some(ticket) => self.admit(proven, ticket).await?,
+        match proven.ticket() {
+            Some(ticket) => {
+                let mailbox = self.admit(proven, ticket).await?;
+                Ok(Seat { hub: self.clone(), mailbox, _counted: counted })
+            }
             None => {
                 let mailbox = Mailbox::new(proven.device(), proven.epoch(), self.standing(proven).await?);
-                if self.bus.claim(&mailbox.device, mailbox.login).await == Claim::Newer {
-                    return Err(Refusal::OLDER);
-                }
-                if let Err(refusal) = self.register(&mailbox) {
-                    // The directory said that the device is ours under this login; nobody else would strike it out.
-                    self.bus.release(&mailbox.device, mailbox.login);
-                    return Err(refusal);
-                }
-                mailbox
+                self.seat(mailbox, counted).await
             }
-        };
-        Ok(Seat { hub: self.clone(), mailbox, _counted: counted })
+        }
     }
 
     /// `PROTOCOL 7`, Access.
@@ -240,7 +239,8 @@ impl Hub {
             let _changes = self.changes.lock();
             let older = {
                 let mut shard = self.shard(&mailbox.device).write();
-                if shard.get(&mailbox.device).is_some_and(|live| live.login > mailbox.login) {
+                let newer_here = shard.get(&mailbox.device).is_some_and(|live| live.login > mailbox.login);
+                if newer_here || self.coming.is_displaced(&mailbox.device, mailbox.login) {
                     return Err(Refusal::OLDER);
                 }
                 let older = shard.insert(mailbox.device, mailbox.clone());
@@ -662,6 +662,7 @@ impl Hub {
     fn displaced_elsewhere(&self, device: &DeviceId, by: Login) {
         let notices = {
             let _changes = self.changes.lock();
+            self.coming.displaced(device, by);
             let older = {
                 let mut shard = self.shard(device).write();
                 match shard.get(device) {
@@ -721,6 +722,7 @@ mod tests {
     use rand_core::{Rng, SeedableRng};
 
     use super::*;
+    use crate::bus::Claim;
     use crate::mailbox::Outgoing;
 
     fn hub(config: &Config) -> Arc<Hub> {
@@ -910,8 +912,8 @@ mod tests {
         std::iter::from_fn(|| mailbox.next()).map(count).sum()
     }
 
-    #[test]
-    fn a_login_that_is_too_old_leaves_nothing_in_the_directory() {
+    #[tokio::test]
+    async fn a_login_that_is_too_old_leaves_nothing_in_the_directory() {
         let bus = MemoryBus::default();
         let far = bus.another();
         let hub = hub(&Config { bus: Some(Arc::new(bus.clone())), ..Config::default() });
@@ -929,8 +931,7 @@ mod tests {
         else {
             panic!("the login is signed")
         };
-        let seat = futures_util::FutureExt::now_or_never(hub.enter(&proven));
-        assert!(matches!(seat, Some(Err(Refusal::OLDER))));
+        assert!(matches!(hub.enter(&proven).await, Err(Refusal::OLDER)));
         let gone = Message::Displaced { device, by: Login { epoch: 0, number: 0 } };
         assert_eq!(far.post(&device, gone), Err(Unsent::Nowhere));
     }

@@ -343,7 +343,7 @@ pub(super) fn parts(batch: &[u8]) -> Vec<Cow<'_, [u8]>> {
         let mut end = 0;
         while let Some(len) = rest.get(end..end + 4).and_then(|len| len.try_into().ok()).map(u32::from_be_bytes) {
             let next = end + 4 + len as usize;
-            if next > rest.len() || (end > 0 && next > MAX_BATCH) {
+            if next > rest.len() || (end > 0 && batch::HEAD + next > MAX_BATCH) {
                 break;
             }
             end = next;
@@ -429,6 +429,21 @@ mod tests {
             takes
         });
         taken.count() as u32
+    }
+
+    #[test]
+    fn no_part_is_larger_than_a_batch_may_be_and_nothing_is_lost_between_them() {
+        // So many fit that a part without its head is as large as a batch may be.
+        let payload = MAX_BATCH / 64 - 4 - 1 - 2 * DeviceId::LEN - 4;
+        let sent: Vec<_> = (0..100).map(|n| frame(n, payload)).collect();
+        let mut batch = Vec::new();
+        batch::begin(&mut batch, NodeId([1; 8]), 1);
+        sent.iter().for_each(|frame| batch::push(&mut batch, &Record::Message(frame.clone())));
+        let parts = parts(&batch);
+        let sizes: Vec<_> = parts.iter().map(|part| part.len()).collect();
+        assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= MAX_BATCH), "{sizes:?}");
+        let read: Vec<_> = parts.into_iter().flat_map(|part| messages(part.into_owned())).collect();
+        assert!(read == sent);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Nodes that pass frames to each other directly (`PROTOCOL 15`), with Redis beside it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use happy_relay::{Bus, Config, Direct, DirectError, RedisBus};
+use happy_wire::relay::{FromRelay, Undelivered};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 
 use crate::harness::{Client, Device, Server, soon, until};
 use crate::redis::{Servers, arrives, pair, presence};
@@ -22,7 +25,10 @@ struct Node {
 }
 
 async fn node_with(redis: &Servers, secret: &[u8]) -> Node {
-    let direct = Direct::listen("127.0.0.1:0".parse().unwrap(), None, secret).await.unwrap();
+    node_of(redis, Direct::listen("127.0.0.1:0".parse().unwrap(), None, secret).await.unwrap()).await
+}
+
+async fn node_of(redis: &Servers, direct: Direct) -> Node {
     let address = direct.address().to_owned();
     let bus = Arc::new(RedisBus::start_with(&redis.url(), Some(direct)).unwrap());
     assert!(bus.connected(Duration::from_secs(10)).await, "Redis is reached");
@@ -115,6 +121,52 @@ async fn without_redis_direct_ways_are_not_used_and_come_back_with_it() {
     presence(&mut one, &b, true).await;
     presence(&mut other, &a, true).await;
     arrives((&mut one, &a), (&mut other, &b), b"back").await;
+}
+
+/// A way to a port that keeps little, and stands still when it is told to.
+async fn way_to(port: SocketAddr, stand_still: Arc<Notify>) -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let stand_still = stand_still.clone();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(port).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = stand_still.notified() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_direct_way_has_not_sent_when_it_ends_beside_a_dead_redis_is_told_to_its_sender() {
+    let mut redis = Servers::one().await;
+    let stand_still = Arc::new(Notify::new());
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let way = way_to(port, stand_still.clone()).await.to_string();
+    let (left, right) =
+        (node(&redis).await, node_of(&redis, Direct::listen(port, Some(&way), SECRET).await.unwrap()).await);
+    let (a, b) = (Device::new(1), Device::new(2));
+    let (mut one, mut other) = pair(&left.server, &right.server, &a, &b).await;
+    until_direct(&left, (&mut one, &a), (&mut other, &b)).await;
+    stand_still.notify_waiters();
+    // More than the kernel keeps, less than may wait.
+    for tag in 0..120 {
+        one.send(b.id(), tag, &[1; 60_000]).await;
+    }
+    one.barrier().await;
+    redis.kill();
+    presence(&mut one, &b, false).await;
+    let frame = one.frame().await;
+    let told = FromRelay::decode(&frame);
+    assert!(matches!(told, Ok(FromRelay::Undeliverable { reason: Undelivered::Unreachable, .. })), "{told:?}");
 }
 
 /// Whoever can reach the port of the nodes.

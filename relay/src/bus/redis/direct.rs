@@ -4,6 +4,7 @@
 //! A node that has frames for another one dials it, at the address in its lease. Each connection carries batches in one
 //! direction and one byte back for each batch that was taken, so that one which is dead is known to be within seconds.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io;
@@ -157,6 +158,18 @@ impl Pipe {
         }
         Taken::Yes
     }
+
+    /// Puts parts back before what waits: the connection ended before they were sent.
+    fn put_back<'a>(&self, parts: impl Iterator<Item = Cow<'a, [u8]>>) {
+        let mut waiting = self.waiting.lock();
+        let newer = waiting.take().unwrap_or_default();
+        let mut all = Vec::new();
+        for part in parts.chain([newer.into()]) {
+            let head = if all.is_empty() { 0 } else { batch::HEAD };
+            all.extend_from_slice(part.get(head..).unwrap_or_default());
+        }
+        *waiting = Some(all);
+    }
 }
 
 impl Ways {
@@ -201,7 +214,8 @@ impl Ways {
 }
 
 impl Shared {
-    /// Dials a node and carries its frames until the connection ends. What it had not sent by then goes through Redis.
+    /// Dials a node and carries its frames until the connection ends. What it had not sent by then goes through Redis, or
+    /// back to its senders when there is no way to Redis either.
     pub(super) async fn carry(self: Arc<Self>, node: NodeId) {
         let Some(ways) = &self.ways else { return };
         let dialled = timeout(PATIENCE, self.dial(ways, node)).await;
@@ -219,10 +233,9 @@ impl Shared {
             Err(_) => tracing::debug!(%node, "a node does not answer directly"),
         }
         if let Some(pipe) = ways.off(node) {
-            let left = pipe.waiting.lock().take();
-            for message in left.map(messages).unwrap_or_default() {
-                self.append(node, &Record::Message(message));
-            }
+            let left = pipe.waiting.lock().take().map(messages).unwrap_or_default();
+            let lost = self.append(node, left);
+            self.give_back(lost);
         }
     }
 
@@ -275,8 +288,13 @@ impl Shared {
         let batch = pipe.waiting.lock().as_mut().map(std::mem::take);
         let Some(mut batch) = batch.filter(|batch| !batch.is_empty()) else { return Ok(()) };
         batch::stamp(&mut batch, unix_ms());
-        for part in parts(&batch) {
-            send(write, &part).await?;
+        let mut parts = parts(&batch).into_iter();
+        while let Some(part) = parts.next() {
+            if let Err(error) = send(write, &part).await {
+                // The other node has not got all of this one, so it has taken nothing of it.
+                pipe.put_back(std::iter::once(part).chain(parts));
+                return Err(error);
+            }
             untaken.push_back(Instant::now());
             self.stats.direct_batches.fetch_add(1, Relaxed);
         }
@@ -327,4 +345,48 @@ async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
     let length = (batch.len() as u32).to_be_bytes();
     // In one write: apart they would be two packets, and wake the other node twice.
     timeout(PATIENCE, write.write_all_buf(&mut Buf::chain(&length[..], batch))).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::tests::device;
+    use crate::bus::Message;
+    use crate::bus::redis::RedisBus;
+    use crate::bus::redis::outgoing::MAX_BATCH;
+
+    fn frame(tag: u32) -> Message {
+        Message::Frame { from: device(1), to: device(2), tag, deliver: vec![3; 60_000].into() }
+    }
+
+    fn batch_of(frames: &[Message]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        batch::begin(&mut bytes, NodeId([1; 8]), 1);
+        frames.iter().for_each(|frame| batch::push(&mut bytes, &Record::Message(frame.clone())));
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_was_not_sent_is_left_when_a_node_stands_still_and_comes_back_without_redis() {
+        let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_stands_still, _) = listener.accept().await.unwrap();
+        let (_read, mut write) = stream.into_split();
+        // Far more than the kernel keeps.
+        let frames: Vec<_> = (0..800).map(frame).collect();
+        let pipe = Pipe { waiting: Mutex::new(Some(batch_of(&frames[..700]))), wake: Notify::new() };
+        let mut untaken = VecDeque::new();
+        let (ended, ()) = tokio::join!(biased; bus.shared.send_waiting(&pipe, &mut write, &mut untaken), async {
+            *pipe.waiting.lock() = Some(batch_of(&frames[700..]));
+        });
+        assert!(ended.is_err());
+        let in_a_part = MAX_BATCH / (60_000 + 73);
+        let sent = untaken.len() * in_a_part;
+        assert!(sent > 0 && sent < 700, "{sent}");
+        let left = messages(pipe.waiting.lock().take().unwrap());
+        assert!(left == frames[sent..], "{} are left, and {sent} were sent", left.len());
+        let lost = bus.shared.append(NodeId([2; 8]), left);
+        assert_eq!(lost.len(), frames.len() - sent);
+    }
 }

@@ -343,8 +343,9 @@ impl Shared {
             Ok(Claimed::Held(older)) => {
                 self.out.lock().cache.forget(device);
                 if let Some(older) = older {
-                    // That node may have gone without a word; then nobody takes this, and nobody has to.
-                    self.append(older.node, &Record::Message(Message::Displaced { device: *device, by: login }));
+                    // That node may have gone without a word; then nobody takes this, and nobody has to. If the way is lost now, both nodes
+                    // enter their devices again, and the older one finds the newer.
+                    drop(self.append(older.node, vec![Message::Displaced { device: *device, by: login }]));
                 }
                 Claim::Held
             }
@@ -430,7 +431,7 @@ impl Shared {
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        if out.waiting > MAX_WAITING {
+        if !out.takes(&message) {
             return Err(Unsent::Full);
         }
         let record = Record::Message(message);
@@ -443,13 +444,19 @@ impl Shared {
         Ok(())
     }
 
-    fn append(&self, node: NodeId, record: &Record) {
+    /// Puts messages to what goes to a node through Redis. Without a way there they come back.
+    #[must_use]
+    fn append(&self, node: NodeId, messages: Vec<Message>) -> Vec<Message> {
         let mut out = self.out.lock();
-        if out.conn.is_some() {
-            put(&mut out, self.node, node, record);
-            drop(out);
-            self.wake.notify_one();
+        if out.conn.is_none() {
+            return messages;
         }
+        for message in messages {
+            put(&mut out, self.node, node, &Record::Message(message));
+        }
+        drop(out);
+        self.wake.notify_one();
+        Vec::new()
     }
 
     /// What a node sent, or this one itself.

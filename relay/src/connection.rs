@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     match seat {
         Ok((seat, name)) => {
             shared.hub.metrics.login(LoginResult::Accepted);
-            admission.proven();
+            admission.seated();
             tracing::debug!(device = %seat.mailbox.device.short(), guest = seat.mailbox.host.is_some(), "logged in");
             Actor::new(shared, socket, seat, (names, name)).run().await;
         }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use happy_wire::relay::{PATH, SUBPROTOCOL};
 use hyper::body::Body as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -25,10 +25,10 @@ pub(crate) type Incoming = axum::http::Request<hyper::body::Incoming>;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new()
-        .route(PATH, get(websocket))
+        .route(PATH, any(only_get).get(websocket).head(only_get))
         .route("/v1/machines", post(rest::put_machine))
         .route("/v1/machines/{id}", get(rest::get_machine))
-        .route("/v1/updates", get(updates::updates))
+        .route("/v1/updates", any(only_get).get(updates::updates).head(only_get))
         .route("/healthz", get(health))
         .route("/readyz", get(ready));
     if shared.config.metrics {
@@ -55,8 +55,20 @@ pub(crate) fn json_response(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
+/// The router adds which methods there are.
 async fn method_not_allowed() -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not answer to this method")
+}
+
+async fn allowed_are(methods: &'static str) -> Response {
+    let mut response = method_not_allowed().await;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// The router takes HEAD for GET, which is wrong where a GET is more than an answer: it begins a websocket or a stream.
+async fn only_get() -> Response {
+    allowed_are("GET").await
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
@@ -88,7 +100,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 async fn app(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let method = request.method();
     if method != Method::GET && method != Method::HEAD {
-        return method_not_allowed().await;
+        return allowed_are("GET,HEAD").await;
     }
     match shared.app.answer(request.uri().path(), request.headers()).await {
         Some(response) => response,
@@ -101,10 +113,6 @@ async fn app(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 
 /// Upgrades to the websocket of `PROTOCOL 7`.
 async fn websocket(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
-    // The router takes HEAD for GET; a websocket begins with GET only.
-    if request.method() != Method::GET {
-        return method_not_allowed().await;
-    }
     let wanted = match Wanted::from_headers(&shared, request.headers()) {
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,

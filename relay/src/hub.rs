@@ -91,7 +91,7 @@ impl std::ops::Drop for Seat {
 }
 
 /// One of the connections that the relay may have.
-struct Counted(Arc<Hub>);
+pub(crate) struct Counted(Arc<Hub>);
 
 impl std::ops::Drop for Counted {
     fn drop(&mut self) {
@@ -221,6 +221,13 @@ impl Hub {
             self.metrics.unvouched.fetch_add(1, Relaxed);
             self.lose(mailbox.end(UNVOUCHED));
         }
+    }
+
+    /// Takes one of the connections that may exist, for a stream: it replaces nothing.
+    pub(crate) fn count_stream(self: &Arc<Self>) -> Option<Counted> {
+        let counted = Counted(self.clone());
+        let before = self.metrics.connections.fetch_add(1, Relaxed);
+        (before < self.max_connections).then_some(counted)
     }
 
     /// Takes one of the connections that may exist. A device that comes again when the relay is full replaces itself.

@@ -159,7 +159,7 @@ impl Relay {
         self.shared.hub.render_metrics()
     }
 
-    /// Devices that are connected now, guests included.
+    /// Devices that are connected now, guests included, and streams of updates.
     pub fn connections(&self) -> usize {
         self.shared.hub.connections()
     }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -28,7 +28,7 @@ use crate::metrics::{LoginResult, SocketRefusal};
 use crate::rates::Pace;
 use crate::socket::{Ahead, ByteStream, Counted, Stream};
 use crate::tls::TlsError;
-use crate::{Shared, http};
+use crate::{Shared, http, updates};
 
 /// Connections that the kernel keeps ready while we are busy.
 const BACKLOG: u32 = 1024;
@@ -158,20 +158,49 @@ impl Drop for Listening {
 pub(crate) struct Admission {
     _socket: OwnedSemaphorePermit,
     origin: Origin,
-    place: Mutex<Option<Place>>,
-    /// Until when it may speak HTTP, if that is longer than [`HTTP_LIFE`].
-    lives_until: Mutex<Option<Instant>>,
+    held: Mutex<Held>,
+    /// Until when it may speak HTTP.
+    lives_until: Mutex<Instant>,
+    /// That has changed.
+    life_changed: Notify,
+}
+
+/// What a socket holds until it ends or holds something else: so it is always counted somewhere.
+enum Held {
+    /// No device is proven on it.
+    Lobby(Place),
+    /// Nothing: it is a websocket, which has a seat.
+    Seat,
+    /// The right of a stream, which does not go back to the lobby.
+    Stream { _right: updates::Right },
 }
 
 impl Admission {
-    /// The socket belongs to a device now; its place in the lobby is free.
-    pub(crate) fn proven(&self) {
-        self.place.lock().take();
+    fn new(socket: OwnedSemaphorePermit, place: Place) -> Self {
+        Self {
+            _socket: socket,
+            origin: place.origin(),
+            held: Mutex::new(Held::Lobby(place)),
+            lives_until: Mutex::new(Instant::now() + HTTP_LIFE),
+            life_changed: Notify::new(),
+        }
+    }
+
+    /// The websocket on it has a seat now; the place in the lobby is free.
+    pub(crate) fn seated(&self) {
+        *self.held.lock() = Held::Seat;
+    }
+
+    /// The socket is a stream's for as long as that lasts, and ends with it.
+    pub(crate) fn streams(self: &Arc<Self>, right: updates::Right, until: Instant) -> Streaming {
+        *self.held.lock() = Held::Stream { _right: right };
+        self.lives_until(until);
+        Streaming(self.clone())
     }
 
     /// Names the task that serves the socket from now on: it ends when the socket has to make room.
     pub(crate) fn served_by(&self, task: AbortHandle) {
-        if let Some(place) = self.place.lock().as_ref() {
+        if let Held::Lobby(place) = &*self.held.lock() {
             place.served_by(task);
         }
     }
@@ -188,9 +217,35 @@ impl Admission {
         }
     }
 
-    /// An answer of this socket may take so long.
-    pub(crate) fn lives_until(&self, until: Instant) {
-        *self.lives_until.lock() = Some(until);
+    /// Who asks over it has shown a token that is none.
+    pub(crate) fn failed_token(&self, shared: &Shared) {
+        shared.lobby.failed(self.origin, Instant::now());
+    }
+
+    fn lives_until(&self, until: Instant) {
+        *self.lives_until.lock() = until;
+        self.life_changed.notify_one();
+    }
+
+    /// Until it has spoken HTTP for long enough.
+    async fn lived(&self) {
+        loop {
+            let until = *self.lives_until.lock();
+            tokio::select! {
+                biased;
+                () = self.life_changed.notified() => {}
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+}
+
+/// A stream on a socket. When it ends, by whatever way, the socket has to end.
+pub(crate) struct Streaming(Arc<Admission>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.lives_until(Instant::now());
     }
 }
 
@@ -246,12 +301,7 @@ async fn admit(shared: &Shared, peer: Option<IpAddr>) -> Option<Arc<Admission>> 
     let Ok(socket) = shared.sockets.clone().try_acquire_owned() else { return refused(SocketRefusal::Full) };
     loop {
         match shared.lobby.enter(peer, Instant::now()) {
-            Entry::Place(place) => {
-                let origin = place.origin();
-                let place = Mutex::new(Some(place));
-                let lives_until = Mutex::default();
-                return Some(Arc::new(Admission { _socket: socket, origin, place, lives_until }));
-            }
+            Entry::Place(place) => return Some(Arc::new(Admission::new(socket, place))),
             Entry::Refused(reason) => return refused(reason),
             Entry::Full(until) => tokio::select! {
                 biased;
@@ -303,7 +353,7 @@ async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admissi
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut life = pin!(life(&lives));
+    let mut life = pin!(lives.lived());
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => Some(ended),
@@ -319,16 +369,6 @@ async fn speak_http(shared: Arc<Shared>, router: Router, stream: Stream, admissi
     };
     if let Err(error) = ended {
         tracing::trace!(%error, "an http connection ended early");
-    }
-}
-
-/// Until an HTTP connection has lived long enough.
-async fn life(admission: &Admission) {
-    tokio::time::sleep(HTTP_LIFE).await;
-    // At most once more: a stream ends with its token, and the connection with it.
-    let until = *admission.lives_until.lock();
-    if let Some(until) = until {
-        sleep_until(until).await;
     }
 }
 

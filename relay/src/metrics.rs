@@ -240,7 +240,12 @@ impl Metrics {
     /// Prometheus text, version 0.0.4, with what the bus has to say.
     pub(crate) fn render(&self, bus: Option<&BusStats>) -> String {
         let mut page = Page(String::with_capacity(4096));
-        page.single("connections", "gauge", "Devices connected now, guests included.", &self.connections);
+        page.single(
+            "connections",
+            "gauge",
+            "Devices connected now, guests included, and streams of updates.",
+            &self.connections,
+        );
         page.single("unproven", "gauge", "Sockets that have not proven a device yet.", &self.unproven);
         page.family("logins_total", "counter", "Attempts to log in, by result.");
         for (result, label) in LoginResult::ALL {

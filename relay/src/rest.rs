@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use crate::Shared;
 use crate::config::authority;
 use crate::http::{error, json_response};
+use crate::listen::Admission;
 use crate::records::{self, Known, Put, Record};
 use crate::token::{Bearer, TokenError};
 
@@ -34,8 +36,15 @@ pub(crate) fn unavailable() -> Refused {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "records are not at hand now; come again in a few seconds")
 }
 
-/// Whom the token of a request speaks for.
-pub(crate) async fn bearer(shared: &Shared, headers: &HeaderMap) -> Result<Bearer, Refused> {
+/// The right to exist of the socket over which a request came.
+pub(crate) fn admission(extensions: &Extensions) -> Result<Arc<Admission>, Refused> {
+    // `listen` gives it to every request.
+    extensions.get().cloned().ok_or_else(unavailable)
+}
+
+/// Whom the token of a request speaks for. One that is none counts as a failed login of where it comes from, and ends the socket, so that the next
+/// one has to come through the lobby.
+pub(crate) async fn bearer(shared: &Shared, headers: &HeaderMap, admission: &Admission) -> Result<Bearer, Refused> {
     let refuse = |code, message| Err(refuse(StatusCode::UNAUTHORIZED, code, message));
     let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
     let scheme_and_token = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '));
@@ -51,7 +60,14 @@ pub(crate) async fn bearer(shared: &Shared, headers: &HeaderMap) -> Result<Beare
         Err(_) => Err(unavailable()),
         Ok(Ok(bearer)) => Ok(bearer),
         Ok(Err(TokenError::Expired)) => refuse("token_expired", "the token has expired; ask the websocket for another"),
-        Ok(Err(TokenError::Invalid)) => refuse("token_invalid", "the token is not one of this relay's"),
+        Ok(Err(TokenError::Invalid)) => {
+            admission.failed_token(shared);
+            let refused = refuse("token_invalid", "the token is not one of this relay's");
+            refused.map_err(|mut refused| {
+                refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                refused
+            })
+        }
     }
 }
 
@@ -78,7 +94,7 @@ pub(crate) async fn put_machine(State(shared): State<Arc<Shared>>, request: Requ
 
 async fn put(shared: &Shared, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let machine = bearer(shared, &head.headers).await?.device;
+    let machine = bearer(shared, &head.headers, &*admission(&head.extensions)?).await?.device;
     let records = read_records(body).await?;
     let mut status = StatusCode::OK;
     for (kind, record) in records {
@@ -125,13 +141,13 @@ fn read_record(one: &Value) -> Option<(u8, Record)> {
 pub(crate) async fn get_machine(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
-    get(&shared, &id, &headers).await.unwrap_or_else(|refused| *refused)
+    get(&shared, &id, &request.into_parts().0).await.unwrap_or_else(|refused| *refused)
 }
 
-async fn get(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<Response, Refused> {
-    let reader = bearer(shared, headers).await?.device;
+async fn get(shared: &Shared, id: &str, head: &Parts) -> Result<Response, Refused> {
+    let reader = bearer(shared, &head.headers, &*admission(&head.extensions)?).await?.device;
     // A machine that names somebody else and one that does not exist are not told apart.
     let nothing = || refuse(StatusCode::NOT_FOUND, "not_found", "there is no such machine, or not for this device");
     let machine: DeviceId = id.parse().map_err(|_| nothing())?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::FromRequestParts as _;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use happy_crypto::DeviceId;
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::Shared;
 use crate::changes::{MAX_MACHINES, Watching};
-use crate::hub::Hub;
-use crate::listen::Admission;
+use crate::hub::{Counted, Hub};
+use crate::listen::Streaming;
 use crate::records::unix_ms;
 use crate::rest::{self, Refused, refuse};
 
@@ -36,36 +36,64 @@ const PAUSE: Duration = Duration::from_millis(100);
 const COMMENT: Duration = Duration::from_secs(15);
 /// The most streams of one device.
 const MAX_STREAMS: u8 = 4;
+/// Streams take this part of the connections at most, rounded up: a token is good for a stream whether its device is connected or not, and at an
+/// open relay there are as many devices as somebody likes to make.
+const SHARE: u32 = 4;
+/// When to come again if there are too many streams, seconds.
+const COME_AGAIN: &str = "5";
 
-/// How many streams each device has open.
+/// How many streams each device has open, and all of them.
 #[derive(Default)]
-pub(crate) struct Streams(Mutex<HashMap<DeviceId, u8>>);
+pub(crate) struct Streams(Mutex<Table>);
 
-/// One of them.
-struct Open {
-    shared: Arc<Shared>,
-    device: DeviceId,
+#[derive(Default)]
+struct Table {
+    devices: HashMap<DeviceId, u8>,
+    all: u32,
 }
 
-impl Open {
-    fn new(shared: &Arc<Shared>, device: DeviceId) -> Option<Self> {
+/// The right to one of them. The socket holds it until it ends, and not the stream: so whatever ends a stream early, there are never
+/// more sockets than streams may be.
+pub(crate) struct Right {
+    shared: Arc<Shared>,
+    device: DeviceId,
+    _counted: Counted,
+}
+
+impl Right {
+    fn new(shared: &Arc<Shared>, device: DeviceId) -> Result<Self, Refused> {
+        let full = || {
+            let mut refused = refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "this relay has as many streams or connections as it may; come again in a few seconds",
+            );
+            refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(COME_AGAIN));
+            refused
+        };
         let mut open = shared.streams.0.lock();
-        let count = open.entry(device).or_default();
-        if *count >= MAX_STREAMS {
-            return None;
+        if open.all >= shared.config.max_connections.div_ceil(SHARE) {
+            return Err(full());
         }
-        *count += 1;
-        Some(Self { shared: shared.clone(), device })
+        if open.devices.get(&device).is_some_and(|count| *count >= MAX_STREAMS) {
+            let message = "this device has four such streams open already";
+            return Err(refuse(StatusCode::TOO_MANY_REQUESTS, "too_many", message));
+        }
+        let counted = shared.hub.count_stream().ok_or_else(full)?;
+        *open.devices.entry(device).or_default() += 1;
+        open.all += 1;
+        Ok(Self { shared: shared.clone(), device, _counted: counted })
     }
 }
 
-impl Drop for Open {
+impl Drop for Right {
     fn drop(&mut self) {
         let mut open = self.shared.streams.0.lock();
-        if let Some(count) = open.get_mut(&self.device) {
+        open.all -= 1;
+        if let Some(count) = open.devices.get_mut(&self.device) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.device);
+                open.devices.remove(&self.device);
             }
         }
     }
@@ -77,24 +105,21 @@ pub(crate) async fn updates(State(shared): State<Arc<Shared>>, request: Request)
 
 async fn open(shared: &Arc<Shared>, request: Request) -> Result<Response, Refused> {
     let (mut head, _) = request.into_parts();
-    let bearer = rest::bearer(shared, &head.headers).await?;
+    let admission = rest::admission(&head.extensions)?;
+    let bearer = rest::bearer(shared, &head.headers, &admission).await?;
     let machines = machines(&mut head).await.ok_or_else(|| {
         refuse(StatusCode::BAD_REQUEST, "bad_request", "name 1 to 32 machines, as ?machine=ID&machine=ID")
     })?;
-    let open = Open::new(shared, bearer.device).ok_or_else(|| {
-        refuse(StatusCode::TOO_MANY_REQUESTS, "too_many", "this device has four such streams open already")
-    })?;
+    let right = Right::new(shared, bearer.device)?;
     let left = Duration::from_millis((bearer.expires * 1_000).saturating_sub(unix_ms()));
     let until = Instant::now() + left;
-    if let Some(admission) = head.extensions.get::<Arc<Admission>>() {
-        // It belongs to a device, and may be longer than a page takes.
-        admission.proven();
-        admission.lives_until(until);
-    }
     let stream = Stream {
+        shared: shared.clone(),
+        reader: bearer.device,
+        // It belongs to a device, and may be longer than a page takes.
+        _streaming: admission.streams(right, until),
         // Before the first look, so that no change falls between the two.
         watching: shared.hub.watch(&machines),
-        open,
         machines: machines.into_iter().map(|machine| (machine, [0; 2])).collect(),
         events: VecDeque::from([": these are the records, now and as they change\n\n".to_owned()]),
         looked: Instant::now(),
@@ -104,6 +129,8 @@ async fn open(shared: &Arc<Shared>, request: Request) -> Result<Response, Refuse
     };
     let body = Body::from_stream(futures_util::stream::unfold(stream, Stream::next));
     let headers = [
+        // Nothing is asked over this socket any more: it has left the lobby, and ends with the stream.
+        (header::CONNECTION, "close"),
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -119,7 +146,9 @@ async fn machines(head: &mut axum::http::request::Parts) -> Option<Vec<DeviceId>
 }
 
 struct Stream {
-    open: Open,
+    shared: Arc<Shared>,
+    reader: DeviceId,
+    _streaming: Streaming,
     watching: Watching,
     /// With the versions that were told last.
     machines: Vec<(DeviceId, [u64; 2])>,
@@ -135,7 +164,7 @@ struct Stream {
 impl Stream {
     /// The next event. The stream ends with the token and with the relay.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        let shared = self.open.shared.clone();
+        let shared = self.shared.clone();
         loop {
             if let Some(event) = self.events.pop_front() {
                 self.comment = Instant::now() + COMMENT;
@@ -167,7 +196,7 @@ impl Stream {
 
     /// Looks at the records of all machines, or of those that have changed.
     async fn look(&mut self, hub: &Hub, all: bool) {
-        let reader = self.open.device;
+        let reader = self.reader;
         let changed = self.watching.take();
         let mut failed = false;
         for (place, (machine, told)) in self.machines.iter_mut().enumerate() {

@@ -28,4 +28,5 @@ mod routing;
 mod settings;
 mod shutdown;
 mod slow;
+mod streams;
 mod tls;

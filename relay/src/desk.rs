@@ -2,7 +2,6 @@
 //! beside the frames, since an answer may take a round trip to Redis.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use happy_crypto::DeviceId;
@@ -11,11 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::hub::Hub;
 use crate::mailbox::Mailbox;
+use crate::pauses::TooSoon;
 use crate::records::{self, Put, Record};
-
-/// Between two records of one machine. Each is told to as many as 256 devices, so that a machine which changes one all the
-/// time would cost more than its frames may.
-const PUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a device asks for.
 pub(crate) enum Request {
@@ -64,10 +60,7 @@ async fn answer_all(hub: Arc<Hub>, mailbox: Arc<Mailbox>, relay: String, mut req
             continue;
         }
         match request {
-            Request::Put { kind, version, sealed } => {
-                put(&hub, &mailbox, kind, Record { version, sealed }).await;
-                tokio::time::sleep(PUT_PAUSE).await;
-            }
+            Request::Put { kind, version, sealed } => put(&hub, &mailbox, kind, Record { version, sealed }).await,
             Request::Get { machine, kind } => get(&hub, &mailbox, machine, kind).await,
             Request::Token => {
                 let token = hub.sign_token(&relay, &mailbox.device);
@@ -79,7 +72,14 @@ async fn answer_all(hub: Arc<Hub>, mailbox: Arc<Mailbox>, relay: String, mut req
 
 async fn put(hub: &Hub, mailbox: &Mailbox, kind: u8, record: Record) {
     let (version, sealed) = (record.version, record.sealed.clone());
-    let (answer, version, sealed) = match hub.put_record(mailbox, kind, record).await {
+    let put = loop {
+        match hub.put_record(mailbox, kind, record.clone()).await {
+            Ok(put) => break put,
+            // Its other requests wait behind it, and a fifth is refused.
+            Err(TooSoon(wait)) => tokio::time::sleep(wait).await,
+        }
+    };
+    let (answer, version, sealed) = match put {
         Put::Stored(_) | Put::Same => (RecordAnswer::Stored, version, sealed),
         Put::Conflict(there) => (RecordAnswer::Conflict, there.version, there.sealed),
         Put::Refused => return mailbox.notify(&refused(mailbox.device, kind)),

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::login::{Proven, Refusal};
 use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State};
 use crate::metrics::{Drop as Dropped, Metrics};
+use crate::pauses::Pauses;
 use crate::rendezvous::Table;
 use crate::token::Signer;
 
@@ -71,6 +72,7 @@ pub(crate) struct Hub {
     signer: Signer,
     /// Streams here that are told of changed records.
     watched: Watched,
+    pauses: Pauses,
     /// There are no other nodes.
     alone: bool,
     max_connections: u64,
@@ -151,6 +153,7 @@ impl Hub {
             bus: bus.clone(),
             signer,
             watched: Watched::default(),
+            pauses: Pauses::default(),
             alone: config.bus.is_none(),
             max_connections: config.max_connections.into(),
             policy: config.access.policy,

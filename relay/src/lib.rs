@@ -41,6 +41,7 @@ mod lobby;
 mod login;
 mod mailbox;
 mod metrics;
+mod pauses;
 mod rates;
 mod records;
 mod rendezvous;

@@ -78,7 +78,7 @@ impl Bucket {
     }
 
     /// When there will be so much.
-    fn due(&self, amount: f64) -> Instant {
+    pub(crate) fn due(&self, amount: f64) -> Instant {
         self.at + Duration::from_secs_f64((amount - self.level).max(0.0) / self.a_second)
     }
 }

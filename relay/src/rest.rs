@@ -19,6 +19,7 @@ use crate::Shared;
 use crate::config::authority;
 use crate::http::{error, json_response};
 use crate::listen::Admission;
+use crate::pauses::TooSoon;
 use crate::records::{self, Known, Put, Record};
 use crate::token::{Bearer, TokenError};
 
@@ -98,7 +99,7 @@ async fn put(shared: &Shared, request: Request) -> Result<Response, Refused> {
     let records = read_records(body).await?;
     let mut status = StatusCode::OK;
     for (kind, record) in records {
-        match shared.hub.put_record_of(&machine, kind, record).await {
+        match shared.hub.put_record_of(&machine, kind, record).await.map_err(too_soon)? {
             Put::Stored(_) | Put::Same => {}
             Put::Conflict(_) => status = StatusCode::CONFLICT,
             Put::Refused => return Err(unavailable()),
@@ -111,6 +112,15 @@ async fn put(shared: &Shared, request: Request) -> Result<Response, Refused> {
         answer["error"] = json!({ "code": "conflict", "message": message });
     }
     Ok(json_response(status, answer.to_string()))
+}
+
+/// A client over HTTP is told to wait, and not made to: it would hold the socket meanwhile.
+fn too_soon(TooSoon(wait): TooSoon) -> Refused {
+    let mut refused = refuse(StatusCode::TOO_MANY_REQUESTS, "too_many", "these records change too often");
+    // Whole seconds, and 0 would be no pause.
+    let seconds = wait.as_secs().max(1);
+    refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    refused
 }
 
 async fn read_records(body: Body) -> Result<Vec<(u8, Record)>, Refused> {

@@ -1,21 +1,23 @@
 //! What the hub does with machine records and tokens (`PROTOCOL 7`): it asks the bus, and tells those who may read.
 
 use happy_crypto::DeviceId;
+use tokio::time::Instant;
 
 use super::Hub;
 use crate::bus::{Apart, Message};
 use crate::changes::Watching;
 use crate::mailbox::Mailbox;
+use crate::pauses::TooSoon;
 use crate::records::{Known, NewRecord, Put, Record};
 use crate::token::{self, Bearer, Token, TokenError};
 
 impl Hub {
     /// Keeps a record of a machine that is connected here and tells those who may read it.
-    pub(crate) async fn put_record(&self, machine: &Mailbox, kind: u8, record: Record) -> Put {
+    pub(crate) async fn put_record(&self, machine: &Mailbox, kind: u8, record: Record) -> Result<Put, TooSoon> {
         let readers = {
             let mut state = machine.lock();
             if !state.is_live() {
-                return Put::Refused;
+                return Ok(Put::Refused);
             }
             state.keeps_records = true;
             state.named()
@@ -24,21 +26,23 @@ impl Hub {
     }
 
     /// The same for a machine that came over REST, and may be connected anywhere or nowhere.
-    pub(crate) async fn put_record_of(&self, machine: &DeviceId, kind: u8, record: Record) -> Put {
+    pub(crate) async fn put_record_of(&self, machine: &DeviceId, kind: u8, record: Record) -> Result<Put, TooSoon> {
         match self.find(machine) {
             Some(connected) => self.put_record(&connected, kind, record).await,
             None => self.store_record(NewRecord { machine: *machine, kind, record, readers: None }).await,
         }
     }
 
-    async fn store_record(&self, new: NewRecord) -> Put {
+    /// Where all ways to put a record meet, and so where a machine that puts too many is stopped.
+    async fn store_record(&self, new: NewRecord) -> Result<Put, TooSoon> {
         let (machine, kind) = (new.machine, new.kind);
+        self.pauses.take(&machine, Instant::now())?;
         let put = self.bus.put_record(new).await;
         self.metrics.record_put(&put);
         if let Put::Stored(readers) = &put {
             self.tell_changed(&machine, readers, 1 << (kind - 1));
         }
-        put
+        Ok(put)
     }
 
     fn tell_changed(&self, machine: &DeviceId, readers: &[DeviceId], kinds: u8) {

@@ -323,6 +323,51 @@ async fn what_is_no_record_is_refused_with_the_reason() {
     assert_eq!((status, answer["error"]["code"].as_str()), (413, Some("too_large")));
 }
 
+/// However a machine puts its records, there are not more of them, and it is told.
+#[tokio::test]
+async fn a_machine_that_puts_too_often_is_told_to_wait_by_either_way() {
+    let bus = MemoryBus::default();
+    let server = nodes_on(&bus, Timings::default()).await;
+    let (machine, away) = (Device::new(1), Device::new(2));
+    let mut desk = join_as(&server, &machine).await;
+    let tokens = [desk.token().await, join_as(&server, &away).await.token().await];
+    for token in tokens {
+        let begun = Instant::now();
+        let (mut stored, mut refused) = (0, 0);
+        while begun.elapsed() < Duration::from_millis(500) {
+            let version = stored + 1;
+            let body = format!(r#"{{"records":[{{"kind":1,"version":{version},"sealed":"eA"}}]}}"#);
+            let length = body.len();
+            let request = format!(
+                "POST /v1/machines HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Length: {length}\r\n\r\n{body}"
+            );
+            let answer = http(server.address(), &request).await.to_ascii_lowercase();
+            match answer.get(9..12) {
+                Some("200") => stored += 1,
+                Some("429") => {
+                    refused += 1;
+                    assert!(answer.contains("retry-after: 1\r\n") && answer.contains("too_many"), "{answer}");
+                }
+                _ => panic!("{answer}"),
+            }
+        }
+        let most = 2 + begun.elapsed().as_millis() as u64 / 50;
+        assert!(stored <= most && refused > 0, "{stored} stored of {most}, {refused} refused");
+    }
+    // The websocket waits behind what came over REST, and is not refused.
+    let begun = Instant::now();
+    let first = desk.get(machine.id(), record_kind::METADATA).await.version;
+    for version in first + 1..first + 11 {
+        assert_eq!(desk.put(record_kind::METADATA, version, b"x").await.answer, RecordAnswer::Stored);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(8 * 50), "{:?}", begun.elapsed());
+    // Both kinds at once are what a machine puts when it comes.
+    let fresh = join_as(&server, &Device::new(3)).await.token().await;
+    let both = r#"{"records":[{"kind":1,"version":1,"sealed":"eA"},{"kind":2,"version":1,"sealed":"eA"}]}"#;
+    assert_eq!(post(&server, &fresh, both).await.0, 200);
+}
+
 /// Events as they come, until `count` of them are there.
 async fn events(tcp: &mut TcpStream, text: &mut String, count: usize) -> Vec<Value> {
     let of = |text: &str| -> Vec<Value> {

@@ -213,6 +213,8 @@ pub trait Inbox: Send + Sync + 'static {
     fn seats(&self) -> Vec<(DeviceId, Login)>;
     /// Posts anew whom a device of this node names, so that it learns who is elsewhere, and has it put its records again.
     fn introduce(&self, device: &DeviceId);
+    /// The records of a machine that is connected here were lost; it says so if the machine has put any.
+    fn lost_records(&self, machine: &DeviceId);
 }
 
 /// The directory's answer to a login.
@@ -468,8 +470,13 @@ impl Bus for MemoryBus {
     }
 
     fn put_record(&self, new: NewRecord) -> Answer<'_, Put> {
-        let records = self.medium.read().records.clone();
-        Box::pin(std::future::ready(records.put(new)))
+        let medium = self.medium.read();
+        let (put, lost) = medium.records.put(new, |machine| medium.directory.contains_key(machine));
+        let node_of = |machine: &DeviceId| medium.inbox(medium.directory.get(machine)?.node);
+        let told: Vec<_> = lost.iter().filter_map(|machine| Some((machine, node_of(machine)?))).collect();
+        drop(medium);
+        told.into_iter().for_each(|(machine, inbox)| inbox.lost_records(machine));
+        Box::pin(std::future::ready(put))
     }
 
     fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>> {

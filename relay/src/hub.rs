@@ -32,9 +32,6 @@ use crate::token::Signer;
 use self::coming::Coming;
 use self::guests::FarGuests;
 
-/// Every bit of Changed that stands for a kind.
-const ALL_KINDS: u8 = 0b11;
-
 /// Look-ups of different devices seldom meet in one of so many maps.
 const SHARDS: usize = 64;
 
@@ -596,6 +593,10 @@ impl Inbox for Hub {
         self.mailboxes().iter().map(|mailbox| (mailbox.device, mailbox.login)).collect()
     }
 
+    fn lost_records(&self, machine: &DeviceId) {
+        self.tell_lost(machine);
+    }
+
     fn introduce(&self, device: &DeviceId) {
         let Some(me) = self.find(device) else { return };
         self.open_tickets_again(&me);
@@ -606,9 +607,7 @@ impl Inbox for Hub {
                 if !state.is_live() {
                     return;
                 }
-                if state.keeps_records {
-                    // PROTOCOL 7: of its own id it means that they were lost.
-                    state.notify(&FromRelay::Changed { machine: *device, kinds: ALL_KINDS });
+                if state.tell_lost(device) {
                     // While the way was lost, nobody could be told who may read them.
                     self.bus.read_by(device, &state.named());
                 }

@@ -31,6 +31,8 @@ const FRAME_COST: usize = 64;
 const BATCH: usize = 64 * 1024;
 /// A batch that is larger than this has the room of a full one.
 const SMALL: usize = BATCH / 4;
+/// Every bit of Changed that stands for a kind.
+const ALL_KINDS: u8 = 0b11;
 /// A Presence frame (`PROTOCOL 7`): type, device, state. A Changed frame is as long.
 const PRESENCE_LEN: usize = 1 + DeviceId::LEN + 1;
 /// The most bytes of control frames that wait for one connection. Presence of 256 peers takes 25 KiB of it.
@@ -380,6 +382,16 @@ impl State {
             self.push(Notice::Changed(*machine));
         }
         !waits
+    }
+
+    /// Tells the machine that its records were lost, once until it puts some again.
+    pub(crate) fn tell_lost(&mut self, machine: &DeviceId) -> bool {
+        let keeps = std::mem::take(&mut self.keeps_records);
+        if keeps {
+            // PROTOCOL 7: of its own id it means that they were lost.
+            self.notify(&FromRelay::Changed { machine: *machine, kinds: ALL_KINDS });
+        }
+        keeps
     }
 
     /// Takes a notice about a device at another node, unless a later one was heard.

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 /// How long records are kept after the last sign of life of their machine.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// What all records of a relay of one node take at most, bytes. Beyond it those of the machines that were away longest are
-/// forgotten: they put them again when they come.
+/// What all records of a relay of one node take at most, bytes. Beyond it a tenth of the machines is forgotten: those that were away longest, who
+/// put them again when they come, and only after them machines that are connected, who are told.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What a machine's entry takes beside the records themselves.
 const ENTRY_COST: usize = 256;
@@ -121,27 +121,33 @@ impl Table {
         Some(done)
     }
 
-    fn shed(&mut self, now: u64) {
+    /// Makes room. Gives those machines that are connected and have lost their records.
+    fn shed(&mut self, now: u64, is_here: impl Fn(&DeviceId) -> bool) -> Vec<DeviceId> {
         let Self { machines, bytes } = self;
         let kept_since = now.saturating_sub(KEPT_FOR.as_millis() as u64);
-        let mut seen: Vec<u64> = machines.values().map(|kept| kept.last_seen).collect();
-        let nth = seen.len() / 10;
-        let oldest = seen.select_nth_unstable(nth).1;
-        let before = kept_since.max(*oldest);
-        machines.retain(|_, kept| {
-            let stays = kept.last_seen > before;
+        let rank = |machine: &DeviceId, kept: &Kept| (is_here(machine), kept.last_seen);
+        let mut ranks: Vec<_> = machines.iter().map(|(machine, kept)| rank(machine, kept)).collect();
+        let nth = ranks.len() / 10;
+        let last = *ranks.select_nth_unstable(nth).1;
+        let mut told = Vec::new();
+        machines.retain(|machine, kept| {
+            let (here, seen) = rank(machine, kept);
+            let stays = (here, seen) > last && (here || seen > kept_since);
             if !stays {
                 *bytes -= kept.cost();
+                told.extend(here.then_some(*machine));
             }
             stays
         });
+        told
     }
 }
 
 impl Records {
-    /// Compare and set (`PROTOCOL 7`).
-    pub(crate) fn put(&self, NewRecord { machine, kind, record, readers }: NewRecord) -> Put {
-        let Some(place) = place(kind) else { return Put::Refused };
+    /// Compare and set (`PROTOCOL 7`). Gives also which connected machines have lost their records for it.
+    pub(crate) fn put(&self, new: NewRecord, is_here: impl Fn(&DeviceId) -> bool) -> (Put, Vec<DeviceId>) {
+        let NewRecord { machine, kind, record, readers } = new;
+        let Some(place) = place(kind) else { return (Put::Refused, Vec::new()) };
         let now = unix_ms();
         let mut table = self.0.lock();
         if !table.machines.contains_key(&machine) {
@@ -162,10 +168,8 @@ impl Records {
             kept.records[place] = Some(record);
             Put::Stored(kept.readers.clone())
         });
-        if table.bytes > MAX_BYTES {
-            table.shed(now);
-        }
-        put.unwrap_or(Put::Refused)
+        let lost = if table.bytes > MAX_BYTES { table.shed(now, is_here) } else { Vec::new() };
+        (put.unwrap_or(Put::Refused), lost)
     }
 
     /// The machine names these now.
@@ -201,17 +205,24 @@ mod tests {
         NewRecord { machine: device(machine), kind, record, readers }
     }
 
+    /// Nobody is connected.
+    fn put(records: &Records, new: NewRecord) -> Put {
+        let (put, lost) = records.put(new, |_| false);
+        assert_eq!(lost, []);
+        put
+    }
+
     #[test]
     fn a_record_is_replaced_by_the_next_version_only() {
         let records = Records::default();
-        let put = |record| records.put(new(1, record_kind::STATE, record, None));
+        let put = |record| put(&records, new(1, record_kind::STATE, record, None));
         assert_eq!(put(record(7, b"first")), Put::Stored(vec![]));
         assert_eq!(put(record(7, b"first")), Put::Same);
         assert_eq!(put(record(7, b"other")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(6, b"older")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(9, b"gap")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(8, b"next")), Put::Stored(vec![]));
-        assert_eq!(records.put(new(1, 3, record(1, b"x"), None)), Put::Refused);
+        assert_eq!(records.put(new(1, 3, record(1, b"x"), None), |_| false).0, Put::Refused);
     }
 
     #[test]
@@ -223,12 +234,12 @@ mod tests {
     #[test]
     fn only_who_is_named_reads() {
         let records = Records::default();
-        records.put(new(1, record_kind::METADATA, record(1, b"mine"), Some(vec![device(2)])));
+        put(&records, new(1, record_kind::METADATA, record(1, b"mine"), Some(vec![device(2)])));
         let sees = |reader| records.known(&device(1), &device(reader)).map(|known| known.records[0].clone());
         assert_eq!(sees(1), Some(Some(record(1, b"mine"))));
         assert_eq!(sees(2), Some(Some(record(1, b"mine"))));
         assert_eq!(sees(3), None);
-        let put = records.put(new(1, record_kind::METADATA, record(2, b"new"), None));
+        let put = put(&records, new(1, record_kind::METADATA, record(2, b"new"), None));
         assert_eq!(put, Put::Stored(vec![device(2)]), "who reads has not changed");
         records.read_by(&device(1), &[device(3)]);
         assert_eq!((sees(2), sees(3)), (None, Some(Some(record(2, b"new")))));
@@ -242,7 +253,7 @@ mod tests {
         let large = Bytes::from(vec![1; 4096]);
         let count = (MAX_BYTES / (4096 + ENTRY_COST)) as u32 + 100;
         for n in 0..count {
-            records.put(new(n, record_kind::STATE, Record { version: 1, sealed: large.clone() }, None));
+            put(&records, new(n, record_kind::STATE, Record { version: 1, sealed: large.clone() }, None));
             // Each at a time of its own.
             let mut table = records.0.lock();
             let seen = unix_ms() - u64::from(count - n);
@@ -252,5 +263,37 @@ mod tests {
         assert!(table.bytes <= MAX_BYTES);
         assert_eq!(table.bytes, table.machines.values().map(Kept::cost).sum::<usize>());
         assert!(!table.machines.contains_key(&device(0)) && table.machines.contains_key(&device(count - 1)));
+    }
+
+    /// One in ten is connected, and was seen longer ago than all the others: their signs of life come every 20 s.
+    #[test]
+    fn those_of_machines_that_are_away_go_first_and_connected_ones_are_told() {
+        let large = Bytes::from(vec![1; 4096]);
+        let enough = (MAX_BYTES / (4096 + ENTRY_COST)) as u32 + 1;
+        let fill = |is_here: fn(&DeviceId) -> bool| {
+            let records = Records::default();
+            for n in 0..enough {
+                let (_, lost) = records
+                    .put(new(n, record_kind::STATE, Record { version: 1, sealed: large.clone() }, None), is_here);
+                if let Some(kept) = records.0.lock().machines.get_mut(&device(n)) {
+                    kept.last_seen = unix_ms() - u64::from(enough - n) - if is_here(&device(n)) { 20_000 } else { 0 };
+                }
+                if n + 1 == enough {
+                    return (records, lost);
+                }
+                assert_eq!(lost, []);
+            }
+            unreachable!()
+        };
+        let one_in_ten = |machine: &DeviceId| machine.as_bytes()[3].is_multiple_of(10);
+        let (records, lost) = fill(one_in_ten);
+        assert_eq!(lost, []);
+        let table = records.0.lock();
+        assert!(table.bytes <= MAX_BYTES);
+        assert!((0..enough).map(device).filter(one_in_ten).all(|machine| table.machines.contains_key(&machine)));
+        drop(table);
+        let (records, lost) = fill(|_| true);
+        assert_eq!(lost.len() as u32, enough - records.0.lock().machines.len() as u32);
+        assert!(lost.len() as u32 >= enough / 10 && lost.contains(&device(0)), "{}", lost.len());
     }
 }

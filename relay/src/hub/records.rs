@@ -68,6 +68,14 @@ impl Hub {
         }
     }
 
+    /// Its records were lost, if it has put any.
+    pub(super) fn tell_lost(&self, machine: &DeviceId) {
+        if let Some(machine) = self.find(machine) {
+            machine.lock().tell_lost(&machine.device);
+            machine.wake();
+        }
+    }
+
     /// Tells a stream of changes from now on.
     pub(crate) fn watch(&self, machines: &[DeviceId]) -> Watching {
         self.watched.watch(machines)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use happy_crypto::DeviceId;
-use happy_relay::{Bus, Config, MemoryBus, Timings};
+use happy_relay::bus::Login;
+use happy_relay::{Bus, Config, MemoryBus, NewRecord, Put, Record, Timings};
 use happy_wire::relay::{FromRelay, MAX_SEALED_RECORD, RecordAnswer, ToRelay, record_kind};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -366,6 +367,40 @@ async fn a_machine_that_puts_too_often_is_told_to_wait_by_either_way() {
     let fresh = join_as(&server, &Device::new(3)).await.token().await;
     let both = r#"{"records":[{"kind":1,"version":1,"sealed":"eA"},{"kind":2,"version":1,"sealed":"eA"}]}"#;
     assert_eq!(post(&server, &fresh, both).await.0, 200);
+}
+
+/// More machines leave records than there is room for.
+#[tokio::test]
+async fn who_is_away_makes_room_first_and_a_machine_whose_records_were_forgotten_is_told() {
+    let bus = MemoryBus::default();
+    let (server, others) = (nodes_on(&bus, Timings::default()).await, bus.another());
+    let machine = Device::new(1);
+    let mut desk = join_as(&server, &machine).await;
+    assert_eq!(desk.put(record_kind::STATE, 1, b"first").await.answer, RecordAnswer::Stored);
+    let device = |n: u32, here: bool| {
+        let mut bytes = [u8::from(here); 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        DeviceId::from_bytes(bytes)
+    };
+    // A little more than 64 MiB.
+    let fill = async |here: bool| {
+        let record = Record { version: 1, sealed: vec![1; MAX_SEALED_RECORD].into() };
+        for n in 0..16_000 {
+            let machine = device(n, here);
+            if here {
+                others.claim(&machine, Login { epoch: 1, number: 1 }).await;
+            }
+            let new = NewRecord { machine, kind: record_kind::STATE, record: record.clone(), readers: None };
+            assert!(matches!(others.put_record(new).await, Put::Stored(_)));
+        }
+    };
+    fill(false).await;
+    assert!(others.known(&device(0, false), &device(0, false)).await.unwrap().is_none(), "one had to make room");
+    desk.barrier().await;
+    assert_eq!(desk.get(machine.id(), record_kind::STATE).await.sealed, b"first");
+    fill(true).await;
+    desk.expect(FromRelay::Changed { machine: machine.id(), kinds: 0b11 }).await;
+    assert_eq!(desk.put(record_kind::STATE, 1, b"first").await.answer, RecordAnswer::Stored);
 }
 
 /// Events as they come, until `count` of them are there.

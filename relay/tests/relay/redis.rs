@@ -581,6 +581,27 @@ async fn let_in(node: &Server, phone: &Device) -> Client {
     .await
 }
 
+/// Redis may throw out what has a time to live when its memory is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_records_redis_threw_out_is_told_once_and_puts_them_again() {
+    let servers = Servers::one().await;
+    let timings = Timings { alive: Duration::from_millis(100), ..Timings::default() };
+    let server = servers.node_with(Config { timings, ..Config::default() }).await;
+    let (machine, other) = (device(), device());
+    let mut desk = server.join(&machine).await;
+    let mut bystander = server.join(&other).await;
+    for (version, sealed) in [(5, b"first"), (6, b"again")] {
+        assert_eq!(desk.put(1, version, sealed).await.answer, RecordAnswer::Stored);
+        assert_eq!(bystander.put(1, 1, b"x").await.answer, RecordAnswer::Stored);
+        servers.all(&["DEL", &format!("hr:rec:{}", machine.id())]);
+        desk.expect(FromRelay::Changed { machine: machine.id(), kinds: 0b11 }).await;
+        // Some signs of life later it has not been told again.
+        tokio::time::sleep(timings.alive * 4).await;
+        desk.barrier().await;
+        bystander.barrier().await;
+    }
+}
+
 /// The word of a machine that has gone stands for a day, also when Redis is emptied meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_a_machine_spoke_for_before_it_went_is_let_in_after_an_emptied_redis() {

@@ -272,7 +272,7 @@ pub(super) async fn write(shared: Arc<Shared>) {
             let Work { batches, asking, chores } = work;
             let answers = join_all(asking.iter().map(|device| directory::look_up(&conn, device)));
             let published = join_all(batches.into_iter().map(|(node, batch)| publish(&shared, &conn, node, batch)));
-            let done = join_all(chores.iter().map(|chore| do_chore(&conn, chore)));
+            let done = join_all(chores.iter().map(|chore| do_chore(&shared, &conn, chore)));
             let (answers, _, done) = tokio::join!(answers, published, done);
             shared.stats.commands.fetch_add((asking.len() + chores.len()) as u64, Relaxed);
             if done.iter().any(Result::is_err) {
@@ -357,11 +357,21 @@ pub(super) fn parts(batch: &[u8]) -> Vec<Cow<'_, [u8]>> {
     parts
 }
 
-pub(super) async fn do_chore(conn: &Conn, chore: &Chore) -> RedisResult<()> {
+async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()> {
     match chore {
         Chore::Release(device, entry) => directory::release(conn, device, *entry).await,
         Chore::Command(command) => conn.run::<Value>(command).await.map(drop),
-        Chore::Note(machine, note) => records::note(conn, machine, note).await,
+        Chore::Note(machine, note) => {
+            let there = records::note(conn, machine, note).await?;
+            // Redis had no room for them. Of a machine that is here and has put none, the inbox knows.
+            if !there
+                && matches!(note, Note::Seen(_))
+                && let Some(inbox) = shared.inbox()
+            {
+                inbox.lost_records(machine);
+            }
+            Ok(())
+        }
     }
 }
 

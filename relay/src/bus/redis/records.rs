@@ -86,7 +86,8 @@ fn read(field: &[u8]) -> Option<Record> {
     Some(Record { version: u64::from_be_bytes(*version), sealed: sealed.to_vec().into() })
 }
 
-pub(super) async fn note(conn: &Conn, machine: &DeviceId, note: &Note) -> RedisResult<()> {
+/// False when the machine has no records, or has none any more.
+pub(super) async fn note(conn: &Conn, machine: &DeviceId, note: &Note) -> RedisResult<bool> {
     let (field, value): (&[u8], Vec<u8>) = match note {
         Note::Readers(readers) => (b"readers", bytes_of(readers)),
         Note::Seen(ms) => (b"seen", ms.to_string().into_bytes()),

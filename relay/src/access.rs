@@ -79,9 +79,11 @@ pub struct Enrolment {
 /// What is wrong with an enrolment key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnrolmentError {
-    /// It has no name, or an odd one.
-    #[error("`{0}` is no enrolment key; it looks like `home:3q2-…` and `happy-relay new-key` prints one")]
-    Form(String),
+    /// It has no name, or an odd one. It is not quoted: it may be the secret, given in place of its key.
+    #[error(
+        "this is no enrolment key; it looks like `home:3q2-…` and `happy-relay new-key` prints one; the relay gets the key, and never the secret"
+    )]
+    Form,
     /// The secret is too short or too long.
     #[error("an enrolment secret has {MIN_SECRET} to {MAX_SECRET} bytes; `happy-relay new-key` makes a good one")]
     Secret,
@@ -91,13 +93,12 @@ impl FromStr for Enrolment {
     type Err = EnrolmentError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || EnrolmentError::Form(text.chars().take(24).collect());
-        let (name, key) = text.trim().split_once(':').ok_or_else(bad)?;
+        let (name, key) = text.trim().split_once(':').ok_or(EnrolmentError::Form)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-            return Err(bad());
+            return Err(EnrolmentError::Form);
         }
-        Ok(Self { name: name.to_owned(), key: key.parse().map_err(|_| bad())? })
+        Ok(Self { name: name.to_owned(), key: key.parse().map_err(|_| EnrolmentError::Form)? })
     }
 }
 

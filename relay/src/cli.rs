@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use happy_relay::acme::{self, Acme};
 use happy_relay::certificates::Files;
@@ -68,7 +69,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "HAPPY_RELAY_ACCESS", value_name = "POLICY")]
     pub(crate) access: Option<Policy>,
     /// An enrolment key as `happy-relay new-key` prints it, `name:key`; give it once for each.
-    #[arg(long, env = "HAPPY_RELAY_ENROL_KEY", value_name = "NAME:KEY", value_delimiter = ',')]
+    #[arg(long, env = "HAPPY_RELAY_ENROL_KEY", value_name = "NAME:KEY", value_delimiter = ',', hide_env_values = true)]
     pub(crate) enrol_key: Vec<Enrolment>,
     /// The Redis that the nodes of this relay share: redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel://. It may hold a
     /// password, so give it by --redis-file rather than on the command line, which others can see.
@@ -260,9 +261,26 @@ pub(crate) fn parse() -> Result<(Cli, Sources), FileError> {
     parse_from(std::env::args_os().collect())
 }
 
+/// What the parser says of a value that cannot be, without the value where it may be secret: journals keep what a program says.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
+    // As in `--redis <URL>`.
+    let long = named.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default().to_owned();
+    let serve = Cli::command().find_subcommand("serve").cloned().unwrap_or_default();
+    let hidden = |argument: &clap::Arg| argument.get_long() == Some(&long) && argument.is_hide_env_values_set();
+    if error.get(ContextKind::InvalidValue).is_some() && serve.get_arguments().any(hidden) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String(file::NOT_SHOWN.into()));
+    }
+    error
+}
+
+fn matches_of(command: clap::Command, typed: &[OsString]) -> clap::ArgMatches {
+    command.try_get_matches_from(typed).unwrap_or_else(|error| without_secrets(error).exit())
+}
+
 fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
     let command = Cli::command();
-    let mut matches = command.clone().get_matches_from(&typed);
+    let mut matches = matches_of(command.clone(), &typed);
     let mut sources = Sources::default();
     if let Some((name, given)) = matches.subcommand()
         && let Some(command) =
@@ -278,7 +296,7 @@ fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
                 typed.extend(entry.arguments);
             }
         }
-        matches = Cli::command().get_matches_from(&typed);
+        matches = matches_of(Cli::command(), &typed);
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Ok((cli, sources.with(matches)))

@@ -16,7 +16,10 @@ use toml::de::{DeTable, DeValue};
 /// The most a settings file may hold, bytes. One with every setting and 16 keys has a few thousand.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// Why a settings file cannot be used. It never quotes the file, which may hold a password.
+/// What stands in place of a value that may be secret.
+pub(crate) const NOT_SHOWN: &str = "(not shown)";
+
+/// Why a settings file cannot be used. It quotes no value of the file, which may be a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("cannot read {}: {said}; give another with --config, or let the relay's user read it", path.display())]
@@ -211,6 +214,16 @@ mod tests {
             "redis = \"redis://:geheim@x\" x",
             "redis = [\"redis://:geheim@x\"]",
             "redis \"geheim\"",
+            "redis.geheim = 1",
+            "enrol_key = \"geheim-geheim\"",
+            "enrol_key = [\"geheim-geheim\"]",
+            "enrol_key = [\"home:geheim-geheim\"]",
+            "enrol_key = [\"home:geheim-geheim, b:c\"]",
+            "enrol_key = \"geheim",
+            "enrol_key = [geheim]",
+            "direct_secret_file = [\"geheim\"]",
+            "redis_file = {geheim = 1}",
+            "tls_key = geheim",
         ] {
             let said = said(text);
             assert!(!said.contains("geheim"), "{said}");

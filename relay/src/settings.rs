@@ -175,8 +175,8 @@ fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
             let id = argument.get_id().as_str();
             let value = match argument.get_action() {
                 ArgAction::SetTrue => given.get_flag(id).to_string(),
-                // What its variable must not show, nobody shows.
-                _ if argument.is_hide_env_values_set() => shown_secret(serve, given.contains_id(id)),
+                // An enrolment key that could be read is public; what could not be read is not shown by the parser.
+                _ if id == "redis" => shown_address(serve, given.contains_id(id)),
                 _ => {
                     let values = given.get_raw(id).into_iter().flatten();
                     values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(", ")
@@ -188,12 +188,12 @@ fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
         .collect()
 }
 
-/// The one secret setting is the address of Redis, which shows itself without user and password.
-fn shown_secret(serve: &Serve, given: bool) -> String {
+/// The address of Redis shows itself without user and password.
+fn shown_address(serve: &Serve, given: bool) -> String {
     match serve.redis() {
         _ if !given => String::new(),
         Ok(Some(url)) => url.to_string(),
-        _ => "(not shown)".into(),
+        _ => file::NOT_SHOWN.into(),
     }
 }
 

@@ -121,6 +121,31 @@ async fn a_password_is_in_nothing_that_the_program_says() {
     assert!(!both.ok && both.all.contains("not both"), "{}", both.all);
 }
 
+/// Somebody gives the relay the secret of the machines in place of its key. `ExecStartPre` writes what is said into the journal.
+#[tokio::test]
+async fn an_enrolment_secret_is_in_nothing_that_the_program_says() {
+    for secret in [
+        "geheim-geheim-geheim",
+        "home:geheim-geheim",
+        "a:b,geheim-geheim",
+        "home:Y1NvnklZBrkzR9dqubT4xVVP65nKFVhOIuW1l8piGugeheim",
+    ] {
+        let by_file = check(&format!("enrol_key = [\"{secret}\"]"), &[], &[]).await;
+        let by_variable = check("", &[("HAPPY_RELAY_ENROL_KEY", secret)], &[]).await;
+        let by_flag = check("", &[], &["--enrol-key", secret]).await;
+        let by_long_flag = check("", &[], &[&format!("--enrol-key={secret}")]).await;
+        for checked in [by_file, by_variable, by_flag, by_long_flag] {
+            assert!(!checked.ok && !checked.all.contains("geheim"), "{}", checked.all);
+            assert!(checked.all.to_lowercase().contains("enrol"), "it says which setting: {}", checked.all);
+        }
+    }
+    let help = command(&["serve", "--help"]).env("HAPPY_RELAY_ENROL_KEY", "geheim").output().await.unwrap();
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("geheim"));
+    let key = "home:Y1NvnklZBrkzR9dqubT4xVVP65nKFVhOIuW1l8piGuU";
+    let fine = check("", &[("HAPPY_RELAY_ENROL_KEY", key)], &[]).await;
+    assert_eq!(fine.setting("enrol_key"), (key, "variable"), "a key is public");
+}
+
 #[tokio::test]
 async fn what_holds_is_shown_in_columns_without_colours_in_a_pipe() {
     let output = soon("the end", command(&["check-config", "--name", "relay.example"]).output()).await.unwrap();

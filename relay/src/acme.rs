@@ -175,6 +175,16 @@ impl Acme {
         self.account_builder().map(|_| ())
     }
 
+    /// Whether the root can be read and the folder might be used, without touching it: who looks may be another user than the relay's. Gives what
+    /// there is to say about that.
+    ///
+    /// # Errors
+    /// [`AcmeError`] says what cannot be, whoever runs the relay.
+    pub fn look(&self) -> Result<Option<String>, AcmeError> {
+        self.account_builder()?;
+        self.folder.look()
+    }
+
     /// The certificate that was kept, if it has not ended and is for one of the names at least: until one for all of them has come, it is
     /// better than none.
     pub fn kept(&self) -> Option<Found> {

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::cli::{Cli, Command, NewKey, Serve, Tls};
+use crate::settings::Sources;
 
 /// How long a shutdown may take. Devices are told at once; this is for those that read slowly.
 const GRACE: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let (json, result) = match cli::parse() {
         Ok((Cli { command }, sources)) => match command {
-            Command::Serve(serve) => (serve.json, run(*serve).map(|()| true)),
+            Command::Serve(serve) => (serve.json, run(*serve, &sources).map(|()| true)),
             Command::CheckConfig(serve) => (serve.json, settings::check(&serve, &sources)),
             Command::NewKey(new_key) => (new_key.json, make_key(&new_key).map(|()| true)),
         },
@@ -47,8 +48,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(serve: Serve) -> anyhow::Result<()> {
+fn run(serve: Serve, sources: &Sources) -> anyhow::Result<()> {
     cli::start_log(&serve.log)?;
+    for warning in settings::exposed(&serve, sources) {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let relay = Relay::new(Config { bus: serve.bus().await?, ..serve.config() })?;

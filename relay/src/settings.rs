@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::parser::ValueSource;
@@ -49,6 +50,10 @@ impl Sources {
         })
     }
 
+    fn is_from_file(&self, id: &str) -> bool {
+        self.sources.get(id) == Some(&"file")
+    }
+
     pub(crate) fn with(self, matches: ArgMatches) -> Self {
         Self { matches, ..self }
     }
@@ -73,7 +78,7 @@ impl Findings {
 /// # Errors
 /// When the standard output cannot be written.
 pub(crate) fn check(serve: &Serve, sources: &Sources) -> anyhow::Result<bool> {
-    let findings = look(serve);
+    let findings = look(serve, sources);
     let rows = rows(serve, sources);
     let mut out = anstream::stdout();
     let text = if serve.json {
@@ -90,8 +95,8 @@ pub(crate) fn check(serve: &Serve, sources: &Sources) -> anyhow::Result<bool> {
 }
 
 /// Everything that can be known without starting.
-fn look(serve: &Serve) -> Findings {
-    let mut findings = Findings::default();
+fn look(serve: &Serve, sources: &Sources) -> Findings {
+    let mut findings = Findings { warnings: exposed(serve, sources), ..Findings::default() };
     let config = serve.config();
     if let App::Folder(folder) = &config.app
         && !folder.join("index.html").is_file()
@@ -111,7 +116,9 @@ fn look(serve: &Serve) -> Findings {
             }
         }
         Some(Tls::Acme(acme)) => {
-            findings.take(acme.check());
+            if let Some(note) = findings.take(acme.look()) {
+                findings.warnings.extend(note);
+            }
             if serve.listen.port() != 443 {
                 findings.warnings.push(format!(
                     "an ACME authority asks at port 443 of each name; port {} must be what is reached there",
@@ -131,6 +138,43 @@ fn look(serve: &Serve) -> Findings {
     }
     look_at_descriptors(serve, &mut findings);
     findings
+}
+
+/// Files with secrets that others on this machine can read. It is no reason not to start: the relay works, and worked so before.
+pub(crate) fn exposed(serve: &Serve, sources: &Sources) -> Vec<String> {
+    // The relay's own file has no reader but the relay.
+    const NOBODY_ELSE: u32 = 0o077;
+    // Keys are given to a group, and the right of a group is also what stands for the access list of a credential of systemd.
+    const NOT_EVERYBODY: u32 = 0o007;
+    let password =
+        sources.is_from_file("redis") && serve.redis().is_ok_and(|url| url.is_some_and(|url| url.has_password()));
+    let files = [
+        (serve.config.as_deref().filter(|_| password), NOBODY_ELSE, "the password of Redis"),
+        (serve.redis_file.as_deref(), NOT_EVERYBODY, "the address of Redis"),
+        (serve.direct_secret_file.as_deref(), NOT_EVERYBODY, "the secret of the nodes"),
+        (serve.tls_key.as_deref(), NOT_EVERYBODY, "the key of the certificate"),
+    ];
+    let open = files.into_iter().filter_map(|(path, others, what)| Some((path?, others, what)));
+    open.filter(|(path, others, _)| mode(path).is_some_and(|mode| mode & others != 0))
+        .map(|(path, others, what)| {
+            let who = if others == NOBODY_ELSE { "go" } else { "o" };
+            let path = path.display();
+            format!(
+                "others on this machine can read {path}, which holds {what}; take that right away: chmod {who}= {path}"
+            )
+        })
+        .collect()
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata().ok().map(|metadata| metadata.permissions().mode())
+}
+
+#[cfg(not(unix))]
+fn mode(_: &Path) -> Option<u32> {
+    None
 }
 
 fn look_at_certificate(serve: &Serve, found: &certificates::Found, findings: &mut Findings) {

@@ -36,6 +36,32 @@ impl Folder {
         fs::remove_file(self.0.join("probe")).map_err(failed)
     }
 
+    /// What is to be said of the folder as it is.
+    pub(super) fn look(&self) -> Result<Option<String>, AcmeError> {
+        let path = self.0.display();
+        let metadata = match self.0.metadata() {
+            Ok(metadata) => metadata,
+            Err(said) if said.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(format!("there is no {path} yet; the relay makes it, so its user must be able to")));
+            }
+            Err(said) if said.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Some(format!(
+                    "this user may not look at {path}; the relay's user must be able to write there"
+                )));
+            }
+            Err(said) => return Err(AcmeError::Folder { path: self.0.clone(), said }),
+        };
+        if !metadata.is_dir() {
+            return Err(AcmeError::Folder { path: self.0.clone(), said: io::ErrorKind::NotADirectory.into() });
+        }
+        if is_exposed(&self.0).map_err(|said| AcmeError::Folder { path: self.0.clone(), said })? {
+            return Err(AcmeError::Exposed(self.0.clone()));
+        }
+        Ok(owned_by_another(&metadata).map(|owner| {
+            format!("{path} belongs to the user {owner}; only as that user can the relay keep certificates there")
+        }))
+    }
+
     pub(super) fn account(&self) -> Option<AccountCredentials> {
         let text = Zeroizing::new(fs::read(self.0.join(ACCOUNT)).ok()?);
         let account = serde_json::from_slice(&text);
@@ -104,6 +130,18 @@ fn make(folder: &Path) -> io::Result<()> {
 fn is_exposed(folder: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt as _;
     Ok(folder.metadata()?.permissions().mode() & 0o077 != 0)
+}
+
+/// The number of the user who alone may write there, if that is not this one.
+#[cfg(unix)]
+fn owned_by_another(metadata: &fs::Metadata) -> Option<u32> {
+    let owner = std::os::unix::fs::MetadataExt::uid(metadata);
+    (owner != rustix::process::geteuid().as_raw()).then_some(owner)
+}
+
+#[cfg(not(unix))]
+fn owned_by_another(_: &fs::Metadata) -> Option<u32> {
+    None
 }
 
 #[cfg(not(unix))]

@@ -146,6 +146,81 @@ async fn an_enrolment_secret_is_in_nothing_that_the_program_says() {
     assert_eq!(fine.setting("enrol_key"), (key, "variable"), "a key is public");
 }
 
+/// A relay that worked goes on working; its operator is told.
+#[tokio::test]
+async fn files_with_secrets_that_others_can_read_are_warned_of_and_nothing_else_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    write_certificate(folder.path(), "relay.example");
+    let (redis, secret, key, chain) = (path("redis"), path("nodes"), path("key.pem"), path("chain.pem"));
+    std::fs::write(&redis, "redis://:geheim@127.0.0.1:1").unwrap();
+    std::fs::write(&secret, "a secret of the nodes, long enough for all of them").unwrap();
+    let with_password = "redis = \"redis://:geheim@127.0.0.1:1\"\n";
+    let without = "redis = \"redis://127.0.0.1:1\"\n";
+    let others = format!(
+        "name = [\"relay.example\"]\nlisten = \"127.0.0.1:0\"\nredis_file = \"{redis}\"\ndirect = \"127.0.0.1:0\"\ndirect_secret_file = \"{secret}\"\ntls_cert = \"{chain}\"\ntls_key = \"{key}\"\n"
+    );
+    // What others may of the settings file and of the other files, and which of them are warned of.
+    for (settings, own, rest, wanted) in [
+        (with_password, 0o600, 0o600, vec![]),
+        (with_password, 0o640, 0o600, vec!["relay.toml"]),
+        (with_password, 0o604, 0o600, vec!["relay.toml"]),
+        (without, 0o644, 0o600, vec![]),
+        (&others, 0o644, 0o600, vec![]),
+        // As a credential of systemd, or a key for a group.
+        (&others, 0o644, 0o440, vec![]),
+        (&others, 0o644, 0o444, vec!["redis", "nodes", "key.pem"]),
+    ] {
+        let file = path("relay.toml");
+        std::fs::write(&file, settings).unwrap();
+        let set = |file: &str, mode| std::fs::set_permissions(file, PermissionsExt::from_mode(mode)).unwrap();
+        set(&file, own);
+        [&redis, &secret, &key].into_iter().for_each(|file| set(file, rest));
+        let args = ["check-config", "--json", "--config", &file];
+        let output = soon("the end", command(&args).output()).await.unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "{said}");
+        let warnings = said["warnings"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        let warned: Vec<&str> = warnings.filter(|line| line.contains("others on this machine can read")).collect();
+        assert_eq!(warned.len(), wanted.len(), "{settings} {own:o} {rest:o}: {warned:?}");
+        assert!(warned.iter().zip(&wanted).all(|(line, name)| line.contains(&path(name))), "{warned:?}");
+        // And the relay starts with it, and says the same.
+        let mut child = command(&["serve", "--config", &file, "--listen", "127.0.0.1:0"]).spawn().unwrap();
+        let mut ready = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(soon("ready", ready.next_line()).await.unwrap().unwrap().contains("ready"));
+        child.start_kill().unwrap();
+        let mut log = String::new();
+        soon("the log", child.stderr.take().unwrap().read_to_string(&mut log)).await.unwrap();
+        assert_eq!(log.matches("others on this machine can read").count(), wanted.len(), "{log}");
+        assert!(!log.contains("geheim"), "{log}");
+    }
+}
+
+/// Who checks may be another user than the one that the relay runs as.
+#[tokio::test]
+async fn a_check_touches_nothing_of_the_authoritys_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("acme");
+    let listed = || std::fs::read_dir(folder.path()).unwrap().count();
+    let flags = ["--acme", "--name", "relay.example", "--listen", "0.0.0.0:443", "--acme-dir", dir.to_str().unwrap()];
+    let checked = check("", &[], &flags).await;
+    assert!(checked.ok && checked.all.contains("the relay makes it"), "{}", checked.all);
+    assert_eq!(listed(), 0, "nothing was made");
+    std::fs::create_dir(&dir).unwrap();
+    let place = dir.join("acme-v02.api.letsencrypt.org");
+    std::fs::write(&place, "").unwrap();
+    assert!(!check("", &[], &flags).await.ok, "a file is no folder");
+    std::fs::remove_file(&place).unwrap();
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
+    std::fs::DirBuilder::new().mode(0o700).create(&place).unwrap();
+    let checked = check("", &[], &flags).await;
+    assert!(checked.ok && !checked.said["warnings"].to_string().contains("acme-v02"), "{}", checked.all);
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0, "nothing was written");
+    std::fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(!check("", &[], &flags).await.ok, "others can read it");
+}
+
 #[tokio::test]
 async fn what_holds_is_shown_in_columns_without_colours_in_a_pipe() {
     let output = soon("the end", command(&["check-config", "--name", "relay.example"]).output()).await.unwrap();

@@ -61,6 +61,13 @@ pub enum RedisUrlError {
     Path,
 }
 
+impl RedisUrl {
+    /// Whether it holds a password, or a user.
+    pub fn has_password(&self) -> bool {
+        self.user.is_some()
+    }
+}
+
 impl FromStr for RedisUrl {
     type Err = RedisUrlError;
 

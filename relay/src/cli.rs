@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -198,8 +198,7 @@ impl Serve {
         if self.redis.is_none() && self.redis_file.is_none() {
             bail!("--direct needs --redis: nodes find each other there");
         }
-        let read = std::fs::read(file).with_context(|| format!("cannot read --direct-secret-file {}", file.display()));
-        let secret = Zeroizing::new(read?);
+        let secret = read_secret("--direct-secret-file", file)?;
         let secret = Zeroizing::new(secret.trim_ascii().to_vec());
         Direct::check(&secret, self.direct_as.as_deref())?;
         Ok(Some((address, secret)))
@@ -211,9 +210,7 @@ impl Serve {
             (Some(_), Some(_)) => bail!("give --redis or --redis-file, not both"),
             (Some(url), None) => url.clone(),
             (None, Some(file)) => {
-                let read = std::fs::read_to_string(file)
-                    .with_context(|| format!("cannot read --redis-file {}", file.display()));
-                Zeroizing::new(read?)
+                Zeroizing::new(String::from_utf8_lossy(&read_secret("--redis-file", file)?).into_owned())
             }
             (None, None) => return Ok(None),
         };
@@ -227,7 +224,11 @@ impl Serve {
         match (tls_cert, tls_key, acme) {
             (None, None, false) => Ok(Tls::None),
             (None, None, true) => Ok(Tls::Acme(Box::new(self.authority()?))),
-            (Some(chain), Some(key), false) => Ok(Tls::Files(Files { chain: chain.clone(), key: key.clone() })),
+            (Some(chain), Some(key), false) => {
+                // Its own reader names the file.
+                read_secret("--tls-key", key)?;
+                Ok(Tls::Files(Files { chain: chain.clone(), key: key.clone() }))
+            }
             (Some(_), None, _) => bail!("--tls-cert needs --tls-key, the file with its key"),
             (None, Some(_), _) => bail!("--tls-key needs --tls-cert, the file with its certificate"),
             (Some(_), Some(_), true) => bail!("give --acme or --tls-cert, not both: which certificate shall be shown?"),
@@ -244,6 +245,12 @@ impl Serve {
         };
         Ok(Acme::new(&self.name, &self.acme_dir, directory, self.acme_email.clone(), self.acme_root.clone())?)
     }
+}
+
+/// Reads a file that holds a secret. What cannot be read is not quoted: it may be the secret itself, given in place of a file.
+fn read_secret(flag: &str, file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let read = std::fs::read(file).map(Zeroizing::new);
+    read.with_context(|| format!("cannot read the file that {flag} names"))
 }
 
 /// How TLS is offered.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::parser::ValueSource;
@@ -221,6 +221,12 @@ fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
                 ArgAction::SetTrue => given.get_flag(id).to_string(),
                 // An enrolment key that could be read is public; what could not be read is not shown by the parser.
                 _ if id == "redis" => shown_address(serve, given.contains_id(id)),
+                // Where there is no such file, it may be the secret itself.
+                _ if ["redis_file", "direct_secret_file", "tls_key"].contains(&id)
+                    && given.get_one::<PathBuf>(id).is_some_and(|file| !file.exists()) =>
+                {
+                    file::NOT_SHOWN.into()
+                }
                 _ => {
                     let values = given.get_raw(id).into_iter().flatten();
                     values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(", ")
@@ -271,8 +277,6 @@ fn table(rows: &[Row], findings: &Findings) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
-
     use super::*;
 
     fn serve() -> Command {

@@ -106,14 +106,18 @@ async fn a_port_in_use_is_named() {
 async fn what_cannot_work_is_explained() {
     for (args, wanted) in [
         (&["serve", "--listen", "192.0.2.1:9"][..], "not an address of this machine"),
-        (&["serve", "--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"], "/nowhere/cert.pem"),
+        (&["serve", "--tls-cert", "/nowhere/cert.pem", "--tls-key", "/dev/null"], "/nowhere/cert.pem"),
+        (
+            &["serve", "--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"],
+            "the file that --tls-key names",
+        ),
         (&["serve", "--tls-cert", "/nowhere/cert.pem"], "--tls-key"),
         (&["serve", "--tls-key", "/nowhere/key.pem"], "--tls-cert"),
         (&["serve", "--acme", "--name", "a.example", "--tls-cert", "c", "--tls-key", "k"], "not both"),
         (&["serve", "--acme"], "--name"),
         (&["serve", "--acme", "--name", "10.0.0.1"], "no certificate for `10.0.0.1`"),
         (&["serve", "--acme", "--name", "a.example", "--acme-dir", "/proc/nothing"], "--acme-dir"),
-        (&["serve", "--redis-file", "/nowhere/redis"], "/nowhere/redis"),
+        (&["serve", "--redis-file", "/nowhere/redis"], "the file that --redis-file names"),
         (&["serve", "--config", "/nowhere/relay.toml"], "/nowhere/relay.toml"),
         (&["serve", "--name", "https://relay.example"], "without https://"),
         (&["serve", "--max-connections", "0"], "at least 1"),

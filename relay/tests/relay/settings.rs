@@ -146,6 +146,25 @@ async fn an_enrolment_secret_is_in_nothing_that_the_program_says() {
     assert_eq!(fine.setting("enrol_key"), (key, "variable"), "a key is public");
 }
 
+/// And the same of a secret in place of the file that holds it.
+#[tokio::test]
+async fn a_secret_in_place_of_a_file_is_in_nothing_that_the_program_says() {
+    let rest = "redis = \"redis://127.0.0.1:1\"\ndirect = \"127.0.0.1:1\"\ntls_cert = \"/nowhere\"\n";
+    for (key, secret, rest) in [
+        ("redis_file", "redis://:geheim@127.0.0.1:1", ""),
+        ("direct_secret_file", "geheim-geheim-geheim-geheim-geheim", &rest[..rest.find("tls").unwrap()]),
+        ("tls_key", "-----BEGIN PRIVATE KEY----- geheim", &rest[rest.find("tls").unwrap()..]),
+    ] {
+        let by_file = check(&format!("{rest}{key} = \"{secret}\""), &[], &[]).await;
+        let by_variable = check(rest, &[(&format!("HAPPY_RELAY_{}", key.to_uppercase()), secret)], &[]).await;
+        let flag = key.replace('_', "-");
+        for checked in [by_file, by_variable] {
+            assert!(!checked.ok && !checked.all.contains("geheim"), "{}", checked.all);
+            assert!(checked.all.contains(&format!("the file that --{flag} names")), "{}", checked.all);
+        }
+    }
+}
+
 /// A relay that worked goes on working; its operator is told.
 #[tokio::test]
 async fn files_with_secrets_that_others_can_read_are_warned_of_and_nothing_else_is() {

@@ -353,8 +353,6 @@ impl Hub {
                 if !state.is_live() {
                     return 0;
                 }
-                // A list of this connection is the first when nothing of the last one is known.
-                let first = state.revision == 0;
                 // Nobody is a peer of itself.
                 let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
                 if me.standing == Standing::Enrolled {
@@ -362,9 +360,8 @@ impl Hub {
                     self.bus.vouch(&me.device, &came, Vouching::Begins);
                     self.bus.vouch(&me.device, &went, Vouching::Ends);
                 }
-                if first || !(came.is_empty() && went.is_empty()) {
-                    self.bus.read_by(&me.device, &state.named());
-                }
+                // Also of the same list: who may read may not have been known where the records were put.
+                self.bus.read_by(&me.device, &state.named());
                 (came, went, state.revision)
             };
             notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));

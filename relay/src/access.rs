@@ -3,16 +3,17 @@
 //! The operator decides by a [`Policy`] and enrolment keys. [`Vouches`] remembers for which devices an enrolled one speaks:
 //! while it is connected and names them, and for a day after it has gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use happy_crypto::DeviceId;
 use happy_wire::enrolment::{EnrolmentKey, EnrolmentPublic, KeyId};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+use crate::bus::Login;
 
 /// The most enrolment keys of one relay.
 pub const MAX_KEYS: usize = 16;
@@ -22,8 +23,8 @@ pub const MIN_SECRET: usize = 12;
 pub const MAX_SECRET: usize = 256;
 /// How long a device is let in after the last one that vouched for it has gone.
 pub(crate) const VOUCHED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// Devices that are remembered after those that vouched for them have gone. Beyond it those that would be forgotten first are: they
-/// get in again when their machine is back.
+/// Devices that are remembered after those that vouched for them have gone, and those that did. Beyond it those that would be forgotten
+/// first are: they get in again when their machine is back.
 const MAX_REMEMBERED: usize = 100_000;
 /// `PROTOCOL 7`: the salt is the same everywhere, since a machine must find the key without asking.
 const SALT: &[u8] = b"happy/1 relay enrolment";
@@ -161,66 +162,139 @@ impl Access {
 
 /// How an enrolled device speaks for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vouching {
-    /// It is connected and names them now.
-    Begins,
-    /// It names them no longer: they are out, unless another one names them.
-    Ends,
-    /// It is no longer connected, so it cannot be asked: they are let in for another day.
+pub enum Vouching<'a> {
+    /// It is connected and names these now. Whomever else it named is out, unless another one names them.
+    For(&'a [DeviceId]),
+    /// It is no longer connected, so it cannot be asked: those that it named last are let in for another day.
     Gone,
+    /// It is connected to another node, and what it says there counts.
+    Moved,
 }
 
-/// For which devices the enrolled ones vouch, in memory.
+/// For which devices the enrolled ones vouch, as far as this process knows.
 #[derive(Default)]
-pub(crate) struct Vouches(Mutex<HashMap<DeviceId, Vouch>>);
+pub(crate) struct Vouches {
+    words: HashMap<DeviceId, Word>,
+    /// The same by whom they are for: (device, who vouches).
+    speakers: BTreeSet<(DeviceId, DeviceId)>,
+    /// What those of `words` take that were left behind, in devices.
+    left: usize,
+}
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Vouch {
-    /// Connected devices that name it.
-    by: u32,
-    /// Until when it is let in although none does.
-    until: Option<Instant>,
+/// What one device said last.
+#[derive(Debug, Clone)]
+pub(crate) struct Word {
+    /// The login under which it said so.
+    pub(crate) login: Login,
+    /// Sorted, each once.
+    pub(crate) devices: Vec<DeviceId>,
+    /// Until when it stands although who said it has gone.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Word {
+    fn stands(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
+    fn cost(&self) -> usize {
+        1 + self.devices.len()
+    }
+}
+
+/// What was new in what a device said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    /// Whom it names.
+    List,
+    /// How long all of it stands.
+    Term,
 }
 
 impl Vouches {
-    pub(crate) fn note<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>, vouching: Vouching) {
-        let now = Instant::now();
-        let mut table = self.0.lock();
-        for device in devices {
-            if vouching == Vouching::Begins {
-                table.entry(*device).or_default().by += 1;
-                continue;
+    pub(crate) fn note(&mut self, by: &DeviceId, login: Login, vouching: Vouching<'_>) -> News {
+        let of_this_login = self.words.get_mut(by).filter(|word| word.login == login && word.until.is_none());
+        match vouching {
+            Vouching::For(devices) => {
+                let mut devices = devices.to_vec();
+                devices.sort_unstable();
+                devices.dedup();
+                let news = match &of_this_login {
+                    Some(word) if word.devices == devices => return News::None,
+                    Some(_) => News::List,
+                    None => News::Term,
+                };
+                self.forget(by);
+                self.speakers.extend(devices.iter().map(|device| (*device, *by)));
+                self.words.insert(*by, Word { login, devices, until: None });
+                news
             }
-            let Some(vouch) = table.get_mut(device) else { continue };
-            vouch.by = vouch.by.saturating_sub(1);
-            if vouching == Vouching::Gone {
-                vouch.until = Some(now + VOUCHED_FOR);
-            } else if vouch.by == 0 {
-                table.remove(device);
+            Vouching::Gone => {
+                let Some(word) = of_this_login else { return News::None };
+                let now = Instant::now();
+                word.until = Some(now + VOUCHED_FOR);
+                self.left += word.cost();
+                if self.left > MAX_REMEMBERED {
+                    self.shed(now);
+                }
+                News::Term
+            }
+            Vouching::Moved => {
+                if of_this_login.is_some() {
+                    self.forget(by);
+                }
+                News::None
             }
         }
-        if table.len() > MAX_REMEMBERED {
-            shed(&mut table, now);
-        }
+    }
+
+    pub(crate) fn word(&self, by: &DeviceId) -> Option<&Word> {
+        self.words.get(by).filter(|word| word.stands(Instant::now()))
+    }
+
+    /// Everybody whose word is remembered.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &DeviceId> {
+        self.words.keys()
+    }
+
+    /// Those who vouch for a device, and whether they are connected.
+    pub(crate) fn speakers(&self, device: &DeviceId) -> impl Iterator<Item = (DeviceId, bool)> {
+        let range = (*device, DeviceId::from_bytes([0; 32]))..=(*device, DeviceId::from_bytes([0xff; 32]));
+        let words = self.speakers.range(range).filter_map(|(_, by)| Some((*by, self.word(by)?)));
+        words.map(|(by, word)| (by, word.until.is_none()))
     }
 
     pub(crate) fn holds(&self, device: &DeviceId) -> bool {
-        let table = self.0.lock();
-        table.get(device).is_some_and(|vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > Instant::now()))
+        self.speakers(device).next().is_some()
     }
-}
 
-/// Forgets those whose time is over, and then a tenth of those that nobody names now, the soonest first.
-fn shed(table: &mut HashMap<DeviceId, Vouch>, now: Instant) {
-    table.retain(|_, vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > now));
-    let mut ends: Vec<Instant> = table.values().filter(|vouch| vouch.by == 0).filter_map(|vouch| vouch.until).collect();
-    if table.len() <= MAX_REMEMBERED || ends.is_empty() {
-        return;
+    pub(crate) fn forget(&mut self, by: &DeviceId) {
+        let Some(word) = self.words.remove(by) else { return };
+        if word.until.is_some() {
+            self.left -= word.cost();
+        }
+        word.devices.iter().for_each(|device| {
+            self.speakers.remove(&(*device, *by));
+        });
     }
-    let nth = (ends.len() / 10).min(ends.len() - 1);
-    let (_, last, _) = ends.select_nth_unstable(nth);
-    let last = *last;
-    table.retain(|_, vouch| vouch.by > 0 || vouch.until.is_some_and(|until| until > last));
+
+    /// Forgets the words whose time is over, and then a tenth of those that were left behind, the oldest first.
+    fn shed(&mut self, now: Instant) {
+        self.forget_until(now);
+        let mut ends: Vec<Instant> = self.words.values().filter_map(|word| word.until).collect();
+        if self.left <= MAX_REMEMBERED || ends.is_empty() {
+            return;
+        }
+        let nth = ends.len() / 10;
+        let last = *ends.select_nth_unstable(nth).1;
+        self.forget_until(last);
+    }
+
+    fn forget_until(&mut self, last: Instant) {
+        let over: Vec<DeviceId> = self.words.iter().filter(|(_, word)| !word.stands(last)).map(|(by, _)| *by).collect();
+        over.iter().for_each(|by| self.forget(by));
+    }
 }
 
 #[cfg(test)]
@@ -253,43 +327,74 @@ pub(crate) mod tests {
         }
     }
 
+    const FIRST: Login = Login { epoch: 1, number: 1 };
+    const SECOND: Login = Login { epoch: 1, number: 2 };
+
     #[tokio::test(start_paused = true)]
     async fn a_device_is_let_in_while_it_is_named_and_a_day_longer() {
-        let vouches = Vouches::default();
+        let (mut vouches, one, other) = (Vouches::default(), device(8), device(9));
         assert!(!vouches.holds(&device(1)));
-        vouches.note(&[device(1), device(2)], Vouching::Begins);
-        vouches.note(&[device(1)], Vouching::Begins);
-        vouches.note(&[device(1)], Vouching::Gone);
+        vouches.note(&one, FIRST, Vouching::For(&[device(1), device(2)]));
+        vouches.note(&other, FIRST, Vouching::For(&[device(1)]));
+        vouches.note(&one, FIRST, Vouching::Gone);
         tokio::time::advance(VOUCHED_FOR * 2).await;
         assert!(vouches.holds(&device(1)), "another one still names it");
-        vouches.note(&[device(1), device(2)], Vouching::Gone);
+        assert!(!vouches.holds(&device(2)));
+        vouches.note(&other, FIRST, Vouching::Gone);
         tokio::time::advance(VOUCHED_FOR - Duration::from_secs(1)).await;
-        assert!(vouches.holds(&device(1)) && vouches.holds(&device(2)));
+        assert!(vouches.holds(&device(1)));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!vouches.holds(&device(1)) && !vouches.holds(&device(2)));
+        assert!(!vouches.holds(&device(1)));
     }
 
     #[tokio::test]
     async fn who_is_taken_off_the_list_is_out_at_once() {
-        let vouches = Vouches::default();
-        vouches.note(&[device(1)], Vouching::Begins);
-        vouches.note(&[device(1)], Vouching::Ends);
+        let mut vouches = Vouches::default();
+        vouches.note(&device(9), FIRST, Vouching::For(&[device(1)]));
+        vouches.note(&device(9), FIRST, Vouching::For(&[]));
         assert!(!vouches.holds(&device(1)));
+    }
+
+    #[tokio::test]
+    async fn who_is_taken_off_one_list_keeps_the_day_of_another() {
+        let (mut vouches, one, other) = (Vouches::default(), device(8), device(9));
+        vouches.note(&one, FIRST, Vouching::For(&[device(1)]));
+        vouches.note(&other, FIRST, Vouching::For(&[device(1)]));
+        vouches.note(&one, FIRST, Vouching::Gone);
+        vouches.note(&other, FIRST, Vouching::For(&[]));
+        assert!(vouches.holds(&device(1)));
+    }
+
+    #[tokio::test]
+    async fn who_was_removed_while_the_machine_was_away_is_out_when_it_names_the_others() {
+        let (mut vouches, by) = (Vouches::default(), device(9));
+        vouches.note(&by, FIRST, Vouching::For(&[device(1), device(2)]));
+        vouches.note(&by, FIRST, Vouching::Gone);
+        // It has logged in and named nobody yet.
+        assert!(vouches.holds(&device(1)));
+        assert_eq!(vouches.note(&by, SECOND, Vouching::For(&[device(2)])), News::Term);
+        assert!(!vouches.holds(&device(1)) && vouches.holds(&device(2)));
+        // The older connection ends late.
+        vouches.note(&by, FIRST, Vouching::Moved);
+        assert!(vouches.holds(&device(2)));
+        assert_eq!(vouches.note(&by, SECOND, Vouching::For(&[device(2), device(2)])), News::None);
+        assert_eq!(vouches.note(&by, SECOND, Vouching::For(&[])), News::List);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_table_is_bounded() {
-        let vouches = Vouches::default();
+        let mut vouches = Vouches::default();
         let many: Vec<DeviceId> = (0..MAX_REMEMBERED as u32).map(device).collect();
-        for part in many.chunks(1000) {
-            vouches.note(part, Vouching::Begins);
-            vouches.note(part, Vouching::Gone);
+        for (n, part) in many.chunks(1000).enumerate() {
+            vouches.note(&device(1_000_000 + n as u32), FIRST, Vouching::For(part));
+            vouches.note(&device(1_000_000 + n as u32), FIRST, Vouching::Gone);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let more: Vec<DeviceId> = (0..100).map(|n| device(1_000_000 + n)).collect();
-        vouches.note(&more, Vouching::Begins);
-        vouches.note(&more, Vouching::Gone);
-        assert!(vouches.0.lock().len() < MAX_REMEMBERED);
+        let more: Vec<DeviceId> = (0..100).map(|n| device(2_000_000 + n)).collect();
+        vouches.note(&device(3_000_000), FIRST, Vouching::For(&more));
+        vouches.note(&device(3_000_000), FIRST, Vouching::Gone);
+        assert!(vouches.speakers.len() < MAX_REMEMBERED);
+        assert_eq!(vouches.left, vouches.words.values().map(Word::cost).sum::<usize>());
         assert!(vouches.holds(&more[0]) && !vouches.holds(&many[0]));
     }
 }

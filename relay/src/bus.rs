@@ -211,7 +211,10 @@ pub trait Inbox: Send + Sync + 'static {
     fn gone(&self, devices: &HashSet<DeviceId>);
     /// The devices of this node, to be entered again when the way is back.
     fn seats(&self) -> Vec<(DeviceId, Login)>;
-    /// Posts anew whom a device of this node names, so that it learns who is elsewhere, and has it put its records again.
+    /// The login under which a device is connected to this node.
+    fn seat(&self, device: &DeviceId) -> Option<Login>;
+    /// Posts anew whom a device of this node names, so that it learns who is elsewhere, says who reads its records, and has it
+    /// put them again.
     fn introduce(&self, device: &DeviceId);
     /// The records of a machine that is connected here were lost; it says so if the machine has put any.
     fn lost_records(&self, machine: &DeviceId);
@@ -256,6 +259,8 @@ pub struct BusStats {
     pub untaken: AtomicU64,
     /// Entries of nodes that had gone, struck out.
     pub swept: AtomicU64,
+    /// Times that something was not kept because Redis was nearly full.
+    pub full: AtomicU64,
     /// Direct connections to other nodes, now.
     pub direct: AtomicU64,
     /// Batches sent over these.
@@ -302,8 +307,9 @@ pub trait Bus: Send + Sync + 'static {
     /// [`Unsent`] when it certainly will not arrive. A bus that finds out later tells the inbox of the sender with
     /// [`Message::Undelivered`].
     fn post(&self, device: &DeviceId, message: Message) -> Result<(), Unsent>;
-    /// The enrolled device `by`, connected to this node, speaks for others or no longer does. It does not wait, and never calls back.
-    fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching);
+    /// The enrolled device `by`, connected to this node under this login, speaks for others or no longer does. It does not wait, and never
+    /// calls back.
+    fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>);
     /// Whether a device is vouched for at any node (`PROTOCOL 7`, Access); none when only other nodes could know and cannot be asked now.
     fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>>;
     /// Keeps a record of a machine (`PROTOCOL 7`, Machine records).
@@ -336,7 +342,7 @@ struct Medium {
     inboxes: Vec<Option<Weak<dyn Inbox>>>,
     directory: HashMap<DeviceId, Entry>,
     token_keys: Vec<[u8; 32]>,
-    vouches: Arc<Vouches>,
+    vouches: Vouches,
     records: Arc<Records>,
     tickets: HashMap<[u8; 32], usize>,
 }
@@ -460,13 +466,15 @@ impl Bus for MemoryBus {
         Ok(())
     }
 
-    fn vouch(&self, _by: &DeviceId, devices: &[DeviceId], vouching: Vouching) {
-        self.medium.read().vouches.note(devices, vouching);
+    fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>) {
+        // All nodes share one memory: what was said here stands until the device says something else there.
+        let vouching = if vouching == Vouching::Moved { Vouching::Gone } else { vouching };
+        self.medium.write().vouches.note(by, login, vouching);
     }
 
     fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>> {
-        let vouches = self.medium.read().vouches.clone();
-        Box::pin(std::future::ready(Some(vouches.holds(device))))
+        let holds = self.medium.read().vouches.holds(device);
+        Box::pin(std::future::ready(Some(holds)))
     }
 
     fn put_record(&self, new: NewRecord) -> Answer<'_, Put> {

@@ -257,7 +257,7 @@ impl Hub {
                 }
                 older
             };
-            older.map(|older| self.forget_peers(&older)).unwrap_or_default()
+            older.map(|older| self.forget_peers(&older, Vouching::Gone)).unwrap_or_default()
         };
         self.post_all(notices);
         Ok(())
@@ -282,7 +282,7 @@ impl Hub {
                 }
             }
             self.lose(mailbox.end(LEFT));
-            self.forget_peers(mailbox)
+            self.forget_peers(mailbox, Vouching::Gone)
         };
         self.bus.alive(&mailbox.device);
         self.bus.release(&mailbox.device, mailbox.login);
@@ -290,13 +290,13 @@ impl Hub {
     }
 
     /// Tells those who were told that this device is here that it is not, and ends what hangs on its connection.
-    fn forget_peers(&self, gone: &Mailbox) -> Vec<Message> {
+    fn forget_peers(&self, gone: &Mailbox, vouching: Vouching<'_>) -> Vec<Message> {
         self.end_rendezvous(gone, |_, _| true);
         let (peers, guests, revision) = {
             let mut state = gone.lock();
             let (_, peers) = state.name([]);
             if gone.standing == Standing::Enrolled {
-                self.bus.vouch(&gone.device, &peers, Vouching::Gone);
+                self.bus.vouch(&gone.device, gone.login, vouching);
             }
             (peers, std::mem::take(&mut state.guests), state.revision)
         };
@@ -355,13 +355,13 @@ impl Hub {
                 }
                 // Nobody is a peer of itself.
                 let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
+                let named = state.named();
                 if me.standing == Standing::Enrolled {
                     // Under the lock, so that what is said last is what was true last.
-                    self.bus.vouch(&me.device, &came, Vouching::Begins);
-                    self.bus.vouch(&me.device, &went, Vouching::Ends);
+                    self.bus.vouch(&me.device, me.login, Vouching::For(&named));
                 }
                 // Also of the same list: who may read may not have been known where the records were put.
-                self.bus.read_by(&me.device, &state.named());
+                self.bus.read_by(&me.device, &named);
                 (came, went, state.revision)
             };
             notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
@@ -590,6 +590,10 @@ impl Inbox for Hub {
         self.mailboxes().iter().map(|mailbox| (mailbox.device, mailbox.login)).collect()
     }
 
+    fn seat(&self, device: &DeviceId) -> Option<Login> {
+        self.find(device).map(|mailbox| mailbox.login)
+    }
+
     fn lost_records(&self, machine: &DeviceId) {
         self.tell_lost(machine);
     }
@@ -604,11 +608,11 @@ impl Inbox for Hub {
                 if !state.is_live() {
                     return;
                 }
-                if state.tell_lost(device) {
-                    // While the way was lost, nobody could be told who may read them.
-                    self.bus.read_by(device, &state.named());
-                }
-                (state.named(), state.revision)
+                state.tell_lost(device);
+                let named = state.named();
+                // Whoever was taken off the list while Redis was away reads no longer.
+                self.bus.read_by(device, &named);
+                (named, state.revision)
             };
             me.wake();
             let far = peers.into_iter().filter(|peer| self.find(peer).is_none());
@@ -678,7 +682,7 @@ impl Hub {
             };
             let Some(older) = older else { return };
             self.displace(&older);
-            self.forget_peers(&older)
+            self.forget_peers(&older, Vouching::Moved)
         };
         self.post_all(notices);
     }

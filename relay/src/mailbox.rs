@@ -385,13 +385,11 @@ impl State {
     }
 
     /// Tells the machine that its records were lost, once until it puts some again.
-    pub(crate) fn tell_lost(&mut self, machine: &DeviceId) -> bool {
-        let keeps = std::mem::take(&mut self.keeps_records);
-        if keeps {
+    pub(crate) fn tell_lost(&mut self, machine: &DeviceId) {
+        if std::mem::take(&mut self.keeps_records) {
             // PROTOCOL 7: of its own id it means that they were lost.
             self.notify(&FromRelay::Changed { machine: *machine, kinds: ALL_KINDS });
         }
-        keeps
     }
 
     /// Takes a notice about a device at another node, unless a later one was heard.

@@ -355,6 +355,7 @@ impl Page {
             ("bus_batches_total", "Batches published.", &bus.published),
             ("bus_direct_batches_total", "Batches sent over direct connections.", &bus.direct_batches),
             ("bus_commands_total", "Commands sent to Redis beside these.", &bus.commands),
+            ("bus_full_total", "Times that something was not kept because Redis was nearly full.", &bus.full),
             ("bus_torn_total", "Batches that made no sense.", &bus.torn),
             ("bus_untaken_total", "Batches that no node took.", &bus.untaken),
             ("bus_swept_total", "Directory entries of gone nodes, struck out.", &bus.swept),

@@ -156,14 +156,14 @@ impl Records {
         }
         let put = table.change(&machine, |kept| {
             kept.last_seen = now;
+            if let Some(readers) = readers {
+                kept.readers = readers;
+            }
             let old = kept.records[place].as_ref();
             match old {
                 Some(old) if !Record::follows(&record, Some(old)) => return Put::Conflict(old.clone()),
                 Some(old) if *old == record => return Put::Same,
                 _ => {}
-            }
-            if let Some(readers) = readers {
-                kept.readers = readers;
             }
             kept.records[place] = Some(record);
             Put::Stored(kept.readers.clone())
@@ -243,6 +243,13 @@ mod tests {
         assert_eq!(put, Put::Stored(vec![device(2)]), "who reads has not changed");
         records.read_by(&device(1), &[device(3)]);
         assert_eq!((sees(2), sees(3)), (None, Some(Some(record(2, b"new")))));
+        let (again, _) =
+            records.put(new(1, record_kind::METADATA, record(2, b"new"), Some(vec![device(2)])), |_| false);
+        assert_eq!(
+            (again, sees(2).is_some(), sees(3)),
+            (Put::Same, true, None),
+            "who reads is news although the record is none"
+        );
         records.read_by(&device(9), &[device(3)]);
         assert_eq!(records.known(&device(9), &device(3)), None, "naming somebody is no record");
     }

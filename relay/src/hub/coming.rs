@@ -168,8 +168,8 @@ mod tests {
             self.bus.post(device, message)
         }
 
-        fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching) {
-            self.bus.vouch(by, devices, vouching);
+        fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>) {
+            self.bus.vouch(by, login, vouching);
         }
 
         fn vouched<'a>(&'a self, device: &'a DeviceId) -> Answer<'a, Option<bool>> {

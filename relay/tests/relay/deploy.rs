@@ -84,3 +84,11 @@ fn each_alert_is_explained_to_the_operator_and_tested() {
         assert!(tests.contains(&sounds), "alerts_test.yml never makes {alert} sound");
     }
 }
+
+/// Any policy that evicts takes the leases of the nodes, which live shortest.
+#[test]
+fn the_redis_that_is_shipped_evicts_nothing() {
+    for path in ["deploy/docker-compose.yml", "deploy/kubernetes/redis.yaml"] {
+        assert!(file(path).contains(r#""--maxmemory", "256mb", "--maxmemory-policy", "noeviction""#), "{path}");
+    }
+}

@@ -22,6 +22,7 @@ mod program;
 mod raw;
 mod records;
 mod redis;
+mod redis_heals;
 mod redis_kinds;
 mod rendezvous;
 mod routing;

@@ -21,8 +21,8 @@ use crate::rendezvous::{TICKET, guest, hash, open, refused};
 /// `redis-server` processes that end with the test.
 pub struct Servers {
     folder: tempfile::TempDir,
-    ports: Vec<u16>,
-    children: Vec<Child>,
+    pub ports: Vec<u16>,
+    pub children: Vec<Child>,
     cluster: bool,
 }
 
@@ -34,7 +34,7 @@ impl Servers {
         servers
     }
 
-    async fn cluster() -> Self {
+    pub async fn cluster() -> Self {
         let mut servers =
             Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(3), children: vec![], cluster: true };
         servers.start().await;
@@ -91,12 +91,12 @@ impl Servers {
         .await;
     }
 
-    fn ask(&self, port: u16, command: &[&str]) -> String {
+    pub fn ask(&self, port: u16, command: &[&str]) -> String {
         let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(command).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn all(&self, command: &[&str]) {
+    pub fn all(&self, command: &[&str]) {
         self.ports.iter().for_each(|port| drop(self.ask(*port, command)));
     }
 

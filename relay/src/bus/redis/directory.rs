@@ -91,8 +91,8 @@ pub(crate) const BUCKETS: u16 = 4096;
 pub(crate) enum Claimed {
     /// It is entered, over this entry of another node if there was one.
     Held(Option<Entry>),
-    /// A larger login stands there.
-    Newer,
+    /// This larger login stands there.
+    Newer(Option<Entry>),
 }
 
 pub(crate) async fn claim(conn: &Conn, device: &DeviceId, entry: Entry) -> RedisResult<Claimed> {
@@ -101,7 +101,7 @@ pub(crate) async fn claim(conn: &Conn, device: &DeviceId, entry: Entry) -> Redis
         conn.script(&CLAIM, key.as_bytes(), &[device.as_bytes(), &entry.to_bytes()]).await?;
     let old = old.and_then(|old| Entry::from_bytes(&old));
     Ok(match (held, old) {
-        (false, _) => Claimed::Newer,
+        (false, old) => Claimed::Newer(old),
         (true, old) => Claimed::Held(old.filter(|old| old.node != entry.node)),
     })
 }
@@ -116,27 +116,52 @@ pub(crate) async fn look_up(conn: &Conn, device: &DeviceId) -> RedisResult<Optio
     Ok(entry.and_then(|entry| Entry::from_bytes(&entry)))
 }
 
+/// Whether a node has its lease. Its entries stand for nothing when it has not.
+pub(crate) async fn lives(conn: &Conn, node: NodeId) -> RedisResult<bool> {
+    conn.run(redis::cmd("EXISTS").arg(node.lease())).await
+}
+
+/// Whether a device stands at a node that lives.
+pub(crate) async fn is_here(conn: &Conn, device: &DeviceId) -> RedisResult<bool> {
+    match look_up(conn, device).await? {
+        Some(entry) => lives(conn, entry.node).await,
+        None => Ok(false),
+    }
+}
+
+/// What a sweep of one bucket found.
+pub(crate) struct Swept {
+    /// Entries of nodes that had gone, struck out.
+    pub(crate) struck: u64,
+    /// What stands there for the node that swept.
+    pub(crate) own: Vec<(DeviceId, Login)>,
+}
+
 /// Looks at one bucket and strikes out what stands there for nodes that have gone.
-pub(crate) async fn sweep(conn: &Conn, n: u16) -> RedisResult<usize> {
+pub(crate) async fn sweep(conn: &Conn, n: u16, own: NodeId) -> RedisResult<Swept> {
     let entries: Vec<(Vec<u8>, Vec<u8>)> = conn.run(redis::cmd("HGETALL").arg(bucket_name(n))).await?;
     let mut alive: HashMap<NodeId, bool> = HashMap::new();
-    let mut struck = 0;
+    let mut swept = Swept { struck: 0, own: Vec::new() };
     for (device, entry) in entries {
         let (Ok(device), Some(entry)) = (<[u8; 32]>::try_from(device), Entry::from_bytes(&entry)) else { continue };
+        if entry.node == own {
+            swept.own.push((DeviceId::from_bytes(device), entry.login));
+            continue;
+        }
         let lives = match alive.get(&entry.node) {
             Some(lives) => *lives,
             None => {
-                let lives = conn.run(redis::cmd("EXISTS").arg(entry.node.lease())).await?;
+                let lives = lives(conn, entry.node).await?;
                 alive.insert(entry.node, lives);
                 lives
             }
         };
         if !lives {
             release(conn, &DeviceId::from_bytes(device), entry).await?;
-            struck += 1;
+            swept.struck += 1;
         }
     }
-    Ok(struck)
+    Ok(swept)
 }
 
 /// What is remembered of the directory.

@@ -6,17 +6,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use happy_crypto::DeviceId;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::directory;
-use super::outgoing::messages;
+use super::directory::{self, Entry};
+use super::outgoing::{Chore, messages};
 use super::way::{Conn, RedisUrl, Way};
 use super::{LEASE, RETRY, Shared};
 use crate::bus::batch::{self, Record};
-use crate::bus::{Claim, Login, Message, NodeId};
+use crate::bus::{Claim, Inbox, Login, Message, NodeId};
 use crate::records::unix_ms;
 
 /// How often a node sends itself a Ping and looks at what became of the last one.
@@ -27,6 +28,10 @@ const PATIENCE: Duration = Duration::from_millis(1_250);
 const REENTER: Duration = Duration::from_secs(3);
 /// How often vouches are renewed, well below the day that they last.
 const REVOUCH: Duration = Duration::from_secs(60 * 60);
+/// Entries of our own devices that are looked at each second, at least: of a part of the directory that was lost, one is among them.
+const LOOKS: usize = 64;
+/// Within so many seconds each entry is looked at.
+const LOOK_WITHIN: usize = 60;
 /// Devices entered again at once.
 const REJOIN: usize = 256;
 
@@ -85,6 +90,9 @@ struct Held {
     reenter: Instant,
     revouch: Instant,
     look: Instant,
+    /// Devices whose entries are still to be looked at, and how many each second.
+    unseen: Vec<(DeviceId, Login)>,
+    looks: usize,
 }
 
 /// Why nothing more is done on this way.
@@ -108,7 +116,17 @@ impl Held {
         tracing::info!(node = %shared.node, "joined the other nodes through Redis");
         let now = Instant::now();
         let (reenter, revouch, look) = (now + REENTER, now + REVOUCH, now + LEASE);
-        Ok(Self { shared: shared.clone(), conn, _ears: ears, cut, reenter, revouch, look })
+        Ok(Self {
+            shared: shared.clone(),
+            conn,
+            _ears: ears,
+            cut,
+            reenter,
+            revouch,
+            look,
+            unseen: Vec::new(),
+            looks: LOOKS,
+        })
     }
 
     /// Until the way is lost.
@@ -137,8 +155,7 @@ impl Held {
                 shared.look_for_gone(&self.conn).await.map_err(|_| Lost)?;
             }
             // Another node sweeps this bucket another time.
-            let swept = directory::sweep(&self.conn, random_bucket()).await.unwrap_or(0);
-            shared.stats.swept.fetch_add(swept as u64, Relaxed);
+            shared.sweep(&self.conn).await;
         }
         if self.revouch <= Instant::now() {
             self.revouch = Instant::now() + REVOUCH;
@@ -157,9 +174,36 @@ impl Held {
         self.conn.run::<Value>(&command).await.map(drop).map_err(|_| Lost)
     }
 
+    /// Looks whether some of our devices still stand in the directory: a part of a cluster may have lost what it held, or a replica
+    /// taken over that had not all of it.
+    async fn look_for_lost(&mut self) {
+        let Some(inbox) = self.shared.inbox() else { return };
+        if self.unseen.is_empty() {
+            self.unseen = inbox.seats();
+            self.looks = LOOKS.max(self.unseen.len().div_ceil(LOOK_WITHIN));
+        }
+        let some = self.unseen.split_off(self.unseen.len().saturating_sub(self.looks));
+        self.shared.stats.commands.fetch_add(some.len() as u64, Relaxed);
+        let stand = join_all(some.iter().map(|(device, _)| directory::look_up(&self.conn, device))).await;
+        for ((device, login), stands) in some.iter().zip(stand) {
+            // An answer that did not come says nothing.
+            let Ok(stands) = stands else { continue };
+            match stands {
+                _ if inbox.seat(device) != Some(*login) => {}
+                // A larger one here is about to take its seat.
+                Some(entry) if entry.node == self.shared.node && entry.login >= *login => {}
+                Some(Entry { login: by, .. }) if by > *login => {
+                    inbox.handle(self.shared.node, Message::Displaced { device: *device, by });
+                }
+                _ => self.shared.out.lock().incomplete = true,
+            }
+        }
+    }
+
     /// Renews the lease, and enters everything again when it had gone or something was not entered.
     async fn tend_directory(&mut self, n: u64) -> Result<(), Lost> {
         let stood = self.shared.renew_lease(&self.conn).await.map_err(|_| Lost)?;
+        self.look_for_lost().await;
         let incomplete = self.reenter <= Instant::now() && std::mem::take(&mut self.shared.out.lock().incomplete);
         if !stood {
             self.look = Instant::now() + LEASE;
@@ -207,11 +251,11 @@ impl Shared {
         let nodes: Vec<NodeId> = self.elsewhere.lock().nodes();
         for node in nodes {
             self.stats.commands.fetch_add(1, Relaxed);
-            if conn.run::<bool>(redis::cmd("EXISTS").arg(node.lease())).await? {
+            if directory::lives(conn, node).await? {
                 continue;
             }
             // An emptied Redis has nobody's lease, and says nothing of who has gone.
-            if !conn.run::<bool>(redis::cmd("EXISTS").arg(self.node.lease())).await? {
+            if !directory::lives(conn, self.node).await? {
                 return Ok(());
             }
             let devices = self.elsewhere.lock().forget_node(node);
@@ -224,19 +268,43 @@ impl Shared {
         Ok(())
     }
 
+    /// Looks at one bucket, which another node does another time. What stands there for this node without a seat is struck out, after a
+    /// while in which a login that is under way takes its seat.
+    async fn sweep(self: &Arc<Self>, conn: &Conn) {
+        let Ok(swept) = directory::sweep(conn, random_bucket(), self.node).await else { return };
+        self.stats.swept.fetch_add(swept.struck, Relaxed);
+        let Some(inbox) = self.inbox() else { return };
+        let mut strays = swept.own;
+        strays.retain(|(device, login)| inbox.seat(device) != Some(*login));
+        if !strays.is_empty() {
+            let shared = self.clone();
+            self.spawn(async move {
+                sleep(LEASE).await;
+                strays.iter().for_each(|(device, login)| shared.release_unseated(&*inbox, device, *login));
+            });
+        }
+    }
+
+    fn release_unseated(&self, inbox: &dyn Inbox, device: &DeviceId, login: Login) {
+        if inbox.seat(device) != Some(login) {
+            self.chore(Chore::Release(*device, Entry { node: self.node, login }));
+        }
+    }
+
     /// The devices here are told that their peers elsewhere are away, and nothing is sent any more.
     fn down(&self) {
         let lost: Vec<Message> = {
             let mut out = self.out.lock();
             out.conn = None;
             out.cache.clear();
-            (out.chores, out.notices) = Default::default();
+            out.drop_chores();
             out.waiting = 0;
             let asked = std::mem::take(&mut out.asking).into_values().flatten();
             let batches = std::mem::take(&mut out.nodes).into_values();
             asked.chain(batches.flat_map(messages)).collect()
         };
         self.room.notify_waiters();
+        self.speaking.lock().hold_back();
         self.elsewhere.lock().clear();
         if self.stats.up.swap(false, Relaxed) {
             self.stats.lost.fetch_add(1, Relaxed);
@@ -247,9 +315,11 @@ impl Shared {
         }
     }
 
-    /// Enters all devices of this node again and lets them name their peers anew. It is tried again later when Redis stops answering.
+    /// Strikes out who has gone meanwhile, enters all devices of this node again and lets them name their peers anew. It is tried again later when Redis stops answering.
     async fn rejoin(&self) {
-        let Some(inbox) = self.inbox() else { return };
+        self.out.lock().settle();
+        self.wake.notify_one();
+        let Some(inbox) = self.inbox() else { return self.enter_vouches() };
         let seats = inbox.seats();
         for part in seats.chunks(REJOIN) {
             let claims = join_all(part.iter().map(|(device, login)| self.claim(device, *login))).await;
@@ -257,6 +327,8 @@ impl Shared {
                 return;
             }
             for ((device, login), claim) in part.iter().zip(claims) {
+                // It may have gone while it was entered.
+                self.release_unseated(&*inbox, device, *login);
                 if claim == Claim::Newer {
                     // Somewhere else, with a larger login.
                     let by = Login { number: login.number.saturating_add(1), ..*login };

@@ -2,7 +2,7 @@
 //!
 //! One task keeps the way to Redis: it connects, subscribes to this node's channel, renews its lease, sends itself a Ping every half second,
 //! and when the way was lost enters all devices of this node again once it is back. Another writes: what waits for a
-//! node goes out as one batch, directly if the nodes reach each other. What comes in is handled where it is read, so that nothing can pile up in between.
+//! node goes out as one batch, directly if the nodes reach each other. A third says for whom the machines here vouch. What comes in is handled where it is read, so that nothing can pile up in between.
 //!
 //! Everything that a device waits for ends by itself: a login goes on without Redis when it does not answer within a second.
 
@@ -45,7 +45,7 @@ use self::vouches::Speaking;
 use self::way::Conn;
 use super::batch::{Batch, Record};
 use super::{Answer, Apart, Bus, BusStats, Claim, Inbox, Login, Message, NodeId, Unsent};
-use crate::access::{Vouches, Vouching};
+use crate::access::Vouching;
 use crate::records::{Known, NewRecord, Put, unix_ms};
 
 /// The lease of a node, renewed with every second Ping: devices of a node that died without a word are told to be away when it is over.
@@ -62,7 +62,7 @@ const MAX_WAITING: usize = 8 * 1024 * 1024;
 /// A node of a relay that shares a Redis with others.
 pub struct RedisBus {
     shared: Arc<Shared>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 impl Drop for RedisBus {
@@ -87,9 +87,9 @@ struct Shared {
     /// Nothing waits to be written any more.
     idle: Notify,
     stats: BusStats,
-    /// Who vouches here for whom, for entering it again.
+    /// Who vouches here for whom, and that some of it has to be said.
     speaking: Mutex<Speaking>,
-    vouches: Vouches,
+    speak: Notify,
     /// Which devices at which other nodes have named one of ours.
     elsewhere: Mutex<Elsewhere>,
     /// Those of other nodes' tokens.
@@ -129,7 +129,7 @@ impl RedisBus {
             idle: Notify::new(),
             stats: BusStats::default(),
             speaking: Mutex::default(),
-            vouches: Vouches::default(),
+            speak: Notify::new(),
             elsewhere: Mutex::default(),
             keys: Keys::new(),
             ways,
@@ -140,7 +140,8 @@ impl RedisBus {
         }
         let keeper = tokio::spawn(keeper::keep(shared.clone(), way, url.clone())).abort_handle();
         let writer = tokio::spawn(outgoing::write(shared.clone())).abort_handle();
-        Ok(Self { shared, tasks: [keeper, writer] })
+        let speaker = tokio::spawn(vouches::speak(shared.clone())).abort_handle();
+        Ok(Self { shared, tasks: [keeper, writer, speaker] })
     }
 
     /// Waits until the way to Redis is up, as long as `patience`. True when it is.
@@ -226,8 +227,8 @@ impl Bus for RedisBus {
         self.shared.post(device, message)
     }
 
-    fn vouch(&self, by: &DeviceId, devices: &[DeviceId], vouching: Vouching) {
-        self.shared.vouch(by, devices, vouching);
+    fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>) {
+        self.shared.vouch(by, login, vouching);
     }
 
     fn leave(&self) -> Answer<'_, ()> {
@@ -237,10 +238,11 @@ impl Bus for RedisBus {
             let goodbye = async {
                 loop {
                     let idle = shared.idle.notified();
-                    if shared.out.lock().is_empty() {
+                    if shared.out.lock().is_empty() && shared.speaking.lock().is_said() {
                         break;
                     }
                     shared.wake.notify_one();
+                    shared.speak.notify_one();
                     idle.await;
                 }
                 // Without its lease the others count the node as gone within a second.
@@ -264,7 +266,7 @@ impl Bus for RedisBus {
         Box::pin(async move {
             let Some(conn) = self.shared.conn() else { return Put::Refused };
             self.shared.stats.commands.fetch_add(1, Relaxed);
-            records::put(&conn, new).await.unwrap_or_else(|error| {
+            records::put(&conn, new, &self.shared.stats.full).await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "a record was not kept");
                 Put::Refused
             })
@@ -274,12 +276,13 @@ impl Bus for RedisBus {
     fn known<'a>(&'a self, machine: &'a DeviceId, reader: &'a DeviceId) -> Answer<'a, Result<Option<Known>, Apart>> {
         Box::pin(async move {
             let conn = self.shared.conn().ok_or(Apart)?;
-            self.shared.stats.commands.fetch_add(2, Relaxed);
+            self.shared.stats.commands.fetch_add(3, Relaxed);
             records::known(&conn, machine, reader).await.map_err(|_| Apart)
         })
     }
 
     fn read_by(&self, machine: &DeviceId, readers: &[DeviceId]) {
+        // Without a way they are said when everything is entered again.
         self.shared.chore(Chore::Note(*machine, Note::Readers(readers.to_vec())));
     }
 
@@ -338,8 +341,7 @@ impl Shared {
 
     async fn claim(&self, device: &DeviceId, login: Login) -> Claim {
         let Some(conn) = self.conn() else { return Claim::Held };
-        self.stats.commands.fetch_add(1, Relaxed);
-        match directory::claim(&conn, device, Entry { node: self.node, login }).await {
+        match self.enter(&conn, device, Entry { node: self.node, login }).await {
             Ok(Claimed::Held(older)) => {
                 self.out.lock().cache.forget(device);
                 if let Some(older) = older {
@@ -349,7 +351,7 @@ impl Shared {
                 }
                 Claim::Held
             }
-            Ok(Claimed::Newer) => Claim::Newer,
+            Ok(Claimed::Newer(_)) => Claim::Newer,
             // Whether it was entered is unknown. The keeper finds out about the way itself, and then enters everything again.
             Err(error) => {
                 tracing::debug!(%error, "a login was not entered in the directory");
@@ -359,14 +361,30 @@ impl Shared {
         }
     }
 
+    /// A larger login at a node that has gone is in nobody's way.
+    async fn enter(&self, conn: &Conn, device: &DeviceId, entry: Entry) -> RedisResult<Claimed> {
+        self.stats.commands.fetch_add(1, Relaxed);
+        let claimed = directory::claim(conn, device, entry).await?;
+        let Claimed::Newer(Some(newer)) = claimed else { return Ok(claimed) };
+        self.stats.commands.fetch_add(1, Relaxed);
+        if directory::lives(conn, newer.node).await? {
+            return Ok(claimed);
+        }
+        self.stats.commands.fetch_add(2, Relaxed);
+        directory::release(conn, device, newer).await?;
+        directory::claim(conn, device, entry).await
+    }
+
     fn chore(&self, chore: Chore) {
         let mut out = self.out.lock();
         if out.conn.is_none() {
-            // Everything is entered again when the way is back; what is released now is swept then, or replaced.
+            // Everything that is here is entered again when the way is back.
+            out.owe(&chore);
             return;
         }
-        if !out.chores.push(chore) {
+        if let Err(chore) = out.chores.push(chore) {
             out.incomplete = true;
+            out.owe(&chore);
             return;
         }
         drop(out);

@@ -29,6 +29,8 @@ const MAX_NAMED: usize = MAX_NOTICES / 2;
 const NOTICES_ROOM: usize = MAX_NOTICES / 4;
 /// Directory changes, vouches and readers that wait, bytes. Beyond it they are forgotten and made good by entering everything again.
 const MAX_CHORES: usize = 16 * 1024 * 1024;
+/// Devices that are remembered as gone while Redis cannot be told.
+const MAX_OWED: usize = 65_536;
 /// The notices for which the directory is asked at once, and the chores that are done at once: frames wait for no more than these.
 const AT_ONCE: usize = 512;
 
@@ -42,6 +44,8 @@ pub(super) struct Outgoing {
     pub(super) chores: Chores,
     /// Chores were forgotten.
     pub(super) incomplete: bool,
+    /// Devices that have gone from here and may stand in the directory still.
+    owed: HashMap<DeviceId, Entry>,
     /// What all of this takes, bytes; without notices and chores.
     pub(super) waiting: usize,
     pub(super) notices: Notices,
@@ -108,13 +112,13 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    /// False when there is no room.
-    pub(super) fn push(&mut self, chore: Chore) -> bool {
+    /// Gives the chore back when there is no room.
+    pub(super) fn push(&mut self, chore: Chore) -> Result<(), Chore> {
         let (cost, machine) = (chore.cost(), chore.reads());
         let place = machine.and_then(|machine| self.readers.get(&machine).copied());
         let older = place.and_then(|place| self.queue.get(&place)).map_or(0, Chore::cost);
         if self.bytes - older + cost > MAX_CHORES {
-            return false;
+            return Err(chore);
         }
         let place = place.unwrap_or_else(|| {
             self.newest += 1;
@@ -125,7 +129,7 @@ impl Chores {
         if let Some(machine) = machine {
             self.readers.insert(machine, place);
         }
-        true
+        Ok(())
     }
 
     fn next(&mut self) -> Vec<Chore> {
@@ -181,6 +185,31 @@ impl Outgoing {
     /// Whether nothing waits of what wakes the writer only when it is the first.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting == 0 && self.notices.bytes == 0
+    }
+
+    /// A chore was not done. What cannot be found out anew is kept; what is too much is found by the sweep.
+    pub(super) fn owe(&mut self, chore: &Chore) {
+        if let Chore::Release(device, entry) = chore
+            && self.owed.len() < MAX_OWED
+        {
+            self.owed.insert(*device, *entry);
+        }
+    }
+
+    /// Nothing goes out any more.
+    pub(super) fn drop_chores(&mut self) {
+        std::mem::take(&mut self.chores).queue.values().for_each(|chore| self.owe(chore));
+        self.notices = Notices::default();
+    }
+
+    /// What was owed is done now.
+    pub(super) fn settle(&mut self) {
+        for (device, entry) in std::mem::take(&mut self.owed) {
+            if let Err(chore) = self.chores.push(Chore::Release(device, entry)) {
+                self.incomplete = true;
+                self.owe(&chore);
+            }
+        }
     }
 }
 
@@ -275,8 +304,10 @@ pub(super) async fn write(shared: Arc<Shared>) {
             let done = join_all(chores.iter().map(|chore| do_chore(&shared, &conn, chore)));
             let (answers, _, done) = tokio::join!(answers, published, done);
             shared.stats.commands.fetch_add((asking.len() + chores.len()) as u64, Relaxed);
-            if done.iter().any(Result::is_err) {
-                shared.out.lock().incomplete = true;
+            for (chore, _) in chores.iter().zip(&done).filter(|(_, done)| done.is_err()) {
+                let mut out = shared.out.lock();
+                out.incomplete = true;
+                out.owe(chore);
             }
             for (device, answer) in asking.into_iter().zip(answers) {
                 place(&shared, device, answer.ok().flatten());
@@ -362,7 +393,7 @@ async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()
         Chore::Release(device, entry) => directory::release(conn, device, *entry).await,
         Chore::Command(command) => conn.run::<Value>(command).await.map(drop),
         Chore::Note(machine, note) => {
-            let there = records::note(conn, machine, note).await?;
+            let there = records::note(conn, machine, note, &shared.stats.full).await?;
             // Redis had no room for them. Of a machine that is here and has put none, the inbox knows.
             if !there
                 && matches!(note, Note::Seen(_))
@@ -509,8 +540,8 @@ mod tests {
         let readers = |machine, count| Chore::Note(device(machine), Note::Readers(vec![device(9); count]));
         let mut chores = Chores::default();
         for count in (0..=256).rev() {
-            assert!(chores.push(readers(1, count)));
-            assert!(chores.push(Chore::Note(device(1), Note::Seen(count as u64))));
+            assert!(chores.push(readers(1, count)).is_ok());
+            assert!(chores.push(Chore::Note(device(1), Note::Seen(count as u64))).is_ok());
         }
         let first = chores.next();
         let words = first.iter().filter_map(|chore| match chore {
@@ -519,11 +550,11 @@ mod tests {
         });
         assert_eq!(words.collect::<Vec<_>>(), [0]);
         assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
-        let taken = (0..100_000).take_while(|machine| chores.push(readers(*machine, 256))).count();
+        let taken = (0..100_000).take_while(|machine| chores.push(readers(*machine, 256)).is_ok()).count();
         assert_eq!(taken, MAX_CHORES / (256 + 256 * 32));
-        assert!(chores.push(readers(0, 0)), "what takes the place of more has room");
+        assert!(chores.push(readers(0, 0)).is_ok(), "what takes the place of more has room");
         let entry = Entry { node: NodeId([1; 8]), login: Login { epoch: 1, number: 1 } };
-        assert!(chores.push(Chore::Release(device(1), entry)));
+        assert!(chores.push(Chore::Release(device(1), entry)).is_ok());
         while !chores.next().is_empty() {}
         assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
     }

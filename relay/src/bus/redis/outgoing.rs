@@ -408,9 +408,11 @@ async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()
 
 /// The directory has answered: what waited for a device goes to its node, or back.
 pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>) {
-    let node = entry.map(|entry| entry.node).filter(|node| *node != shared.node);
     let lost: Vec<Message> = {
         let mut out = shared.out.lock();
+        // What came from the device itself since it was asked for is newer than the answer.
+        let heard = out.cache.get(&device, Instant::now()).flatten();
+        let node = heard.or(entry.map(|entry| entry.node)).filter(|node| *node != shared.node);
         let frames = out.asking.remove(&device).unwrap_or_default();
         out.waiting = out.waiting.saturating_sub(frames.iter().map(cost).sum());
         // Presence first.
@@ -449,7 +451,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::access::tests::device;
-    use crate::bus::Login;
+    use crate::bus::{Login, RedisBus};
 
     fn naming(from: u32, to: u32, named: bool) -> Message {
         Message::Naming { from: device(from), epoch: 1, revision: 1, to: device(to), named, answer: named }
@@ -557,5 +559,20 @@ mod tests {
         assert!(chores.push(Chore::Release(device(1), entry)).is_ok());
         while !chores.next().is_empty() {}
         assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
+    }
+
+    /// Two nodes come back at once: one asked for a device before the other had entered it, and hears of it before the answer.
+    #[tokio::test]
+    async fn what_was_heard_of_a_device_since_it_was_asked_for_counts() {
+        let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
+        let (there, node) = (device(2), NodeId([7; 8]));
+        {
+            let mut out = bus.shared.out.lock();
+            out.ask(there, naming(1, 2, true));
+            out.cache.put(there, Some(node), Instant::now());
+        }
+        place(&bus.shared, there, None);
+        let out = bus.shared.out.lock();
+        assert_eq!(out.nodes.keys().collect::<Vec<_>>(), [&node]);
     }
 }

@@ -44,7 +44,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "rust",
-        minutes: 20,
+        minutes: 24,
         what: "every test in Rust",
         program: "cargo",
         arguments: &["test", "--workspace", "--no-fail-fast"],

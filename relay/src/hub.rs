@@ -534,10 +534,8 @@ impl Inbox for Hub {
                 }
             }
             Message::Undelivered { from, to, tag, reason } => {
-                if self.undelivered_of_guest(&from, &to, tag, reason) {
-                    return;
-                }
-                if let Some(sender) = self.find(&from) {
+                // A device may have sent as itself and as a guest. That one of the two is told too much has its link send again, and costs no more.
+                for sender in [self.far_guest(&from, &to), self.find(&from)].into_iter().flatten() {
                     sender.notify(&FromRelay::Undeliverable { to, tag, reason });
                 }
             }

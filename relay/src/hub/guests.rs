@@ -289,17 +289,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Tells a guest here that a frame did not reach its host. True when there is such a guest.
-    pub(super) fn undelivered_of_guest(&self, from: &DeviceId, to: &DeviceId, tag: u32, reason: Undelivered) -> bool {
-        let Some(guest) = self.far_guest(from, to) else { return false };
-        guest.notify(&FromRelay::Undeliverable { to: *to, tag, reason });
-        if reason == Undelivered::Unreachable {
-            // Its host has left without a word.
-            self.lose(guest.end(HOST_LEFT));
-        }
-        true
-    }
-
     /// Sends frames of a guest or of a host through a rendezvous to the node of the other.
     pub(super) fn send_to_node(&self, from: &Mailbox, node: NodeId, run: &[Frame<'_>]) {
         let head = deliver_head(&from.device, true);

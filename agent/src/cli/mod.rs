@@ -196,7 +196,7 @@ struct RelayArgs {
 enum RelayCommand {
     /// Let a relay admit this machine, and the devices paired with
     /// it, by the secret that the relay's operator gave you
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, alias = "enrol")]
     Enroll {
         /// The relay, as https://HOST.
         url: String,

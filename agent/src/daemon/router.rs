@@ -22,7 +22,9 @@ pub async fn run(daemon: Arc<Daemon>, mut events: mpsc::Receiver<(Origin, Event)
 fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
     match event {
         Event::RelayUp { .. } => relay_changed(daemon, origin),
-        Event::RelayDown { why } => {
+        Event::RelayDown { .. } => {
+            // In words, and quoted: some may be the relay's own.
+            let why = daemon.network().relay(origin).and_then(|relay| relay.trouble).unwrap_or_default();
             tracing::info!(relay = %origin, ?why, "no connection to the relay");
             relay_changed(daemon, origin);
         }

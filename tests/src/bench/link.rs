@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{accept_async, connect_async};
 
+use crate::processor;
 use crate::sample::{Sample, goal};
 
 /// How much to measure.
@@ -155,23 +156,38 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let mut heard = std::mem::replace(&mut phone.events, events);
     let reader = tokio::spawn(async move { while heard.recv().await.is_some() {} });
     drop(none);
-    let bytes = arguments.megabytes * 1_000_000;
-
-    let (tcp, websocket) = (bare_tcp(bytes).await?, bare_websocket(bytes).await?);
-    let link = goodput(&phone, &mut sink, bytes).await?;
+    let process = relay.id();
+    let pieces = (arguments.megabytes * 1_000_000).div_ceil(PIECE);
+    let file = [
+        ("bare TCP", bare_tcp(PIECE, pieces).await?),
+        ("bare websocket", bare_websocket(PIECE, pieces).await?),
+        ("link, sealed, through a relay", link(&phone, &mut sink, process, Class::Bulk, PIECE, pieces).await?),
+    ];
     anstream::println!("goodput of {} MB over loopback, both ends in one process", arguments.megabytes);
     anstream::println!("{:<44}{:>10}{:>10}", "path", "MB/s", "ratio");
-    let of = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
-    for (name, took) in [("bare TCP", tcp), ("bare websocket", websocket), ("link, sealed, through a relay", link)] {
-        anstream::println!("{name:<44}{:>10.0}{:>10.3}", of(took), of(took) / of(tcp));
+    let of = |passed: &Passed| (pieces * PIECE) as f64 / 1e6 / passed.took.as_secs_f64();
+    for (name, passed) in &file {
+        anstream::println!("{name:<44}{:>10.0}{:>10.3}", of(passed), of(passed) / of(&file[0].1));
     }
 
-    let (rate, cpu) = small(&phone, &mut sink, arguments.messages).await?;
+    let count = arguments.messages;
+    let small = [
+        ("bare TCP, a write each", bare_tcp(SMALL, count).await?),
+        ("bare websocket, a write each", bare_websocket(SMALL, count).await?),
+        ("link, sealed, through a relay", link(&phone, &mut sink, process, Class::Interactive, SMALL, count).await?),
+    ];
     anstream::println!();
-    anstream::println!("{} messages of {SMALL} bytes, sent as fast as they are taken", arguments.messages);
     anstream::println!(
-        "{rate:.0} messages/s, {cpu:.2} µs of processor time each, both ends together, without the relay"
+        "{count} messages of {SMALL} bytes, sent as fast as they are taken; processor time of each, both ends together"
     );
+    anstream::println!("{:<44}{:>10}{:>10}{:>10}{:>10}", "path", "/s", "ratio", "µs", "relay µs");
+    let rate = |passed: &Passed| count as f64 / passed.took.as_secs_f64();
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+    for (name, passed) in &small {
+        let relay = passed.relay.map_or_else(|| "–".to_owned(), |time| format!("{:.2}", each(time)));
+        let (ratio, ends) = (rate(passed) / rate(&small[0].1), each(passed.ends));
+        anstream::println!("{name:<44}{:>10.0}{ratio:>10.3}{ends:>10.2}{relay:>10}", rate(passed));
+    }
 
     let (quiet, busy) = (calls(&phone, &sink, arguments.calls).await?, {
         let flood = flood(&phone, &sink)?;
@@ -198,34 +214,50 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn goodput(phone: &Device, sink: &mut Sink, bytes: usize) -> Result<Duration> {
-    let before = sink.counted.borrow().1;
-    let channel = phone.handle.open_channel(&sink.device, Class::Bulk, "file")?;
-    let piece = vec![7; PIECE];
-    let began = Instant::now();
-    for _ in 0..bytes.div_ceil(PIECE) {
-        phone.handle.send(&sink.device, channel, &piece).await?;
+/// How long it took for everything to pass, and the processor time of this process and of the relay meanwhile.
+struct Passed {
+    took: Duration,
+    ends: Duration,
+    relay: Option<Duration>,
+}
+
+/// Since when something passes.
+struct Start {
+    began: Instant,
+    ends: Duration,
+    relay: Option<(u32, Duration)>,
+}
+
+impl Start {
+    fn now(relay: Option<u32>) -> Result<Start> {
+        let relay = relay.map(|process| anyhow::Ok((process, processor::time_of(process)?))).transpose()?;
+        Ok(Start { relay, ends: processor::own_time()?, began: Instant::now() })
     }
-    sink.until(|(_, all)| *all - before >= bytes).await?;
-    Ok(began.elapsed())
+
+    fn passed(&self) -> Result<Passed> {
+        let (took, ends) = (self.began.elapsed(), processor::own_time()? - self.ends);
+        let relay =
+            self.relay.map(|(process, before)| anyhow::Ok(processor::time_of(process)? - before)).transpose()?;
+        Ok(Passed { took, ends, relay })
+    }
+}
+
+/// Sends so many pieces over a link, as fast as they are taken.
+async fn link(phone: &Device, sink: &mut Sink, relay: u32, class: Class, piece: usize, count: usize) -> Result<Passed> {
+    let before = sink.counted.borrow().1;
+    let channel = phone.handle.open_channel(&sink.device, class, "pieces")?;
+    let bytes = vec![7; piece];
+    let start = Start::now(Some(relay))?;
+    for _ in 0..count {
+        phone.handle.send(&sink.device, channel, &bytes).await?;
+    }
+    sink.until(|(_, all)| *all - before >= piece * count).await?;
+    start.passed()
 }
 
 /// How often, and how far apart, the memory of busy links is looked at; the largest counts.
 const FULL_LOOKS: u32 = 20;
 const FULL_LOOK: Duration = Duration::from_millis(250);
-
-/// Messages a second, and microseconds of this process for each.
-async fn small(phone: &Device, sink: &mut Sink, messages: usize) -> Result<(f64, f64)> {
-    let before = sink.counted.borrow().0;
-    let channel = phone.handle.open_channel(&sink.device, Class::Interactive, "keys")?;
-    let (began, used) = (Instant::now(), processor_time()?);
-    for _ in 0..messages {
-        phone.handle.send(&sink.device, channel, &[7; SMALL]).await?;
-    }
-    sink.until(|(count, _)| *count - before >= messages).await?;
-    let (took, used) = (began.elapsed(), processor_time()? - used);
-    Ok((messages as f64 / took.as_secs_f64(), used.as_secs_f64() * 1e6 / messages as f64))
-}
 
 fn flood(phone: &Device, sink: &Sink) -> Result<JoinHandle<()>> {
     let channel = phone.handle.open_channel(&sink.device, Class::Bulk, "flood")?;
@@ -276,19 +308,13 @@ fn resident() -> Result<f64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// Of this process and all its threads.
-fn processor_time() -> Result<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
-}
-
-async fn bare_tcp(bytes: usize) -> Result<Duration> {
+async fn bare_tcp(piece: usize, count: usize) -> Result<Passed> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let reader = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
         let (mut buffer, mut all) = (vec![0; PIECE], 0);
-        while all < bytes {
+        while all < piece * count {
             match stream.read(&mut buffer).await? {
                 0 => break,
                 read => all += read,
@@ -297,32 +323,33 @@ async fn bare_tcp(bytes: usize) -> Result<Duration> {
         anyhow::Ok(all)
     });
     let mut stream = TcpStream::connect(address).await?;
-    let piece = vec![7; PIECE];
-    let began = Instant::now();
-    for _ in 0..bytes.div_ceil(PIECE) {
-        stream.write_all(&piece).await?;
+    stream.set_nodelay(true)?;
+    let bytes = vec![7; piece];
+    let start = Start::now(None)?;
+    for _ in 0..count {
+        stream.write_all(&bytes).await?;
     }
-    ensure!(reader.await?? >= bytes, "bytes are missing");
-    Ok(began.elapsed())
+    ensure!(reader.await?? == piece * count, "bytes are missing");
+    start.passed()
 }
 
-async fn bare_websocket(bytes: usize) -> Result<Duration> {
+async fn bare_websocket(piece: usize, count: usize) -> Result<Passed> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let reader = tokio::spawn(async move {
         let (stream, _) = listener.accept().await?;
         let (mut socket, mut all) = (accept_async(stream).await?, 0);
-        while all < bytes {
+        while all < piece * count {
             all += socket.next().await.context("the socket ended")??.len();
         }
         anyhow::Ok(all)
     });
     let (mut socket, _) = connect_async(format!("ws://{address}")).await?;
-    let piece = vec![7; PIECE];
-    let began = Instant::now();
-    for _ in 0..bytes.div_ceil(PIECE) {
-        socket.send(Message::binary(piece.clone())).await?;
+    let bytes = vec![7; piece];
+    let start = Start::now(None)?;
+    for _ in 0..count {
+        socket.send(Message::binary(bytes.clone())).await?;
     }
-    ensure!(reader.await?? >= bytes, "bytes are missing");
-    Ok(began.elapsed())
+    ensure!(reader.await?? == piece * count, "bytes are missing");
+    start.passed()
 }

@@ -4,6 +4,7 @@
 mod baseline;
 mod latency;
 mod link;
+mod processor;
 #[cfg(target_os = "linux")]
 mod relay;
 mod sample;

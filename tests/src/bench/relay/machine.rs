@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::processor;
+
 /// What other processes may take of the machine, in cores, before a cell counts for nothing.
 const OTHERS_AT_MOST: f64 = 0.15;
 /// How often a cell is tried before the machine counts as too busy.
@@ -55,16 +57,6 @@ pub fn open_many() -> Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// Processor time of a process, all its threads.
-pub fn processor_time(process: u32) -> Result<Duration> {
-    let mut all = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task")).context("it has ended")? {
-        let text = fs::read_to_string(thread?.path().join("schedstat")).context("a thread has ended")?;
-        all += text.split(' ').next().context("no schedstat")?.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(all))
-}
-
 /// Resident memory of a process, bytes.
 pub fn resident(process: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).context("it has ended")?;
@@ -109,7 +101,7 @@ impl Watch {
 fn used(ours: &[u32]) -> Result<f64> {
     let lives = |process: &&u32| fs::exists(format!("/proc/{process}")).unwrap_or(false);
     let alive =
-        ours.iter().filter(lives).map(|process| Ok(processor_time(*process)?.as_secs_f64())).sum::<Result<f64>>();
+        ours.iter().filter(lives).map(|process| Ok(processor::time_of(*process)?.as_secs_f64())).sum::<Result<f64>>();
     Ok(alive? + of_children()?)
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::tools::{self, CADDY, NODE, NPM, PROMTOOL, SYSTEMD_ANALYZE, quiet};
+use crate::tools::{self, CADDY, NODE, NPM, PROGRAMS, PROMTOOL, SYSTEMD_ANALYZE, quiet};
 use crate::{report, root};
 
 /// Where the program is once it is installed, as the unit says.
@@ -119,12 +119,14 @@ fn files_below(folder: &Path, top: &Path) -> Result<Vec<String>> {
 }
 
 fn settings(bench: &Bench) -> Result<()> {
-    quiet(
-        tools::cargo()
-            .args(["run", "--quiet", "--package", "happy-relay", "--", "check-config", "--config"])
-            .arg(bench.deploy.join("happy-relay.toml"))
-            .current_dir(root()),
-    )
+    let from_source = || {
+        let mut cargo = tools::cargo();
+        cargo.args(["run", "--quiet", "--package", "happy-relay", "--"]);
+        cargo
+    };
+    let built = |folder| Command::new(Path::new(&folder).join("happy-relay"));
+    let mut relay = std::env::var_os(PROGRAMS).map_or_else(from_source, built);
+    quiet(relay.args(["check-config", "--config"]).arg(bench.deploy.join("happy-relay.toml")).current_dir(root()))
 }
 
 /// The unit names a program that is not installed here, so a copy names one that is.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::test::prepare_browser;
+use crate::test::{build_programs, prepare_browser};
 use crate::{report, root};
 
 /// Takes the pictures. Look at them before they are committed.
@@ -13,6 +13,7 @@ use crate::{report, root};
 /// When a tool is missing, or the browser test fails.
 pub fn run() -> Result<()> {
     prepare_browser()?;
+    build_programs()?;
     report::step("taking the pictures");
     let status = Command::new("node")
         .args(["--test", "--test-reporter=spec", "tests/browser/"])

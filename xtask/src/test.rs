@@ -114,12 +114,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
     let mut failed = Vec::new();
     let mut times = Vec::new();
+    let mut built = false;
     let chosen =
         SUITES.iter().filter(|suite| arguments.suites.is_empty() || arguments.suites.iter().any(|n| n == suite.name));
     for suite in chosen {
         report::step(&format!("{}: {}", suite.name, suite.what));
         let began = Instant::now();
-        let outcome = suite.run();
+        built |= suite.name == "rust";
+        let outcome = suite.run(built);
         times.push((suite, began.elapsed(), outcome.is_ok()));
         match outcome {
             Ok(()) => report::done(suite.name, began.elapsed()),
@@ -143,11 +145,18 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 impl Suite {
-    fn run(&self) -> Result<()> {
+    /// `built` says that the programs are there, or will be before the first test runs.
+    fn run(&self, built: bool) -> Result<()> {
         let mut command = if self.program == "cargo" { tools::cargo() } else { Command::new(self.program) };
         command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
+        if built {
+            command.env(tools::PROGRAMS, tools::target().join("debug"));
+        }
         if self.name == "browser" {
             prepare_browser()?;
+            if !built {
+                build_programs()?;
+            }
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program))?;
         let deadline = Instant::now() + Duration::from_secs(self.minutes * 60);
@@ -180,12 +189,19 @@ fn end(process: u32) {
     }
 }
 
-/// What the browser test needs: its tools, its driver, and the programs that it starts.
+/// What the browser test needs: its tools and its driver.
 ///
 /// # Errors
 /// When one of them is missing and cannot be had.
 pub fn prepare_browser() -> Result<()> {
     tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL])?;
-    tools::npm_ci(&root().join("tests/browser"))?;
+    tools::npm_ci(&root().join("tests/browser"))
+}
+
+/// Builds the programs that the browser test starts.
+///
+/// # Errors
+/// When they do not build.
+pub fn build_programs() -> Result<()> {
     tools::quiet(tools::cargo().args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))
 }

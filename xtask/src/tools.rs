@@ -110,6 +110,10 @@ pub fn npm_ci(folder: &Path) -> Result<()> {
     quiet(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder))
 }
 
+/// Says to tests where the programs are that they start, so that they need not build them. The suite `rust` builds them with all that is tested,
+/// and so with other features of some libraries than they have alone: building them once more takes minutes from nothing.
+pub const PROGRAMS: &str = "HAPPY_TEST_PROGRAMS";
+
 /// Where cargo builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into)

@@ -122,7 +122,7 @@ impl World {
     fn connect(&mut self) {
         self.endpoint.handle_connected(self.now);
         self.give(&FromRelay::Challenge { nonce: [7; 32] });
-        self.give(&FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None });
+        self.give(&FromRelay::Welcome { max_payload: 65_536, queue_bytes: 229_376, host: None });
         self.give(&FromRelay::Presence { device: self.mad.id, here: true });
     }
 

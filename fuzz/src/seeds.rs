@@ -197,7 +197,7 @@ fn batch() -> Vec<u8> {
     let mut batch = vec![1];
     batch.extend_from_slice(&[3; 8 + 8]);
     for (kind, fields) in
-        [(1_u8, 32 + 32 + 4 + 9), (2, 32 + 32 + 4 + 1), (3, 32 + 8 + 8 + 32 + 2), (4, 32 + 16), (5, 8)]
+        [(1_u8, 32 + 32 + 4 + 9), (2, 32 + 32 + 4 + 2), (3, 32 + 8 + 8 + 32 + 2), (4, 32 + 16), (5, 8)]
     {
         batch.extend_from_slice(&(1 + fields as u32).to_be_bytes());
         batch.push(kind);

@@ -78,7 +78,7 @@
 //! #             device.handle_connected(now);
 //! #             Self::give(now, device, FromRelay::Challenge { nonce: [7; 32] });
 //! #             assert!(device.poll_transmit(now).is_some());
-//! #             Self::give(now, device, FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None });
+//! #             Self::give(now, device, FromRelay::Welcome { max_payload: 65_536, queue_bytes: 229_376, host: None });
 //! #             Self::give(now, device, FromRelay::Presence { device: self.devices[1 - at], here: true });
 //! #         }
 //! #     }

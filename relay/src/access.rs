@@ -90,13 +90,20 @@ pub enum EnrolmentError {
     Secret,
 }
 
+impl Enrolment {
+    /// Whether a key may be called so: up to 64 letters, digits and `-_.@`.
+    pub fn is_name(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+        (1..=64).contains(&name.len()) && name.chars().all(plain)
+    }
+}
+
 impl FromStr for Enrolment {
     type Err = EnrolmentError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, key) = text.trim().split_once(':').ok_or(EnrolmentError::Form)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        if !Self::is_name(name) {
             return Err(EnrolmentError::Form);
         }
         Ok(Self { name: name.to_owned(), key: key.parse().map_err(|_| EnrolmentError::Form)? })

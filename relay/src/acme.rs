@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use self::folder::Folder;
+use crate::causes::whole;
 use crate::certificates::{Certificates, Found, host_of, now};
 use crate::config::authority;
 
@@ -67,16 +68,16 @@ impl Default for Waits {
 #[derive(Debug, thiserror::Error)]
 pub enum AcmeError {
     /// Nothing to ask for.
-    #[error("--acme needs --name: the names that the certificate shall be for")]
+    #[error("there is no name that a certificate could be for; give `name`")]
     NoName,
     /// Authorities give certificates for names in the DNS.
     #[error("an authority gives no certificate for `{0}`; give the name in the DNS under which devices dial the relay")]
     NotDns(String),
     /// No address.
-    #[error("--acme-directory must be an https address, not `{0}`")]
+    #[error("`acme_directory` must be an https address, not `{0}`")]
     Directory(String),
     /// The folder or a file in it cannot be used.
-    #[error("cannot use {}: {said}; --acme-dir must be a folder that the relay's user can write to", path.display())]
+    #[error("cannot use {}: {said}; `acme_dir` must be a folder that the relay's user can write to", path.display())]
     Folder {
         /// Which.
         path: PathBuf,
@@ -87,7 +88,7 @@ pub enum AcmeError {
     #[error("others can read {}; take that right away: chmod -R go= {}", .0.display(), .0.display())]
     Exposed(PathBuf),
     /// The certificate of the authority itself.
-    #[error("--acme-root {} is no certificate in PEM", .0.display())]
+    #[error("`acme_root` {} is no certificate in PEM", .0.display())]
     Root(PathBuf),
     /// The authority or the way to it.
     #[error("the authority {directory} cannot be used: {}", whole(said))]
@@ -356,20 +357,6 @@ impl Acme {
 /// Whether an authority said this, one of the types of RFC 8555, 6.7.
 fn is_problem(error: &instant_acme::Error, kind: &str) -> bool {
     matches!(error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(kind))
-}
-
-/// An error with what is behind it, which is what tells a wrong name from a certificate that is not trusted.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// When a certificate should be renewed: when a third of its time is left.

@@ -11,15 +11,16 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use happy_crypto::DeviceId;
-use happy_wire::relay::Undelivered;
+use happy_wire::relay::{FromRelay, Undelivered};
 use parking_lot::RwLock;
 
 use crate::access::{Vouches, Vouching};
+use crate::mailbox::DELIVER_HEAD;
 use crate::records::{Known, NewRecord, Put, Records};
 use crate::wait::Waits;
 
@@ -64,6 +65,47 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// A frame that a device sends, where it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// The receiver.
+    pub to: DeviceId,
+    /// The sender's own mark.
+    pub tag: u32,
+    /// What is carried.
+    pub payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The same, for a node that is told later.
+    pub(crate) fn to_message(self, from: &DeviceId) -> Message {
+        let mut deliver = Vec::with_capacity(DELIVER_HEAD + self.payload.len());
+        FromRelay::Deliver { from: *from, rendezvous: false, payload: self.payload }.encode(&mut deliver);
+        Message::Frame { from: *from, to: self.to, tag: self.tag, deliver: deliver.into() }
+    }
+}
+
+/// A frame that came from another node, where it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived<'a> {
+    /// Written by the sender's node from the login.
+    pub from: DeviceId,
+    /// The receiver.
+    pub to: DeviceId,
+    /// The sender's own mark.
+    pub tag: u32,
+    /// A whole Deliver frame.
+    pub deliver: &'a [u8],
+}
+
+impl Arrived<'_> {
+    /// The same, kept for longer.
+    pub(crate) fn to_message(self) -> Message {
+        let Self { from, to, tag, deliver } = self;
+        Message::Frame { from, to, tag, deliver: Bytes::copy_from_slice(deliver) }
+    }
+}
+
 /// What one node tells another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -88,6 +130,8 @@ pub enum Message {
         tag: u32,
         /// Why.
         reason: Undelivered,
+        /// Whether it was to go through a rendezvous: the sender was a guest, or wrote to its own.
+        rendezvous: bool,
     },
     /// Whether the connected device `from` names `to`. Notices may overtake each other, so each carries its place:
     /// the one with the larger (epoch, revision) is the truth.
@@ -205,6 +249,10 @@ impl Login {
 pub trait Inbox: Send + Sync + 'static {
     /// A message arrived from this node, which is our own when the bus itself has something to say.
     fn handle(&self, from: NodeId, message: Message);
+    /// Frames arrived from this node, in their order.
+    fn handle_frames(&self, from: NodeId, frames: &[Arrived<'_>]) {
+        frames.iter().for_each(|frame| self.handle(from, frame.to_message()));
+    }
     /// The way to all other nodes is lost. Devices here are told that their peers elsewhere are away.
     fn apart(&self);
     /// Some devices at other nodes are away for certain, since their nodes have gone without a word.
@@ -213,9 +261,11 @@ pub trait Inbox: Send + Sync + 'static {
     fn seats(&self) -> Vec<(DeviceId, Login)>;
     /// The login under which a device is connected to this node.
     fn seat(&self, device: &DeviceId) -> Option<Login>;
-    /// Posts anew whom a device of this node names, so that it learns who is elsewhere, says who reads its records, and has it
-    /// put them again.
+    /// Everything that was said of a device of this node was lost: says again which tickets lead to it, who reads its records, and
+    /// whom it names, and has it put its records again.
     fn introduce(&self, device: &DeviceId);
+    /// Posts anew whom a device of this node names, so that it learns who is elsewhere.
+    fn names_anew(&self, device: &DeviceId);
     /// The records of a machine that is connected here were lost; it says so if the machine has put any.
     fn lost_records(&self, machine: &DeviceId);
 }
@@ -237,6 +287,15 @@ pub enum Unsent {
     Nowhere,
     /// The way to that node is full.
     Full,
+}
+
+/// Of frames that were posted together, the last were not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// How many were taken before these.
+    pub taken: usize,
+    /// Why these were not.
+    pub why: Unsent,
 }
 
 /// An answer that may take a round trip.
@@ -267,8 +326,29 @@ pub struct BusStats {
     pub direct_batches: AtomicU64,
     /// Frames that were given to the bus and certainly did not arrive; their senders were told.
     pub lost_frames: AtomicU64,
+    /// Notices for which there was no room, by their kinds ([`BusStats::NOTICES`]).
+    pub notices_full: [AtomicU64; Self::NOTICES.len()],
     /// How long batches from other nodes were under way, as far as their clocks agree.
     pub lag: Waits,
+}
+
+impl BusStats {
+    /// What is said to other nodes beside frames: that a device names another, which is said again when there is room; that it does so no longer or
+    /// has gone; that records have changed; about guests; and that a frame did not arrive.
+    pub const NOTICES: [&str; 5] = ["named", "gone", "changed", "guest", "undelivered"];
+
+    /// There was no room for a message. Of a frame its sender is told.
+    pub(crate) fn no_room(&self, message: &Message) {
+        let kind = match message {
+            Message::Frame { .. } => return,
+            Message::Naming { named: true, .. } => 0,
+            Message::Naming { named: false, .. } | Message::Displaced { .. } => 1,
+            Message::Changed { .. } => 2,
+            Message::GuestComes { .. } | Message::GuestAnswer { .. } | Message::GuestEnds { .. } => 3,
+            Message::Undelivered { .. } => 4,
+        };
+        self.notices_full[kind].fetch_add(1, Relaxed);
+    }
 }
 
 /// The other nodes cannot be asked now.
@@ -307,6 +387,16 @@ pub trait Bus: Send + Sync + 'static {
     /// [`Unsent`] when it certainly will not arrive. A bus that finds out later tells the inbox of the sender with
     /// [`Message::Undelivered`].
     fn post(&self, device: &DeviceId, message: Message) -> Result<(), Unsent>;
+    /// Sends frames of `from`, all for one device, in their order. Otherwise as [`Self::post`].
+    ///
+    /// # Errors
+    /// [`Rest`] when some were not taken.
+    fn post_frames(&self, from: &DeviceId, run: &[Frame<'_>]) -> Result<(), Rest> {
+        for (taken, frame) in run.iter().enumerate() {
+            self.post(&frame.to, frame.to_message(from)).map_err(|why| Rest { taken, why })?;
+        }
+        Ok(())
+    }
     /// The enrolled device `by`, connected to this node under this login, speaks for others or no longer does. It does not wait, and never
     /// calls back.
     fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>);

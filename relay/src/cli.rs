@@ -1,22 +1,16 @@
 //! Flags and variables of the program.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use happy_relay::acme::{self, Acme};
-use happy_relay::certificates::Files;
-use happy_relay::{Access, App, Bus, Config, Direct, Enrolment, Policy, RedisBus, RedisUrl};
-use tracing_subscriber::EnvFilter;
+use happy_relay::{Config, Enrolment, Policy, acme};
 use zeroize::Zeroizing;
 
 use crate::file::{self, FileError};
-use crate::settings::Sources;
+use crate::sources::Sources;
 
 /// The relay of Happy Remote: forwards sealed frames between devices that named each other.
 #[derive(Debug, Parser)]
@@ -32,6 +26,8 @@ pub(crate) enum Command {
     Serve(Box<Serve>),
     /// Checks the settings that `serve` would run with, and shows them and where each comes from.
     CheckConfig(Box<Serve>),
+    /// Asks a running relay whether it is well, says so in one line and ends with 0, or with 1: for health checks of containers.
+    Health(Health),
     /// Makes an enrolment secret: the machines get the secret, the relay gets the key.
     NewKey(NewKey),
 }
@@ -39,7 +35,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct NewKey {
     /// Whom it is for; a name of your own, such as home or alice.
-    #[arg(default_value = "home")]
+    #[arg(default_value = "home", value_parser = key_name)]
     pub(crate) name: String,
     /// Reads the secret from the standard input instead of making one.
     #[arg(long)]
@@ -50,12 +46,23 @@ pub(crate) struct NewKey {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Where to ask, such as http://127.0.0.1:8080. Without it: where the settings let the relay listen. Of https, the certificate is not looked at.
+    pub(crate) url: Option<String>,
+    /// Asks whether new devices should be sent there (/readyz), which those of a full relay should not, and not only whether it is alive (/healthz).
+    #[arg(long)]
+    pub(crate) ready: bool,
+    #[command(flatten)]
+    pub(crate) serve: Box<Serve>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// A file of settings, TOML: the names below with _ for -. Flags and variables go before it.
     #[arg(long, env = "HAPPY_RELAY_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The address to listen at.
-    #[arg(long, env = "HAPPY_RELAY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "HAPPY_RELAY_LISTEN", value_name = "ADDR", value_parser = address, default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
     /// A name under which devices dial this relay, `host` or `host:port`; give it once for each. Without any, the Host
     /// header of each connection is believed.
@@ -79,9 +86,9 @@ pub(crate) struct Serve {
     #[arg(long, env = "HAPPY_RELAY_REDIS_FILE", value_name = "FILE")]
     pub(crate) redis_file: Option<PathBuf>,
     /// Where other nodes may reach this one to pass frames on directly: an address of a private network.
-    #[arg(long, env = "HAPPY_RELAY_DIRECT", value_name = "ADDR")]
+    #[arg(long, env = "HAPPY_RELAY_DIRECT", value_name = "ADDR", value_parser = address)]
     pub(crate) direct: Option<SocketAddr>,
-    /// What they dial, `host:port`, when it is not that address.
+    /// What they dial, `host:port`, when it is not that address; 0.0.0.0 and [::] cannot be dialled.
     #[arg(long, env = "HAPPY_RELAY_DIRECT_AS", value_name = "HOST:PORT")]
     pub(crate) direct_as: Option<String>,
     /// A file with the secret that the nodes prove to each other, the same for all.
@@ -116,11 +123,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "HAPPY_RELAY_NO_APP")]
     pub(crate) no_app: bool,
     /// Serves the phone app from a folder instead of from the binary.
-    #[arg(long, env = "HAPPY_WEB_DIR", value_name = "DIR", conflicts_with = "no_app")]
+    #[arg(long, env = "HAPPY_WEB_DIR", value_name = "DIR")]
     pub(crate) app_dir: Option<PathBuf>,
     /// Does not answer /metrics.
     #[arg(long, env = "HAPPY_RELAY_NO_METRICS")]
     pub(crate) no_metrics: bool,
+    /// Answers /metrics at this address instead, over plain HTTP, and /healthz and /readyz as well; nothing else is there.
+    #[arg(long, env = "HAPPY_RELAY_METRICS_LISTEN", value_name = "ADDR", value_parser = address)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// How many devices may be connected at once.
     #[arg(long, env = "HAPPY_RELAY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     pub(crate) max_connections: u32,
@@ -136,7 +146,7 @@ pub(crate) struct Serve {
     /// How many bytes a second are read from one connection, after a burst of a megabyte; 0 for no limit.
     #[arg(long, env = "HAPPY_RELAY_MAX_RATE", value_name = "BYTES", default_value_t = Config::default().max_rate)]
     pub(crate) max_rate: u32,
-    /// What is logged to the standard error: error, warn, info, debug, or a tracing filter.
+    /// What is logged to the standard error: error, warn, info, debug, trace, off, or levels of modules such as info,happy_relay=debug.
     #[arg(long, env = "HAPPY_RELAY_LOG", value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
     /// Prints facts as JSON.
@@ -144,123 +154,27 @@ pub(crate) struct Serve {
     pub(crate) json: bool,
 }
 
-impl Serve {
-    pub(crate) fn config(&self) -> Config {
-        Config {
-            names: self.name.clone(),
-            origins: self.origin.clone(),
-            app: match (&self.app_dir, self.no_app) {
-                (_, true) => App::Off,
-                (Some(folder), false) => App::Folder(folder.clone()),
-                (None, false) => App::Embedded,
-            },
-            metrics: !self.no_metrics,
-            access: Access {
-                policy: self.access.unwrap_or(match self.enrol_key.is_empty() {
-                    true => Policy::Open,
-                    false => Policy::Vouched,
-                }),
-                keys: self.enrol_key.clone(),
-            },
-            max_connections: self.max_connections,
-            max_unproven: self.max_unproven,
-            max_unproven_per_address: self.max_unproven_per_address,
-            max_logins: self.max_logins,
-            max_rate: self.max_rate,
-            ..Config::default()
-        }
-    }
-
-    /// The way to the other nodes, if there are to be any.
-    pub(crate) async fn bus(&self) -> anyhow::Result<Option<Arc<dyn Bus>>> {
-        let (redis, direct) = (self.redis()?, self.direct()?);
-        let Some(url) = redis else { return Ok(None) };
-        let direct = match direct {
-            Some((address, secret)) => Some(Direct::listen(address, self.direct_as.as_deref(), &secret).await?),
-            None => None,
-        };
-        Ok(Some(Arc::new(RedisBus::start_with(&url, direct)?)))
-    }
-
-    /// Where other nodes may reach this one directly, and the secret of all of them.
-    pub(crate) fn direct(&self) -> anyhow::Result<Option<(SocketAddr, Zeroizing<Vec<u8>>)>> {
-        let (address, file) = match (self.direct, &self.direct_secret_file) {
-            (Some(address), Some(file)) => (address, file),
-            (Some(_), None) => {
-                bail!("--direct needs --direct-secret-file, the file with the secret that all nodes have")
-            }
-            (None, Some(_)) => {
-                bail!("--direct-secret-file needs --direct, the address at which other nodes reach this one")
-            }
-            (None, None) if self.direct_as.is_some() => bail!("--direct-as needs --direct, the address to listen at"),
-            (None, None) => return Ok(None),
-        };
-        if self.redis.is_none() && self.redis_file.is_none() {
-            bail!("--direct needs --redis: nodes find each other there");
-        }
-        let secret = read_secret("--direct-secret-file", file)?;
-        let secret = Zeroizing::new(secret.trim_ascii().to_vec());
-        Direct::check(&secret, self.direct_as.as_deref())?;
-        Ok(Some((address, secret)))
-    }
-
-    /// The Redis, wherever its address stands.
-    pub(crate) fn redis(&self) -> anyhow::Result<Option<RedisUrl>> {
-        let text = match (&self.redis, &self.redis_file) {
-            (Some(_), Some(_)) => bail!("give --redis or --redis-file, not both"),
-            (Some(url), None) => url.clone(),
-            (None, Some(file)) => {
-                Zeroizing::new(String::from_utf8_lossy(&read_secret("--redis-file", file)?).into_owned())
-            }
-            (None, None) => return Ok(None),
-        };
-        // The address is not quoted: it may hold a password.
-        Ok(Some(text.trim().parse()?))
-    }
-
-    /// How TLS is offered.
-    pub(crate) fn tls(&self) -> anyhow::Result<Tls> {
-        let Self { tls_cert, tls_key, acme, .. } = self;
-        match (tls_cert, tls_key, acme) {
-            (None, None, false) => Ok(Tls::None),
-            (None, None, true) => Ok(Tls::Acme(Box::new(self.authority()?))),
-            (Some(chain), Some(key), false) => {
-                // Its own reader names the file.
-                read_secret("--tls-key", key)?;
-                Ok(Tls::Files(Files { chain: chain.clone(), key: key.clone() }))
-            }
-            (Some(_), None, _) => bail!("--tls-cert needs --tls-key, the file with its key"),
-            (None, Some(_), _) => bail!("--tls-key needs --tls-cert, the file with its certificate"),
-            (Some(_), Some(_), true) => bail!("give --acme or --tls-cert, not both: which certificate shall be shown?"),
-        }
-    }
-
-    fn authority(&self) -> anyhow::Result<Acme> {
-        let directory = match self.acme_staging {
-            true if self.acme_directory != acme::PRODUCTION => {
-                bail!("give --acme-staging or --acme-directory, not both")
-            }
-            true => acme::STAGING.to_owned(),
-            false => self.acme_directory.clone(),
-        };
-        Ok(Acme::new(&self.name, &self.acme_dir, directory, self.acme_email.clone(), self.acme_root.clone())?)
+fn key_name(text: &str) -> Result<String, &'static str> {
+    match Enrolment::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a name has up to 64 letters, digits and -_.@, such as home or alice"),
     }
 }
 
-/// Reads a file that holds a secret. What cannot be read is not quoted: it may be the secret itself, given in place of a file.
-fn read_secret(flag: &str, file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let read = std::fs::read(file).map(Zeroizing::new);
-    read.with_context(|| format!("cannot read the file that {flag} names"))
-}
-
-/// How TLS is offered.
-pub(crate) enum Tls {
-    /// It is not.
-    None,
-    /// With the certificate in files.
-    Files(Files),
-    /// With one that an authority gives.
-    Acme(Box<Acme>),
+/// An address to listen at. What is no address is not quoted: in a file it may be a secret on the wrong line.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    text.parse().map_err(|_| {
+        let wrong = match text.rsplit_once(':') {
+            _ if text.parse::<IpAddr>().is_ok() => "the port is missing",
+            _ if is_port(text.trim_start_matches(':')) => "the address is missing",
+            Some((host, port)) if is_port(port) && host.parse::<IpAddr>().is_err() => "it is a name",
+            _ => "it is no address",
+        };
+        format!(
+            "{wrong}; give an IP address and a port, such as 127.0.0.1:8080, or 0.0.0.0:443 and [::]:443 for all addresses of this machine"
+        )
+    })
 }
 
 /// Reads the command line, the variables and the file that they name.
@@ -268,21 +182,27 @@ pub(crate) fn parse() -> Result<(Cli, Sources), FileError> {
     parse_from(std::env::args_os().collect())
 }
 
-/// What the parser says of a value that cannot be, without the value where it may be secret: journals keep what a program says.
-fn without_secrets(mut error: clap::Error) -> clap::Error {
+/// What the parser says of a value that cannot be: without the value where it may be secret, for journals keep what a program says, and with
+/// the variable's name where the value stands in one.
+fn told(mut error: clap::Error, typed: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error };
     // As in `--redis <URL>`.
-    let long = named.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default().to_owned();
+    let flag = named.split([' ', '=']).next().unwrap_or_default().to_owned();
     let serve = Cli::command().find_subcommand("serve").cloned().unwrap_or_default();
-    let hidden = |argument: &clap::Arg| argument.get_long() == Some(&long) && argument.is_hide_env_values_set();
-    if error.get(ContextKind::InvalidValue).is_some() && serve.get_arguments().any(hidden) {
+    let is_named = |argument: &&clap::Arg| argument.get_long().is_some_and(|long| flag == format!("--{long}"));
+    let Some(argument) = serve.get_arguments().find(is_named) else { return error };
+    if argument.is_hide_env_values_set() && error.get(ContextKind::InvalidValue).is_some() {
         error.insert(ContextKind::InvalidValue, ContextValue::String(file::NOT_SHOWN.into()));
+    }
+    let is_typed = typed.iter().any(|word| word.to_string_lossy().split('=').next() == Some(&*flag));
+    if let Some(variable) = argument.get_env().filter(|variable| !is_typed && std::env::var_os(variable).is_some()) {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable.to_string_lossy().into_owned()));
     }
     error
 }
 
 fn matches_of(command: clap::Command, typed: &[OsString]) -> clap::ArgMatches {
-    command.try_get_matches_from(typed).unwrap_or_else(|error| without_secrets(error).exit())
+    command.try_get_matches_from(typed).unwrap_or_else(|error| told(error, typed).exit())
 }
 
 fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
@@ -299,7 +219,7 @@ fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
         };
         sources = Sources::of(given, command);
         for entry in entries {
-            if sources.take(&entry.id) {
+            if sources.take(&entry.id, &entry.place) {
                 typed.extend(entry.arguments);
             }
         }
@@ -307,24 +227,4 @@ fn parse_from(mut typed: Vec<OsString>) -> Result<(Cli, Sources), FileError> {
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Ok((cli, sources.with(matches)))
-}
-
-/// What is logged. The websocket library writes whole messages into its trace; no filter turns that on.
-pub(crate) fn log_filter(filter: &str) -> anyhow::Result<EnvFilter> {
-    let mut filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}: not a filter"))?;
-    for silenced in ["tungstenite=off", "tokio_tungstenite=off", "hyper=info", "rustls=info"] {
-        filter = filter.add_directive(silenced.parse().context("a built-in filter")?);
-    }
-    Ok(filter)
-}
-
-/// Logs to the standard error.
-pub(crate) fn start_log(filter: &str) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(log_filter(filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    Ok(())
 }

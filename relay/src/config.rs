@@ -25,7 +25,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// The phone app served at `/`.
     pub app: App,
-    /// Whether `/metrics` answers.
+    /// Whether `/metrics` answers where devices connect.
     pub metrics: bool,
     /// Who may use the relay.
     pub access: Access,
@@ -140,7 +140,7 @@ pub enum ConfigError {
     Origin(String),
     /// A policy that needs keys, and none are there.
     #[error(
-        "access `{0}` lets nobody in without an enrolment key; make one with `happy-relay new-key` and give what it prints as --enrol-key"
+        "access `{0}` lets nobody in without an enrolment key; make one with `happy-relay new-key` and give what it prints as `enrol_key`"
     )]
     NoKeys(&'static str),
     /// Too many keys.
@@ -150,10 +150,10 @@ pub enum ConfigError {
     #[error("the operating system has no randomness")]
     NoRandomness,
     /// A rate at which frames would not get through.
-    #[error("a connection must be allowed {} bytes a second at least, or 0 for no limit", crate::rates::MIN_RATE)]
+    #[error("`max_rate` must be {} bytes a second at least, or 0 for no limit", crate::rates::MIN_RATE)]
     Rate,
     /// A limit of zero.
-    #[error("the limit `{0}` must be at least 1")]
+    #[error("`{0}` must be at least 1")]
     Zero(&'static str),
 }
 
@@ -178,8 +178,8 @@ impl Config {
             return Err(ConfigError::Rate);
         }
         match (self.max_connections, self.max_unproven) {
-            (0, _) => Err(ConfigError::Zero("connections")),
-            (_, 0) => Err(ConfigError::Zero("unproven sockets")),
+            (0, _) => Err(ConfigError::Zero("max_connections")),
+            (_, 0) => Err(ConfigError::Zero("max_unproven")),
             _ => Ok(self),
         }
     }

@@ -20,13 +20,13 @@ use tokio::io::{AsyncRead as _, AsyncReadExt, AsyncWrite as _, AsyncWriteExt, Re
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::Shared;
+use crate::bus::Frame;
 use crate::desk::{Desk, Request};
-use crate::hub::{Frame, Seat};
+use crate::hub::Seat;
 use crate::listen::Admission;
 use crate::login::{self, Refusal};
 use crate::mailbox::{Count, Ending, Host, Outgoing, Standing};
 use crate::metrics::{Drop as Dropped, LoginResult};
-use crate::rates::Naming;
 use crate::socket::Stream;
 use crate::websocket::{self, Fault, MAX_HEAD, Message, Reader};
 
@@ -248,8 +248,7 @@ struct Actor {
     name: (Arc<[String]>, usize),
     /// When to say again that a machine with records is alive.
     alive_due: Option<Instant>,
-    /// How fast it names others, and until when it is not read because it did so too fast.
-    naming: Naming,
+    /// Until when it is not read because it named others too fast.
     names_due: Option<Instant>,
     /// Fires at the next deadline or before it; it is moved only when a deadline comes nearer.
     sleep: Pin<Box<Sleep>>,
@@ -259,6 +258,7 @@ impl Actor {
     fn new(shared: Arc<Shared>, socket: Socket, seat: Seat, name: (Arc<[String]>, usize)) -> Self {
         let now = Instant::now();
         let timings = &shared.config.timings;
+        let names_due = seat.hub.naming.due(&seat.mailbox.device, now);
         Self {
             vouch_due: (seat.mailbox.standing == Standing::Vouched).then(|| now + timings.vouch),
             guest_until: seat.mailbox.host.is_some().then(|| now + timings.guest),
@@ -279,8 +279,7 @@ impl Actor {
             desk: Desk::default(),
             name,
             alive_due: None,
-            naming: Naming::new(now),
-            names_due: None,
+            names_due,
         }
     }
 
@@ -473,16 +472,17 @@ impl Actor {
             Ok(ToRelay::Peers(_)) if mailbox.host.is_some() => return Some(End::Told(GUEST_PEERS)),
             Ok(ToRelay::Peers(list)) => {
                 let changed = hub.name(mailbox, &list);
-                self.names_due = self.naming.took(changed, list.len(), Instant::now());
-                if self.names_due.is_some() {
-                    hub.metrics.paced.fetch_add(1, Relaxed);
-                }
+                self.pace(changed, list.len());
             }
             Ok(ToRelay::OpenRendezvous { ticket_hash, seconds }) => {
                 hub.open_rendezvous(mailbox, ticket_hash, seconds);
                 self.next_rendezvous = mailbox.lock().next_rendezvous();
+                self.pace(0, 0);
             }
-            Ok(ToRelay::CloseRendezvous { ticket_hash }) => hub.close_rendezvous(mailbox, ticket_hash),
+            Ok(ToRelay::CloseRendezvous { ticket_hash }) => {
+                hub.close_rendezvous(mailbox, ticket_hash);
+                self.pace(0, 0);
+            }
             Ok(ToRelay::Ping(n)) => mailbox.notify(&FromRelay::Pong(n)),
             Ok(ToRelay::Pong(_) | ToRelay::Send { .. }) => {}
             Ok(ToRelay::PutRecord { kind, version, sealed }) => {
@@ -498,6 +498,15 @@ impl Actor {
             Ok(ToRelay::Login { .. }) | Err(_) => return Some(self.broken(Fault::Broken)),
         }
         None
+    }
+
+    /// What may have to be said to other nodes is said no faster than they can hear it (`PROTOCOL 7`, Rates).
+    fn pace(&mut self, changed: usize, listed: usize) {
+        let Seat { hub, mailbox, .. } = &self.seat;
+        self.names_due = hub.naming.took(&mailbox.device, changed, listed, Instant::now());
+        if self.names_due.is_some() {
+            hub.metrics.paced.fetch_add(1, Relaxed);
+        }
     }
 
     fn ask(&mut self, request: Request) {

@@ -3,6 +3,7 @@
 //! There is no second list of settings. A key is looked up among the flags, and its value goes through the flag's own parser, so a new
 //! flag with a variable is a new key as well.
 
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -22,25 +23,35 @@ pub(crate) const NOT_SHOWN: &str = "(not shown)";
 /// Why a settings file cannot be used. It quotes no value of the file, which may be a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("cannot read {}: {said}; give another with --config, or let the relay's user read it", path.display())]
+    #[error("cannot read the settings file {}: {said}; name another (--config or HAPPY_RELAY_CONFIG), or let the relay's user read it", path.display())]
     Unreadable { path: PathBuf, said: std::io::Error },
     #[error("{} is larger than {MAX_FILE} bytes; is it the settings file?", .0.display())]
     TooLarge(PathBuf),
-    #[error("{place}: this is no TOML: {said}")]
+    #[error(
+        "{place}: this is no TOML: {said}; a setting is written `key = value`, with texts in quotes, and what is open in a line above must be closed"
+    )]
     NotToml { place: Place, said: String },
+    #[error("{place}: `{key}` stands in this file twice; keep one of them")]
+    Twice { place: Place, key: String },
     #[error("{place}: there is no setting `{key}`{hint}; `happy-relay serve --help` names them all")]
     Unknown { place: Place, key: String, hint: String },
     #[error("{place}: `{key}` must be {wanted}")]
-    Kind { place: Place, key: String, wanted: &'static str },
+    Kind { place: Place, key: String, wanted: String },
     #[error("{place}: `{key}` cannot be this: {said}")]
     Value { place: Place, key: String, said: String },
 }
 
 /// A line of a file.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     path: PathBuf,
     line: usize,
+}
+
+impl Place {
+    pub(crate) fn new(path: &Path, line: usize) -> Self {
+        Self { path: path.to_owned(), line }
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -54,6 +65,7 @@ impl std::fmt::Display for Place {
 pub(crate) struct Entry {
     /// The name of the flag's field.
     pub(crate) id: String,
+    pub(crate) place: Place,
     pub(crate) arguments: Vec<OsString>,
 }
 
@@ -85,30 +97,72 @@ pub(crate) fn read(path: &Path, serve: &Command) -> Result<Vec<Entry>, FileError
 fn parse(path: &Path, text: &str, serve: &Command) -> Result<Vec<Entry>, FileError> {
     let place = |at: usize| {
         let before = text.as_bytes().get(..at).unwrap_or_default();
-        Place { path: path.to_owned(), line: 1 + before.iter().filter(|byte| **byte == b'\n').count() }
+        Place::new(path, 1 + before.iter().filter(|byte| **byte == b'\n').count())
     };
-    let table = DeTable::parse(text).map_err(|error| FileError::NotToml {
-        place: place(error.span().map_or(0, |span| span.start)),
-        said: error.message().to_owned(),
+    let table = DeTable::parse(text).map_err(|error| {
+        let place = place(error.span().map_or(0, |span| span.start));
+        let line = text.lines().nth(place.line - 1).unwrap_or_default();
+        not_toml(place, line, error.message(), serve)
     })?;
     let mut entries = Vec::new();
     for (key, value) in table.get_ref() {
-        let (key, place) = (key.get_ref(), place(key.span().start));
-        let Some(argument) = find(serve, key) else {
-            let near = find(serve, &key.replace('-', "_").to_lowercase()).and_then(key_of);
-            let hint = near.map_or(String::new(), |near| format!(", but `{near}`"));
-            return Err(FileError::Unknown { place, key: key.to_string(), hint });
+        let (key, place) = (key.get_ref().to_string(), place(key.span().start));
+        let Some(argument) = find(serve, &key) else {
+            let alone = if matches!(value.get_ref(), DeValue::Table(_)) { ", nor any table" } else { "" };
+            let near = nearest(serve, &key).map_or(String::new(), |near| format!(", but `{near}`"));
+            return Err(FileError::Unknown { place, key, hint: format!("{alone}{near}") });
         };
-        let arguments = match arguments(argument, value) {
-            Ok(arguments) => arguments,
-            Err(wanted) => return Err(FileError::Kind { place, key: key.to_string(), wanted }),
+        let wanted = || expected(argument, &key);
+        let Some(arguments) = arguments(argument, value) else {
+            return Err(FileError::Kind { place, wanted: wanted(), key });
         };
         if let Err(said) = try_alone(serve, &arguments) {
-            return Err(FileError::Value { place, key: key.to_string(), said });
+            return Err(match is_number(argument) {
+                true => FileError::Kind { place, wanted: wanted(), key },
+                false => FileError::Value { place, key, said },
+            });
         }
-        entries.push(Entry { id: argument.get_id().to_string(), arguments });
+        entries.push(Entry { id: argument.get_id().to_string(), place, arguments });
     }
     Ok(entries)
+}
+
+/// What is wrong with a line that the parser does not understand. Most often it is a text without quotes, which parsers call by other names.
+fn not_toml(place: Place, line: &str, said: &str, serve: &Command) -> FileError {
+    let key = line.split('=').next().unwrap_or_default().trim().to_owned();
+    match find(serve, &key) {
+        Some(_) if said == "duplicate key" => FileError::Twice { place, key },
+        // With the lines above it may be wrong for their sake.
+        Some(argument) if line.contains('=') && DeTable::parse(line).is_err() => {
+            FileError::Kind { place, wanted: expected(argument, &key), key }
+        }
+        _ => FileError::NotToml { place, said: said.to_owned() },
+    }
+}
+
+/// The setting that was meant, most likely.
+fn nearest(serve: &Command, key: &str) -> Option<String> {
+    /// At one, they are the same. Of two letters that changed places, one that lacks, and a beginning, the setting is found; of other words none is.
+    const ALIKE: f64 = 0.85;
+    let key = key.replace('-', "_").to_lowercase();
+    let keys = serve.get_arguments().filter(|argument| is_setting(argument)).filter_map(key_of);
+    let alike = keys.map(|known| (strsim::jaro_winkler(&known, &key), known)).filter(|(alike, _)| *alike >= ALIKE);
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
+}
+
+/// What a setting's value looks like.
+fn expected(argument: &Arg, key: &str) -> String {
+    let default = argument.get_default_values().first().map_or("…".into(), |value| value.to_string_lossy());
+    match argument.get_action() {
+        ArgAction::SetTrue => "true or false, without quotes".into(),
+        ArgAction::Append => format!("a list of texts in quotes, as in {key} = [\"…\", \"…\"]"),
+        _ if is_number(argument) => format!("a whole number from 0 on, as in {key} = {default}"),
+        _ => format!("a text in quotes, as in {key} = \"{default}\""),
+    }
+}
+
+fn is_number(argument: &Arg) -> bool {
+    argument.get_value_parser().type_id() == TypeId::of::<u32>()
 }
 
 fn find<'a>(serve: &'a Command, key: &str) -> Option<&'a Arg> {
@@ -118,18 +172,16 @@ fn find<'a>(serve: &'a Command, key: &str) -> Option<&'a Arg> {
         .find(|argument| key_of(argument).as_deref() == Some(key))
 }
 
-/// What would be typed for the same, or what the value should have been.
-fn arguments(argument: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<OsString>, &'static str> {
+/// What would be typed for the same; none when the value is of another kind.
+fn arguments(argument: &Arg, value: &Spanned<DeValue<'_>>) -> Option<Vec<OsString>> {
     let flag = argument.get_long().unwrap_or_default();
     let with = |value: &DeValue<'_>| scalar(value).map(|text| OsString::from(format!("--{flag}={text}")));
     match (argument.get_action(), value.get_ref()) {
-        (ArgAction::SetTrue, DeValue::Boolean(true)) => Ok(vec![format!("--{flag}").into()]),
-        (ArgAction::SetTrue, DeValue::Boolean(false)) => Ok(Vec::new()),
-        (ArgAction::SetTrue, _) => Err("true or false, without quotes"),
-        (ArgAction::Append, DeValue::Array(items)) => {
-            items.iter().map(|item| with(item.get_ref()).ok_or("a list of texts in quotes")).collect()
-        }
-        (_, value) => with(value).map(|text| vec![text]).ok_or("a text in quotes, or a number"),
+        (ArgAction::SetTrue, DeValue::Boolean(true)) => Some(vec![format!("--{flag}").into()]),
+        (ArgAction::SetTrue, DeValue::Boolean(false)) => Some(Vec::new()),
+        (ArgAction::SetTrue, _) => None,
+        (ArgAction::Append, DeValue::Array(items)) => items.iter().map(|item| with(item.get_ref())).collect(),
+        (_, value) => Some(vec![with(value)?]),
     }
 }
 
@@ -188,19 +240,37 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_key_and_line() {
         for (text, wanted) in [
-            ("\nlistne = \"x\"", "f.toml, line 2: there is no setting `listne`"),
+            ("\nlistne = \"x\"", "f.toml, line 2: there is no setting `listne`, but `listen`;"),
             ("max-connections = 5", "line 1: there is no setting `max-connections`, but `max_connections`"),
-            ("config = \"x\"", "there is no setting `config`"),
-            ("json = true", "there is no setting `json`"),
-            ("[tls]\ncert = \"x\"", "line 1: there is no setting `tls`"),
+            ("max_conections = 5", "there is no setting `max_conections`, but `max_connections`"),
+            ("enroll_key = []", "there is no setting `enroll_key`, but `enrol_key`"),
+            ("config = \"x\"", "there is no setting `config`;"),
+            ("json = true", "there is no setting `json`;"),
+            ("colour = true", "there is no setting `colour`;"),
+            ("[tls]\ncert = \"x\"", "line 1: there is no setting `tls`, nor any table, but `tls_"),
             ("no_app = \"yes\"", "line 1: `no_app` must be true or false"),
-            ("\n\nlisten = 1.5", "line 3: `listen` must be a text"),
+            ("acme = yes", "line 1: `acme` must be true or false"),
+            ("\n\nlisten = 1.5", "line 3: `listen` must be a text in quotes, as in listen = \"127.0.0.1:8080\""),
+            ("\nlisten = 0.0.0.0:443\n", "line 2: `listen` must be a text in quotes"),
             ("listen = [\"127.0.0.1:1\"]", "line 1: `listen` must be a text"),
+            ("listen = \"127.0.0.1:1", "line 1: `listen` must be a text in quotes"),
             ("name = [[\"x\"]]", "`name` must be a list"),
-            ("listen = \"here\"", "line 1: `listen` cannot be this: invalid socket address"),
-            ("max_connections = -1", "line 1: `max_connections` cannot be this"),
-            ("# one\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"", "line 3: this is no TOML: duplicate key"),
+            ("name = relay.example", "line 1: `name` must be a list of texts in quotes, as in name = ["),
+            ("listen = \"here\"", "line 1: `listen` cannot be this: it is no address; give an IP address and a port"),
+            ("listen = \"localhost:1\"", "cannot be this: it is a name; give an IP address and a port"),
+            ("listen = \"0.0.0.0\"", "cannot be this: the port is missing; give an IP address and a port"),
+            ("listen = 8080", "cannot be this: the address is missing; give an IP address and a port"),
+            ("listen = \":8080\"", "cannot be this: the address is missing"),
+            (
+                "max_connections = -1",
+                "line 1: `max_connections` must be a whole number from 0 on, as in max_connections",
+            ),
+            ("max_rate = \"much\"", "`max_rate` must be a whole number"),
+            ("access = \"closed\"", "there are `open`, `enrolled` and `vouched`"),
+            ("# one\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"", "line 3: `listen` stands in this file twice"),
             ("listen", "line 1: this is no TOML"),
+            // The second line is as it should be; what is wrong began above it.
+            ("name = [\"a\"\nlisten = \"127.0.0.1:1\"", "this is no TOML"),
         ] {
             let said = said(text);
             assert!(said.contains(wanted), "{text}: {said}");

@@ -37,6 +37,21 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     router.fallback(app).method_not_allowed_fallback(method_not_allowed).with_state(shared)
 }
 
+/// What answers at an address of its own for those who watch the relay.
+pub(crate) fn metrics_router(shared: Arc<Shared>) -> Router {
+    let router = Router::new().route("/healthz", get(health)).route("/readyz", get(ready));
+    let router = router.route("/metrics", get(metrics)).fallback(nothing_else);
+    router.method_not_allowed_fallback(method_not_allowed).with_state(shared)
+}
+
+async fn nothing_else() -> Response {
+    error(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "here are /metrics, /healthz and /readyz; the relay is at another address",
+    )
+}
+
 /// An error as every part of the relay answers it.
 pub(crate) fn error_body(code: &str, message: &str) -> String {
     json!({ "error": { "code": code, "message": message } }).to_string()
@@ -227,7 +242,8 @@ impl Upgrade {
             return refuse(StatusCode::BAD_REQUEST, "host", "the header Host is missing, there twice, or no authority");
         };
         if !origin_allowed(origins, headers, &host) {
-            let message = "pages of this origin may not open the websocket; the operator can allow it with --origin";
+            let message =
+                "pages of this origin may not open the websocket; the operator can allow it with the setting `origin`";
             return refuse(StatusCode::FORBIDDEN, "origin", message);
         }
         Ok(Self { host, accept })

@@ -19,13 +19,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Bus, Inbox, Login, MemoryBus, Message, NodeId, Unsent};
+use crate::bus::{Arrived, Bus, Frame, Inbox, Login, MemoryBus, Message, NodeId, Rest, Unsent};
 use crate::changes::Watched;
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State};
+use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State, is_rendezvous};
 use crate::metrics::{Drop as Dropped, Metrics};
 use crate::pauses::Pauses;
+use crate::rates::Naming;
 use crate::rendezvous::Table;
 use crate::token::Signer;
 
@@ -70,6 +71,7 @@ pub(crate) struct Hub {
     /// Streams here that are told of changed records.
     watched: Watched,
     pauses: Pauses,
+    pub(crate) naming: Naming,
     /// There are no other nodes.
     alone: bool,
     max_connections: u64,
@@ -96,14 +98,6 @@ impl std::ops::Drop for Counted {
     fn drop(&mut self) {
         self.0.metrics.connections.fetch_sub(1, Relaxed);
     }
-}
-
-/// A frame that a device sends, where it was read.
-#[derive(Clone, Copy)]
-pub(crate) struct Frame<'a> {
-    pub(crate) to: DeviceId,
-    pub(crate) tag: u32,
-    pub(crate) payload: &'a [u8],
 }
 
 impl Frame<'_> {
@@ -151,6 +145,7 @@ impl Hub {
             signer,
             watched: Watched::default(),
             pauses: Pauses::default(),
+            naming: Naming::default(),
             alone: config.bus.is_none(),
             max_connections: config.max_connections.into(),
             policy: config.access.policy,
@@ -487,32 +482,26 @@ impl Hub {
 
     /// To a device that is not at this node.
     fn send_far(&self, from: &Mailbox, run: &[Frame<'_>]) {
-        for frame in run {
-            if let Err(why) = self.post_frame(from, frame) {
-                self.refuse(from, &[*frame], why);
-            }
-        }
-    }
-
-    fn post_frame(&self, from: &Mailbox, Frame { to, tag, payload }: &Frame<'_>) -> Result<(), Unrouted> {
-        {
+        let Some(Frame { to, .. }) = run.first() else { return };
+        let permitted = {
             let mine = from.lock();
-            if !mine.is_live() {
-                return Err(Unrouted::SenderEnded);
+            match mine.is_live() {
+                false => Err(Unrouted::SenderEnded),
+                true if !mine.names(to) => Err(Undelivered::NotNamed.into()),
+                true => Ok(()),
             }
-            if !mine.names(to) {
-                return Err(Undelivered::NotNamed.into());
-            }
+        };
+        if let Err(why) = permitted {
+            return self.refuse(from, run, why);
         }
-        let mut deliver = Vec::with_capacity(DELIVER_HEAD + payload.len());
-        FromRelay::Deliver { from: from.device, rendezvous: false, payload }.encode(&mut deliver);
-        match self.bus.post(to, Message::Frame { from: from.device, to: *to, tag: *tag, deliver: deliver.into() }) {
-            Ok(()) => {
-                self.metrics.to_bus.one(payload.len());
-                Ok(())
-            }
-            Err(Unsent::Nowhere) => Err(Undelivered::Unreachable.into()),
-            Err(Unsent::Full) => Err(Undelivered::QueueFull.into()),
+        let posted = self.bus.post_frames(&from.device, run);
+        let taken = posted.map_or_else(|rest| rest.taken, |()| run.len());
+        let (passed, refused) = run.split_at(taken.min(run.len()));
+        self.metrics.to_bus.add(passed.len() as u64, passed.iter().map(|frame| frame.payload.len() as u64).sum());
+        match posted {
+            Ok(()) => {}
+            Err(Rest { why: Unsent::Nowhere, .. }) => self.refuse(from, refused, Undelivered::Unreachable.into()),
+            Err(Rest { why: Unsent::Full, .. }) => self.refuse(from, refused, Undelivered::QueueFull.into()),
         }
     }
 }
@@ -521,21 +510,13 @@ impl Inbox for Hub {
     fn handle(&self, node: NodeId, message: Message) {
         match message {
             Message::Frame { from, to, tag, deliver } => {
-                let size = deliver.len().saturating_sub(DELIVER_HEAD) as u64;
-                self.metrics.from_bus.add(1, size);
-                if let Err(reason) = self.deliver_from_far(&from, &to, &deliver) {
-                    self.metrics.dropped(reason.into()).add(1, size);
-                    let answer = Message::Undelivered { from, to, tag, reason };
-                    // A sender that has gone meanwhile needs no answer. A guest is in no directory.
-                    let _ = match is_rendezvous(&deliver) {
-                        true => self.bus.post_to(node, answer),
-                        false => self.bus.post(&from, answer),
-                    };
-                }
+                self.handle_frames(node, &[Arrived { from, to, tag, deliver: &deliver }]);
             }
-            Message::Undelivered { from, to, tag, reason } => {
-                // A device may have sent as itself and as a guest. That one of the two is told too much has its link send again, and costs no more.
-                for sender in [self.far_guest(&from, &to), self.find(&from)].into_iter().flatten() {
+            Message::Undelivered { from, to, tag, reason, rendezvous: true } => {
+                self.undelivered_through(node, &from, &FromRelay::Undeliverable { to, tag, reason });
+            }
+            Message::Undelivered { from, to, tag, reason, rendezvous: false } => {
+                if let Some(sender) = self.find(&from) {
                     sender.notify(&FromRelay::Undeliverable { to, tag, reason });
                 }
             }
@@ -547,13 +528,33 @@ impl Inbox for Hub {
             }
             Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
             Message::GuestComes { guest, login, ticket_hash } => self.guest_comes(node, guest, login, ticket_hash),
-            Message::GuestAnswer { guest, login, admission } => self.guest_answer(guest, login, admission),
+            Message::GuestAnswer { guest, login, admission } => self.guest_answer(node, guest, login, admission),
             Message::GuestEnds { guest, login, host, end } => self.guest_ends(guest, login, host, end),
             Message::Changed { machine, to, kinds } => {
                 self.watched.tell(&machine);
                 if let Some(reader) = self.find(&to) {
                     self.tell_changed_here(&machine, &reader, kinds);
                 }
+            }
+        }
+    }
+
+    /// Those that follow one another from one device to another are delivered under one lock.
+    fn handle_frames(&self, node: NodeId, frames: &[Arrived<'_>]) {
+        let way = |frame: &Arrived<'_>| (frame.from, frame.to, is_rendezvous(frame.deliver));
+        for run in frames.chunk_by(|one, next| way(one) == way(next)) {
+            let size = |frame: &Arrived<'_>| frame.deliver.len().saturating_sub(DELIVER_HEAD) as u64;
+            self.metrics.from_bus.add(run.len() as u64, run.iter().map(size).sum());
+            for (frame, reason) in self.deliver_from_far(node, run) {
+                self.metrics.dropped(reason.into()).add(1, size(&frame));
+                let Arrived { from, to, tag, deliver } = frame;
+                let rendezvous = is_rendezvous(deliver);
+                let answer = Message::Undelivered { from, to, tag, reason, rendezvous };
+                // A sender that has gone meanwhile needs no answer. A guest is in no directory.
+                let _ = match rendezvous {
+                    true => self.bus.post_to(node, answer),
+                    false => self.bus.post(&from, answer),
+                };
             }
         }
     }
@@ -599,20 +600,31 @@ impl Inbox for Hub {
     fn introduce(&self, device: &DeviceId) {
         let Some(me) = self.find(device) else { return };
         self.open_tickets_again(&me);
+        {
+            let _changes = self.changes.lock();
+            let mut state = me.lock();
+            if !state.is_live() {
+                return;
+            }
+            state.tell_lost(device);
+            // Whoever was taken off the list while Redis was away reads no longer.
+            self.bus.read_by(device, &state.named());
+        }
+        me.wake();
+        self.names_anew(device);
+    }
+
+    fn names_anew(&self, device: &DeviceId) {
+        let Some(me) = self.find(device) else { return };
         let notices = {
             let _changes = self.changes.lock();
             let (peers, revision) = {
-                let mut state = me.lock();
+                let state = me.lock();
                 if !state.is_live() {
                     return;
                 }
-                state.tell_lost(device);
-                let named = state.named();
-                // Whoever was taken off the list while Redis was away reads no longer.
-                self.bus.read_by(device, &named);
-                (named, state.revision)
+                (state.named(), state.revision)
             };
-            me.wake();
             let far = peers.into_iter().filter(|peer| self.find(peer).is_none());
             far.map(|peer| naming(&me, revision, peer, true)).collect()
         };
@@ -621,23 +633,32 @@ impl Inbox for Hub {
 }
 
 impl Hub {
-    fn deliver_from_far(&self, from: &DeviceId, to: &DeviceId, deliver: &[u8]) -> Result<(), Undelivered> {
-        if is_rendezvous(deliver) {
-            return self.deliver_to_guest_or_host(from, to, deliver);
+    /// Delivers frames of one device to another, and gives those that were not, with the reason.
+    fn deliver_from_far<'a>(&self, node: NodeId, run: &[Arrived<'a>]) -> Vec<(Arrived<'a>, Undelivered)> {
+        let Some(&Arrived { from, to, deliver, .. }) = run.first() else { return Vec::new() };
+        let rendezvous = is_rendezvous(deliver);
+        let receiver = if rendezvous { self.guest_or_host(node, &from, &to) } else { self.find(&to) };
+        let unreachable = |frame: &Arrived<'a>| (*frame, Undelivered::Unreachable);
+        let Some(receiver) = receiver else { return run.iter().map(unreachable).collect() };
+        let (mut first, mut refused) = (false, Vec::new());
+        {
+            let mut state = receiver.lock();
+            if !rendezvous && !state.names(&from) {
+                return run.iter().map(unreachable).collect();
+            }
+            for frame in run {
+                // Whatever a node sends is no Deliver frame when it is too short to be one.
+                let parts = frame.deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable);
+                match parts.and_then(|(head, payload)| state.deliver(head, payload)) {
+                    Ok(empty) => first |= empty,
+                    Err(reason) => refused.push((*frame, reason)),
+                }
+            }
         }
-        let receiver = self.find(to).ok_or(Undelivered::Unreachable)?;
-        // A batch is read so that it is at least as long as its head.
-        let (head, payload) = deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable)?;
-        let mut state = receiver.lock();
-        if !state.names(from) {
-            return Err(Undelivered::Unreachable);
-        }
-        let first = state.deliver(head, payload)?;
-        drop(state);
         if first {
             receiver.wake();
         }
-        Ok(())
+        refused
     }
 
     /// Takes a notice about a device at another node. Gives what to say of `to` in return, when it names that device.
@@ -700,11 +721,6 @@ fn permitted(mine: &State, theirs: &State, from: &DeviceId, to: &DeviceId) -> Re
 
 fn naming(me: &Mailbox, revision: u64, to: DeviceId, named: bool) -> Message {
     Message::Naming { from: me.device, epoch: me.login.epoch, revision, to, named, answer: named }
-}
-
-/// Whether a Deliver frame came through a rendezvous.
-fn is_rendezvous(deliver: &[u8]) -> bool {
-    deliver.get(DELIVER_HEAD - 1) == Some(&1)
 }
 
 /// What stands before the payload of a Deliver frame.
@@ -910,6 +926,19 @@ mod tests {
 
     fn route(hub: &Hub, from: &Mailbox, to: DeviceId, tag: u32, payload: &[u8]) {
         hub.route(from, &[Frame { to, tag, payload }]);
+    }
+
+    /// What it may say to other nodes has nothing to do with what Redis keeps of it.
+    #[tokio::test]
+    async fn want_of_room_for_names_loses_no_records() {
+        let bus = Arc::new(crate::bus::RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap());
+        let hub = hub(&Config { bus: Some(bus.clone()), ..Config::default() });
+        let machine = enter(&hub, 1, 1, &[2]);
+        machine.lock().keeps_records = true;
+        bus.have_unsaid(&machine.device);
+        assert!(machine.next().is_none(), "it was told that its records were lost");
+        hub.introduce(&machine.device);
+        assert!(matches!(machine.next(), Some(Outgoing::Control(_))));
     }
 
     fn payloads(mailbox: &Mailbox) -> u64 {

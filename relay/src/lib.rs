@@ -26,6 +26,7 @@ pub mod access;
 pub mod acme;
 mod app;
 pub mod bus;
+mod causes;
 pub mod certificates;
 mod changes;
 mod closing;
@@ -136,7 +137,18 @@ impl Relay {
     /// # Errors
     /// [`ListenError`] says which address cannot be used and what to do.
     pub async fn listen(&self, address: std::net::SocketAddr, door: Door) -> Result<Listening, ListenError> {
-        listen::listen(self.shared.clone(), address, door).await
+        let router = http::router(self.shared.clone());
+        listen::listen(self.shared.clone(), address, door, router).await
+    }
+
+    /// Opens a listening socket for those who watch the relay: metrics and health, over plain HTTP, and nothing else. Its sockets count like those of
+    /// strangers, so it takes no more of the machine than [`Config::max_unproven`] allows.
+    ///
+    /// # Errors
+    /// As [`Self::listen`].
+    pub async fn listen_for_metrics(&self, address: std::net::SocketAddr) -> Result<Listening, ListenError> {
+        let router = http::metrics_router(self.shared.clone());
+        listen::listen(self.shared.clone(), address, Door::plain(), router).await
     }
 
     /// Serves one connection that was accepted elsewhere, such as that of a tunnel or of a simulated network, until it ends

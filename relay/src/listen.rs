@@ -249,13 +249,19 @@ impl Drop for Streaming {
     }
 }
 
-pub(crate) async fn listen(shared: Arc<Shared>, address: SocketAddr, door: Door) -> Result<Listening, ListenError> {
+/// Serves `router` at an address.
+pub(crate) async fn listen(
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    door: Door,
+    router: Router,
+) -> Result<Listening, ListenError> {
     let listener = bind(address).map_err(|said| ListenError::new(address, said))?;
     let address = listener.local_addr().map_err(|said| ListenError::new(address, said))?;
     if let Some(certificates) = &door.certificates {
         shared.hub.metrics.shows(certificates.clone());
     }
-    let accepting = tokio::spawn(accept(shared, listener, door)).abort_handle();
+    let accepting = tokio::spawn(accept(shared, listener, door, router)).abort_handle();
     Ok(Listening { address, accepting })
 }
 
@@ -269,8 +275,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
-    let router = http::router(shared.clone());
+async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door, router: Router) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::hub::Hub;
 use crate::metrics::SocketRefusal;
-use crate::rates::Bucket;
+use crate::rates::Buckets;
 
 /// A socket had its chance after this: TCP, TLS, upgrade and login are five round trips, 200 ms each on a bad network.
 const CHANCE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const CHANCE: Duration = Duration::from_secs(1);
 const FAILURES: f64 = 20.0;
 /// See [`FAILURES`].
 const FAILURES_A_SECOND: f64 = 4.0;
-/// The most addresses whose failures are remembered, some 100 bytes each. Beyond it the limit of logins holds alone.
+/// The most addresses whose failures are remembered. Beyond it the limit of logins holds alone.
 const MAX_FAILING: usize = 16_384;
 
 /// Those who may share an address: an IPv4 address, or the 64 bits that one IPv6 network has.
@@ -68,7 +68,6 @@ pub(crate) struct Lobby {
     freed: Notify,
 }
 
-#[derive(Default)]
 struct State {
     newest: u64,
     taken: usize,
@@ -76,8 +75,14 @@ struct State {
     sockets: HashMap<Origin, BTreeMap<u64, Waiting>>,
     /// INVARIANT: one entry for each of `sockets`: how many, the oldest, whose. The last one makes room.
     order: BTreeSet<(usize, Reverse<u64>, Origin)>,
-    failing: HashMap<Origin, Bucket>,
-    swept: Option<Instant>,
+    failing: Buckets<Origin>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let failing = Buckets::new(FAILURES_A_SECOND, FAILURES, MAX_FAILING);
+        Self { newest: 0, taken: 0, sockets: HashMap::new(), order: BTreeSet::new(), failing }
+    }
 }
 
 struct Waiting {
@@ -151,7 +156,7 @@ impl Lobby {
         let mut evicted = None;
         let number = state.newest;
         let origin = Origin::of(peer.filter(|_| self.share.is_some()), number);
-        if state.failing.get_mut(&origin).is_some_and(|left| left.level(now) < 1.0) {
+        if state.failing.of_spender(&origin).is_some_and(|left| left.level(now) < 1.0) {
             return refused(SocketRefusal::FailedLogins);
         }
         let here = state.sockets.get(&origin).map_or(0, BTreeMap::len);
@@ -194,7 +199,7 @@ impl Lobby {
 
     /// Whether logins from there have failed of late.
     pub(crate) fn suspects(&self, origin: Origin, now: Instant) -> bool {
-        self.state.lock().failing.get_mut(&origin).is_some_and(|left| !left.is_full(now))
+        self.state.lock().failing.of_spender(&origin).is_some_and(|left| !left.is_full(now))
     }
 
     /// A login from there failed.
@@ -202,11 +207,9 @@ impl Lobby {
         if matches!(origin, Origin::Alone(_)) {
             return;
         }
-        let mut state = self.state.lock();
-        if state.failing.len() >= MAX_FAILING && !state.failing.contains_key(&origin) && !state.sweep(now) {
-            return;
+        if let Some(left) = self.state.lock().failing.of(origin, now) {
+            left.spend(1.0);
         }
-        state.failing.entry(origin).or_insert_with(|| Bucket::new(FAILURES_A_SECOND, FAILURES, now)).spend(1.0);
     }
 
     /// Takes the place of the oldest, and gives the task that serves it.
@@ -255,16 +258,6 @@ impl State {
 
     fn had_its_chance(&self, origin: Origin, now: Instant) -> bool {
         self.oldest_of(origin).is_some_and(|since| since + CHANCE <= now)
-    }
-
-    /// Forgets addresses that have been quiet. False when there are still too many; that is looked at once a second.
-    fn sweep(&mut self, now: Instant) -> bool {
-        if self.swept.is_some_and(|last| last + Duration::from_secs(1) > now) {
-            return false;
-        }
-        self.swept = Some(now);
-        self.failing.retain(|_, left| !left.is_full(now));
-        self.failing.len() < MAX_FAILING
     }
 }
 
@@ -372,7 +365,7 @@ mod tests {
         for (place, _) in &places {
             place.lobby.failed(place.origin(), now);
         }
-        assert!(behind_one.state.lock().failing.is_empty() && told_apart.state.lock().failing.is_empty());
+        assert!(behind_one.state.lock().failing.len() == 0 && told_apart.state.lock().failing.len() == 0);
     }
 
     #[tokio::test]

@@ -24,11 +24,18 @@ use crate::websocket;
 
 /// What stands before the payload of a Deliver frame (`PROTOCOL 7`): type, sender, via.
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
+
+/// Whether a Deliver frame came through a rendezvous.
+pub(crate) fn is_rendezvous(deliver: &[u8]) -> bool {
+    deliver.get(DELIVER_HEAD - 1) == Some(&1)
+}
+
 /// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
 const FRAME_COST: usize = 64;
-/// Frames are queued behind one another as they go onto the socket, and a batch takes no more once it is this large. Larger batches are fewer
-/// writes; control frames wait for the one that is being written.
-const BATCH: usize = 64 * 1024;
+/// Frames are queued behind one another as they go onto the socket, in batches of this size; a frame that is larger by itself is one alone. Larger
+/// batches are fewer writes; control frames wait for the one that is being written. Four frames of 16 KiB find room in it, and allocators
+/// have a class of this size.
+const BATCH: usize = 80 * 1024;
 /// A batch that is larger than this has the room of a full one.
 const SMALL: usize = BATCH / 4;
 /// Every bit of Changed that stands for a kind.
@@ -133,6 +140,8 @@ pub(crate) struct State {
     pub(crate) guests: Vec<([u8; 32], Arc<Mailbox>)>,
     /// Rendezvous that this connection holds open, and when they end.
     pub(crate) rendezvous: Vec<([u8; 32], Instant)>,
+    /// Whether it has ever had one, and so may have written to guests.
+    pub(crate) is_host: bool,
     /// Whether this machine has put records, or has tried to: it is told when they are lost.
     pub(crate) keeps_records: bool,
     control: VecDeque<Notice>,
@@ -160,8 +169,20 @@ impl Batch {
     fn make_room(&mut self, more: usize, follows: bool) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
-            let room = if follows || needed > SMALL { needed.max(BATCH + more) } else { needed.next_power_of_two() };
+            let room = if follows || needed > SMALL { needed.max(BATCH) } else { needed.next_power_of_two() };
             self.bytes.reserve_exact(room - self.bytes.len());
+        }
+    }
+
+    /// Whether so many bytes more belong into another one.
+    fn is_full(&self, more: usize) -> bool {
+        !self.bytes.is_empty() && self.bytes.len() + more > BATCH
+    }
+
+    /// Gives back room that nothing will fill, if it is worth the copy.
+    fn close(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() > BATCH / 4 {
+            self.bytes.shrink_to_fit();
         }
     }
 }
@@ -254,6 +275,14 @@ impl Mailbox {
     /// The node of a guest that is not connected to this one.
     pub(crate) fn elsewhere(&self) -> Option<NodeId> {
         self.elsewhere.map(|(node, _)| node)
+    }
+
+    /// The node of a guest's host, if that is another one.
+    pub(crate) fn host_node(&self) -> Option<NodeId> {
+        match self.host {
+            Some(Host::There { node, .. }) => Some(node),
+            _ => None,
+        }
     }
 
     /// Whether the time of such a guest is over.
@@ -423,9 +452,10 @@ impl State {
         }
     }
 
-    /// The guest with this id, if it is here.
+    /// The guest with this id, if it is here. Of one at another node nobody may have said that it left.
     pub(crate) fn guest(&self, device: &DeviceId) -> Option<Arc<Mailbox>> {
-        self.guests.iter().find(|(_, guest)| guest.device == *device).map(|(_, guest)| guest.clone())
+        let is_it = |guest: &Mailbox| guest.device == *device && !guest.is_over(Instant::now());
+        self.guests.iter().find(|(_, guest)| is_it(guest)).map(|(_, guest)| guest.clone())
     }
 
     /// When the next rendezvous of this connection ends.
@@ -433,7 +463,7 @@ impl State {
         self.rendezvous.iter().map(|(_, ends)| *ends).min()
     }
 
-    /// Queues a Deliver frame, given in its two parts. `PROTOCOL 7`: 256 KiB, summed over all senders. True when the actor has to be woken: a
+    /// Queues a Deliver frame, given in its two parts. `PROTOCOL 7`: 224 KiB, summed over all senders. True when the actor has to be woken: a
     /// queue that was not empty is being written already, or waits for the socket.
     pub(crate) fn deliver(&mut self, head: &[u8], payload: &[u8]) -> Result<bool, Undelivered> {
         if !self.is_live() {
@@ -445,14 +475,14 @@ impl State {
             return Err(Undelivered::QueueFull);
         }
         let first = self.bulk.is_empty();
-        if self.bulk.back().is_none_or(|last| last.bytes.len() >= BATCH) {
-            // Larger frames than those before may have given the full one more room than it took.
-            self.bulk.back_mut().into_iter().for_each(|full| full.bytes.shrink_to_fit());
+        let room = websocket::MAX_HEAD + length;
+        if self.bulk.back().is_none_or(|last| last.is_full(room)) {
+            self.bulk.back_mut().into_iter().for_each(Batch::close);
             self.bulk.push_back(Batch::default());
         }
         let follows = self.bulk.len() > 1;
         if let Some(last) = self.bulk.back_mut() {
-            last.make_room(websocket::MAX_HEAD + length, follows);
+            last.make_room(room, follows);
             websocket::put_head(&mut last.bytes, length);
             last.bytes.extend_from_slice(head);
             last.bytes.extend_from_slice(payload);
@@ -584,7 +614,7 @@ mod tests {
                 Outgoing::Control(_) => None,
             })
             .collect();
-        assert_eq!(batches.iter().map(|batch| batch.held.frames).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!(batches.iter().map(|batch| batch.held.frames).collect::<Vec<_>>(), [2, 1, 1]);
         let frames = batches.iter().flat_map(|batch| websocket::messages(&batch.bytes));
         assert_eq!(frames.map(|frame| frame.len() - DELIVER_HEAD).collect::<Vec<_>>(), [10, 60_000, 60_000, 60_000]);
         assert_eq!((state.bulk_cost, state.writing_cost), (0, 0));

@@ -2,7 +2,10 @@
 
 mod cli;
 mod file;
+mod health;
+mod parts;
 mod settings;
+mod sources;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -16,8 +19,14 @@ use serde_json::json;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::cli::{Cli, Command, NewKey, Serve, Tls};
-use crate::settings::Sources;
+use crate::cli::{Cli, Command, NewKey, Serve};
+use crate::parts::Tls;
+use crate::sources::Sources;
+
+/// Gives memory back after a burst. The buffers of TLS grow and shrink with what passes, and in the heap of the C library the holes between those that
+/// stay cost more than an idle connection does.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long a shutdown may take. Devices are told at once; this is for those that read slowly.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,6 +36,7 @@ fn main() -> ExitCode {
         Ok((Cli { command }, sources)) => match command {
             Command::Serve(serve) => (serve.json, run(*serve, &sources).map(|()| true)),
             Command::CheckConfig(serve) => (serve.json, settings::check(&serve, &sources)),
+            Command::Health(health) => (health.serve.json, health::ask(&health)),
             Command::NewKey(new_key) => (new_key.json, make_key(&new_key).map(|()| true)),
         },
         Err(error) => (std::env::args_os().any(|argument| argument == "--json"), Err(error.into())),
@@ -49,16 +59,22 @@ fn main() -> ExitCode {
 }
 
 fn run(serve: Serve, sources: &Sources) -> anyhow::Result<()> {
-    cli::start_log(&serve.log)?;
-    for warning in settings::exposed(&serve, sources) {
+    parts::start_log(&serve.log, &sources.name("log"))?;
+    serve.check_app(sources)?;
+    let metrics = serve.metrics(sources)?;
+    for warning in settings::warnings(&serve, sources) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let relay = Relay::new(Config { bus: serve.bus().await?, ..serve.config() })?;
+        let relay = Relay::new(Config { bus: serve.bus(sources).await?, ..serve.config() })?;
         let mut stop = Stop::new()?;
-        let listening = relay.listen(serve.listen, door(&serve, hang_ups()?)?).await?;
-        announce(&serve, &listening)?;
+        let listening = relay.listen(serve.listen, door(&serve, sources, hang_ups()?)?).await?;
+        let metrics = match metrics {
+            Some(address) => Some(relay.listen_for_metrics(address).await?),
+            None => None,
+        };
+        announce(&serve, sources, &listening, metrics.as_ref())?;
         stop.asked().await;
         tracing::info!(connections = relay.connections(), "stopping");
         tokio::select! {
@@ -70,8 +86,8 @@ fn run(serve: Serve, sources: &Sources) -> anyhow::Result<()> {
 }
 
 /// How the relay may be entered; a task keeps its certificate up to date until the runtime ends.
-fn door(serve: &Serve, asked: Arc<Notify>) -> anyhow::Result<Door> {
-    let certificates = match serve.tls()? {
+fn door(serve: &Serve, sources: &Sources, asked: Arc<Notify>) -> anyhow::Result<Door> {
+    let certificates = match serve.tls(sources)? {
         Tls::None => return Ok(Door::plain()),
         Tls::Files(files) => {
             let (certificates, following) = files.show()?;
@@ -113,20 +129,34 @@ fn make_key(new_key: &NewKey) -> anyhow::Result<()> {
             )
         });
         format!(
-            "{secret}key     {bold}{enrolment}{bold:#}\n        {dim}for the relay: --enrol-key, or HAPPY_RELAY_ENROL_KEY.{dim:#}"
+            "{secret}key     {bold}{enrolment}{bold:#}\n        {dim}for the relay: `enrol_key` in its settings file, --enrol-key, or HAPPY_RELAY_ENROL_KEY.{dim:#}"
         )
     };
+    print(&text)
+}
+
+/// Prints a line.
+fn print(line: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout();
-    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to the standard output")
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to the standard output")
 }
 
 /// Says where the relay can be reached, once it can.
-fn announce(serve: &Serve, listening: &Listening) -> anyhow::Result<()> {
+fn announce(
+    serve: &Serve,
+    sources: &Sources,
+    listening: &Listening,
+    metrics: Option<&Listening>,
+) -> anyhow::Result<()> {
     let scheme = if serve.tls_cert.is_some() || serve.acme { "https" } else { "http" };
     let address = listening.address();
     let url = format!("{scheme}://{address}");
+    let metrics = metrics.map(|metrics| format!("http://{}/metrics", metrics.address()));
+    if let Some(url) = &metrics {
+        tracing::info!("metrics are at {url}");
+    }
     let line = if serve.json {
-        json!({ "event": "ready", "address": address.to_string(), "url": url, "names": serve.name,
+        json!({ "event": "ready", "address": address.to_string(), "url": url, "metrics": metrics, "names": serve.name,
             "access": serve.config().access.policy.name() })
         .to_string()
     } else {
@@ -140,10 +170,10 @@ fn announce(serve: &Serve, listening: &Listening) -> anyhow::Result<()> {
         );
     }
     if serve.name.is_empty() && !address.ip().is_loopback() {
-        tracing::warn!("the relay has no --name, so it believes the Host header; name it if strangers can reach it");
+        let name = sources.name("name");
+        tracing::warn!("the relay has no {name}, so it believes the Host header; name it if strangers can reach it");
     }
-    let mut out = anstream::stdout();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to the standard output")
+    print(&line)
 }
 
 /// Tells of SIGHUP, by which operators ask for files to be read anew. Heard even where there are none: unheard, it would end the program.

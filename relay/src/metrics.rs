@@ -367,6 +367,10 @@ impl Page {
         ] {
             self.single(name, "counter", help, value);
         }
+        self.family("bus_notices_full_total", "counter", "Notices to other nodes that found no room, by kind.");
+        for (kind, count) in BusStats::NOTICES.iter().zip(&bus.notices_full) {
+            self.labelled("bus_notices_full_total", "kind", kind, count);
+        }
         self.histogram("bus_lag_seconds", "How long batches from other nodes were under way.", &bus.lag);
     }
 

@@ -1,30 +1,28 @@
 //! How often a machine may put a record, by whichever way (`PROTOCOL 7`, Machine records).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use happy_crypto::DeviceId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::rates::Bucket;
+use crate::rates::Buckets;
 
 /// Between two records of one machine. Each is told to as many as 256 devices, so that a machine which changes one all the
 /// time would cost more than its frames may.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// Records at once: both kinds, as a machine puts them when it comes.
 const BURST: f64 = 2.0;
-/// Machines that are remembered, some 100 bytes each. One is forgotten [`PAUSE`] times [`BURST`] after its last record, so this is 163,840 records a second.
+/// Machines that are remembered. One is forgotten [`PAUSE`] times [`BURST`] after its last record, so this is 163,840 records a second.
 const MAX_MACHINES: usize = 16_384;
 
 /// Which machines have put records just now.
-#[derive(Default)]
-pub(crate) struct Pauses(Mutex<Table>);
+pub(crate) struct Pauses(Mutex<Buckets<DeviceId>>);
 
-#[derive(Default)]
-struct Table {
-    machines: HashMap<DeviceId, Bucket>,
-    swept: Option<Instant>,
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(Mutex::new(Buckets::new(PAUSE.as_secs_f64().recip(), BURST, MAX_MACHINES)))
+    }
 }
 
 /// A record came too soon. It may come again after so long.
@@ -34,25 +32,9 @@ pub(crate) struct TooSoon(pub(crate) Duration);
 impl Pauses {
     /// Takes the right to put one record.
     pub(crate) fn take(&self, machine: &DeviceId, now: Instant) -> Result<(), TooSoon> {
-        let mut table = self.0.lock();
-        if table.machines.len() >= MAX_MACHINES && !table.machines.contains_key(machine) && !table.sweep(now) {
-            return Err(TooSoon(PAUSE));
-        }
-        let full = || Bucket::new(PAUSE.as_secs_f64().recip(), BURST, now);
-        let bucket = table.machines.entry(*machine).or_insert_with(full);
+        let mut machines = self.0.lock();
+        let bucket = machines.of(*machine, now).ok_or(TooSoon(PAUSE))?;
         if bucket.take(now, 0.0) { Ok(()) } else { Err(TooSoon(bucket.due(1.0).saturating_duration_since(now))) }
-    }
-}
-
-impl Table {
-    /// Forgets machines that have been quiet. False when there are still too many; that is looked at no more often than it can change.
-    fn sweep(&mut self, now: Instant) -> bool {
-        if self.swept.is_some_and(|last| last + PAUSE > now) {
-            return false;
-        }
-        self.swept = Some(now);
-        self.machines.retain(|_, bucket| !bucket.is_full(now));
-        self.machines.len() < MAX_MACHINES
     }
 }
 
@@ -83,8 +65,8 @@ mod tests {
     fn what_is_remembered_has_a_bound_and_is_forgotten() {
         let (pauses, now) = (Pauses::default(), Instant::now());
         let fine = (0..2 * MAX_MACHINES as u32).filter(|n| pauses.take(&device(*n), now).is_ok()).count();
-        assert_eq!((fine, pauses.0.lock().machines.len()), (MAX_MACHINES, MAX_MACHINES));
+        assert_eq!((fine, pauses.0.lock().len()), (MAX_MACHINES, MAX_MACHINES));
         assert_eq!(pauses.take(&device(u32::MAX), now + PAUSE * 2), Ok(()));
-        assert_eq!(pauses.0.lock().machines.len(), 1);
+        assert_eq!(pauses.0.lock().len(), 1);
     }
 }

@@ -3,11 +3,14 @@
 //! Neither limit keeps a queue. Who sends too fast is not read for a while and so waits in the network; who comes when too many
 //! come is sent away with a time at which there will be room.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
+use happy_crypto::DeviceId;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
@@ -28,12 +31,21 @@ const SOONEST: Duration = Duration::from_millis(500);
 /// And no later: the links do not believe in more than 300 s (`PROTOCOL 13`). A crowd larger than this is laid out in several layers.
 const LATEST: Duration = Duration::from_secs(240);
 
-/// Names that one connection may change at once: all of its 256 peers eight times over, or a list that grows to them one by one.
+/// Names that one device may change at once: all of its 256 peers eight times over, or a list that grows to them one by one.
 const NAMES: f64 = 4_096.0;
 /// And a second after that. Each may cost a look into the directory and a notice to another node, and nobody honest changes whom he names so often.
 const NAMES_A_SECOND: f64 = 256.0;
 /// So many names that stay as they are cost as much as one that changes.
 const UNCHANGED: usize = 16;
+/// Devices of which it is remembered. One that names a few others is forgotten within a tenth of a second.
+const MAX_NAMING: usize = 16_384;
+/// Who finds no room there waits for so long each time.
+const NO_ROOM: Duration = Duration::from_secs(1);
+/// The longest that a connection is not read, well below the time after which it would count as dead.
+const LONGEST: Duration = Duration::from_secs(3);
+
+/// Whether those that are remembered have been quiet is looked at no more often than this, however many come.
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// Something that fills up with time and is spent.
 #[derive(Debug)]
@@ -83,6 +95,51 @@ impl Bucket {
     }
 }
 
+/// Buckets of many: a device or an address that has spent something is remembered until its bucket is full again.
+pub(crate) struct Buckets<K> {
+    spent: HashMap<K, Bucket>,
+    most: usize,
+    a_second: f64,
+    burst: f64,
+    swept: Option<Instant>,
+}
+
+impl<K: Copy + Eq + Hash> Buckets<K> {
+    /// `most` are remembered, some 100 bytes each.
+    pub(crate) fn new(a_second: f64, burst: f64, most: usize) -> Self {
+        Self { spent: HashMap::new(), most, a_second, burst, swept: None }
+    }
+
+    /// The bucket of one that has spent something of late.
+    pub(crate) fn of_spender(&mut self, key: &K) -> Option<&mut Bucket> {
+        self.spent.get_mut(key)
+    }
+
+    /// The bucket of one that is about to spend. None when too many are remembered.
+    pub(crate) fn of(&mut self, key: K, now: Instant) -> Option<&mut Bucket> {
+        if self.spent.len() >= self.most && !self.spent.contains_key(&key) && !self.sweep(now) {
+            return None;
+        }
+        let Self { a_second, burst, .. } = *self;
+        Some(self.spent.entry(key).or_insert_with(|| Bucket::new(a_second, burst, now)))
+    }
+
+    /// Forgets those whose buckets are full. False when there are still too many.
+    fn sweep(&mut self, now: Instant) -> bool {
+        if self.swept.is_some_and(|last| last + SWEEP > now) {
+            return false;
+        }
+        self.swept = Some(now);
+        self.spent.retain(|_, bucket| !bucket.is_full(now));
+        self.spent.len() < self.most
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.spent.len()
+    }
+}
+
 /// Bytes a second of one connection, kept by not reading it.
 pub(crate) struct Pace {
     bucket: Bucket,
@@ -120,21 +177,35 @@ impl Pace {
     }
 }
 
-/// How often one connection changes whom it names, kept by not reading it.
-pub(crate) struct Naming(Bucket);
+/// How often devices change whom they name, kept by not reading them. It is remembered of the device and not of its connection: a new one is no
+/// new beginning.
+pub(crate) struct Naming(Mutex<Buckets<DeviceId>>);
+
+impl Default for Naming {
+    fn default() -> Self {
+        Self(Mutex::new(Buckets::new(NAMES_A_SECOND, NAMES, MAX_NAMING)))
+    }
+}
 
 impl Naming {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self(Bucket::new(NAMES_A_SECOND, NAMES, now))
-    }
-
     /// A list of so many names was taken, of which so many came or went. Gives until when the connection is not read, if it has to wait: some two
     /// seconds at most, far less than after which it would count as dead.
-    pub(crate) fn took(&mut self, changed: usize, listed: usize, now: Instant) -> Option<Instant> {
-        self.0.level(now);
-        self.0.spend((1 + changed + listed / UNCHANGED) as f64);
-        (self.0.level < 1.0).then(|| self.0.due(1.0))
+    pub(crate) fn took(&self, device: &DeviceId, changed: usize, listed: usize, now: Instant) -> Option<Instant> {
+        let mut devices = self.0.lock();
+        let Some(bucket) = devices.of(*device, now) else { return Some(now + NO_ROOM) };
+        bucket.level(now);
+        bucket.spend((1 + changed + listed / UNCHANGED) as f64);
+        wait(bucket, now)
     }
+
+    /// Until when a connection that has just come is not read, if its device has to wait.
+    pub(crate) fn due(&self, device: &DeviceId, now: Instant) -> Option<Instant> {
+        wait(self.0.lock().of_spender(device)?, now)
+    }
+}
+
+fn wait(bucket: &mut Bucket, now: Instant) -> Option<Instant> {
+    (bucket.level(now) < 1.0).then(|| bucket.due(1.0).min(now + LONGEST))
 }
 
 /// Logins a second of one relay. A login costs a signature check, which is what a crowd that returns, or one that only pretends to be one,
@@ -194,6 +265,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::access::tests::device;
     use crate::config::Config;
     use crate::socket::Counted;
 
@@ -229,20 +301,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_may_name_much_at_once_and_then_little_at_a_time() {
-        let mut naming = Naming::new(Instant::now());
+    async fn a_device_may_name_much_at_once_and_then_little_at_a_time() {
+        let (naming, device) = (Naming::default(), device(1));
         let begun = Instant::now();
         let mut named = 0;
         while begun.elapsed() < Duration::from_secs(60) {
             // A list of which every name is another one each time.
             named += 512;
-            if let Some(due) = naming.took(512, 256, Instant::now()) {
+            if let Some(due) = naming.took(&device, 512, 256, Instant::now()) {
                 assert!(due - Instant::now() < Duration::from_secs(3), "it must not count as dead meanwhile");
                 tokio::time::sleep_until(due).await;
             }
         }
         let most = NAMES + 62.0 * NAMES_A_SECOND;
         assert!((0.9 * most..most).contains(&f64::from(named)), "{named}");
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound_and_is_forgotten() {
+        let (mut buckets, now) = (Buckets::new(4.0, 20.0, 1_000), Instant::now());
+        let mut spend = |keys: std::ops::Range<u32>, now| {
+            let spent = |key: &u32| buckets.of(*key, now).map(|bucket| bucket.spend(1.0)).is_some();
+            (keys.filter(spent).count(), buckets.len())
+        };
+        assert_eq!(spend(0..2_000, now), (1_000, 1_000));
+        assert_eq!(spend(0..1_000, now), (1_000, 1_000), "who is remembered has room");
+        assert_eq!(spend(2_000..3_000, now + Duration::from_millis(499)), (0, 1_000));
+        assert_eq!(spend(2_000..2_010, now + Duration::from_millis(550)), (10, 10));
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Table {
         }
         table.insert(hash, host.clone());
         state.rendezvous.push((hash, ends));
+        state.is_host = true;
         Opened::New
     }
 

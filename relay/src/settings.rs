@@ -1,63 +1,23 @@
 //! What the relay runs with: where each setting comes from, whether all of them can work, and how that is shown.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _};
-use happy_relay::{App, Relay, certificates};
+use clap::{ArgAction, CommandFactory as _};
+use happy_relay::{Policy, Relay, acme, certificates};
 use serde_json::{Map, json};
 
-use crate::cli::{Cli, Serve, Tls};
+use crate::cli::{Cli, Serve};
 use crate::file;
+use crate::parts::{self, Tls};
+use crate::sources::Sources;
 
 /// A certificate that ends sooner than this is worth a word: whoever renews it should have done so by now, in days.
 const SOON: i64 = 14;
 /// Descriptors that are no device's: the listener, logs, Redis, files.
 const SPARE_DESCRIPTORS: u64 = 64;
-
-/// Where each setting comes from.
-#[derive(Default)]
-pub(crate) struct Sources {
-    sources: HashMap<String, &'static str>,
-    matches: ArgMatches,
-}
-
-impl Sources {
-    /// As flags and variables have it.
-    pub(crate) fn of(given: &ArgMatches, command: &Command) -> Self {
-        let settings = command.get_arguments().filter(|argument| file::is_setting(argument));
-        let source = |argument: &Arg| match given.value_source(argument.get_id().as_str()) {
-            Some(ValueSource::CommandLine) => "flag",
-            Some(ValueSource::EnvVariable) => "variable",
-            _ => "default",
-        };
-        let sources = settings.map(|argument| (argument.get_id().to_string(), source(argument))).collect();
-        Self { sources, matches: ArgMatches::default() }
-    }
-
-    /// Whether a setting of the file counts: no flag and no variable says otherwise.
-    pub(crate) fn take(&mut self, id: &str) -> bool {
-        self.sources.get_mut(id).is_some_and(|source| {
-            let counts = *source == "default";
-            if counts {
-                *source = "file";
-            }
-            counts
-        })
-    }
-
-    fn is_from_file(&self, id: &str) -> bool {
-        self.sources.get(id) == Some(&"file")
-    }
-
-    pub(crate) fn with(self, matches: ArgMatches) -> Self {
-        Self { matches, ..self }
-    }
-}
 
 /// What is wrong, and what is worth knowing.
 #[derive(Default)]
@@ -96,20 +56,14 @@ pub(crate) fn check(serve: &Serve, sources: &Sources) -> anyhow::Result<bool> {
 
 /// Everything that can be known without starting.
 fn look(serve: &Serve, sources: &Sources) -> Findings {
-    let mut findings = Findings { warnings: exposed(serve, sources), ..Findings::default() };
-    let config = serve.config();
-    if let App::Folder(folder) = &config.app
-        && !folder.join("index.html").is_file()
-    {
-        findings
-            .problems
-            .push(format!("--app-dir {} holds no index.html; `cargo xtask web` builds the app", folder.display()));
-    }
-    findings.take(crate::cli::log_filter(&serve.log));
-    findings.take(Relay::new(config));
-    findings.take(serve.redis());
-    findings.take(serve.direct());
-    match findings.take(serve.tls()) {
+    let mut findings = Findings { warnings: warnings(serve, sources), ..Findings::default() };
+    findings.take(serve.check_app(sources));
+    findings.take(serve.metrics(sources));
+    findings.take(parts::log_filter(&serve.log, &sources.name("log")));
+    findings.take(Relay::new(serve.config()));
+    findings.take(serve.redis(sources));
+    findings.take(serve.direct(sources));
+    match findings.take(serve.tls(sources)) {
         Some(Tls::Files(files)) => {
             if let Some(found) = findings.take(files.read()) {
                 look_at_certificate(serve, &found, &mut findings);
@@ -126,28 +80,55 @@ fn look(serve: &Serve, sources: &Sources) -> Findings {
                 ));
             }
         }
-        Some(Tls::None) if !serve.listen.ip().is_loopback() => findings.warnings.push(
-            "no TLS: devices connect by https, so there must be a proxy in front; or give --tls-cert and --tls-key, or --acme".into(),
-        ),
+        Some(Tls::None) if !serve.listen.ip().is_loopback() => findings.warnings.push(format!(
+            "no TLS: devices connect by https, so there must be a proxy in front; or give {} and {}, or {}",
+            sources.name("tls_cert"),
+            sources.name("tls_key"),
+            sources.name("acme")
+        )),
         Some(Tls::None) | None => {}
     }
     if serve.name.is_empty() && !serve.listen.ip().is_loopback() {
+        let name = sources.name("name");
         findings
             .warnings
-            .push("no --name: the Host header is believed; name the relay if strangers can reach it".into());
+            .push(format!("no {name}: the Host header is believed; name the relay if strangers can reach it"));
     }
-    look_at_descriptors(serve, &mut findings);
+    look_at_descriptors(serve, sources, &mut findings);
     findings
 }
 
+/// What is no reason not to start, and is said by `serve` as well.
+pub(crate) fn warnings(serve: &Serve, sources: &Sources) -> Vec<String> {
+    [exposed(serve, sources), without_effect(serve, sources)].concat()
+}
+
+/// Settings that change nothing as the others are. `acme_dir` is not among them: the unit for systemd always has it.
+fn without_effect(serve: &Serve, sources: &Sources) -> Vec<String> {
+    let of_acme = [
+        ("acme_email", serve.acme_email.is_some()),
+        ("acme_directory", serve.acme_directory != acme::PRODUCTION),
+        ("acme_staging", serve.acme_staging),
+        ("acme_root", serve.acme_root.is_some()),
+    ];
+    let idle = of_acme.into_iter().filter(|(_, given)| *given && !serve.acme);
+    let mut warnings: Vec<_> =
+        idle.map(|(id, _)| format!("{} has no effect without {}", sources.name(id), sources.name("acme"))).collect();
+    if serve.access == Some(Policy::Open) && !serve.enrol_key.is_empty() {
+        let (access, keys) = (sources.name("access"), sources.name("enrol_key"));
+        warnings.push(format!("{access} is `open`, so everybody may use the relay, and {keys} keeps nobody out"));
+    }
+    warnings
+}
+
 /// Files with secrets that others on this machine can read. It is no reason not to start: the relay works, and worked so before.
-pub(crate) fn exposed(serve: &Serve, sources: &Sources) -> Vec<String> {
+fn exposed(serve: &Serve, sources: &Sources) -> Vec<String> {
     // The relay's own file has no reader but the relay.
     const NOBODY_ELSE: u32 = 0o077;
     // Keys are given to a group, and the right of a group is also what stands for the access list of a credential of systemd.
     const NOT_EVERYBODY: u32 = 0o007;
-    let password =
-        sources.is_from_file("redis") && serve.redis().is_ok_and(|url| url.is_some_and(|url| url.has_password()));
+    let password = sources.is_from_file("redis")
+        && serve.redis(sources).is_ok_and(|url| url.is_some_and(|url| url.has_password()));
     let files = [
         (serve.config.as_deref().filter(|_| password), NOBODY_ELSE, "the password of Redis"),
         (serve.redis_file.as_deref(), NOT_EVERYBODY, "the address of Redis"),
@@ -189,18 +170,19 @@ fn look_at_certificate(serve: &Serve, found: &certificates::Found, findings: &mu
 }
 
 #[cfg(unix)]
-fn look_at_descriptors(serve: &Serve, findings: &mut Findings) {
+fn look_at_descriptors(serve: &Serve, sources: &Sources, findings: &mut Findings) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let wanted = u64::from(serve.max_connections) + u64::from(serve.max_unproven) + SPARE_DESCRIPTORS;
     if let Some(limit) = limit.filter(|limit| *limit < wanted) {
         findings.warnings.push(format!(
-            "this shell lets a process have {limit} descriptors, and {wanted} are wanted; raise it (`ulimit -n {wanted}`, LimitNOFILE in the unit) or lower --max-connections"
+            "this shell lets a process have {limit} descriptors, and {wanted} are wanted; raise it (`ulimit -n {wanted}`, LimitNOFILE in the unit) or lower {}",
+            sources.name("max_connections")
         ));
     }
 }
 
 #[cfg(not(unix))]
-fn look_at_descriptors(_: &Serve, _: &mut Findings) {}
+fn look_at_descriptors(_: &Serve, _: &Sources, _: &mut Findings) {}
 
 struct Row {
     key: String,
@@ -220,7 +202,7 @@ fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
             let value = match argument.get_action() {
                 ArgAction::SetTrue => given.get_flag(id).to_string(),
                 // An enrolment key that could be read is public; what could not be read is not shown by the parser.
-                _ if id == "redis" => shown_address(serve, given.contains_id(id)),
+                _ if id == "redis" => shown_address(serve, sources, given.contains_id(id)),
                 // Where there is no such file, it may be the secret itself.
                 _ if ["redis_file", "direct_secret_file", "tls_key"].contains(&id)
                     && given.get_one::<PathBuf>(id).is_some_and(|file| !file.exists()) =>
@@ -232,15 +214,14 @@ fn rows(serve: &Serve, sources: &Sources) -> Vec<Row> {
                     values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(", ")
                 }
             };
-            let source = sources.sources.get(id).copied().unwrap_or("default");
-            Some(Row { key: file::key_of(argument)?, value, source })
+            Some(Row { key: file::key_of(argument)?, value, source: sources.label(id) })
         })
         .collect()
 }
 
 /// The address of Redis shows itself without user and password.
-fn shown_address(serve: &Serve, given: bool) -> String {
-    match serve.redis() {
+fn shown_address(serve: &Serve, sources: &Sources, given: bool) -> String {
+    match serve.redis(sources) {
         _ if !given => String::new(),
         Ok(Some(url)) => url.to_string(),
         _ => file::NOT_SHOWN.into(),
@@ -277,6 +258,8 @@ fn table(rows: &[Row], findings: &Findings) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Arg, Command};
+
     use super::*;
 
     fn serve() -> Command {
@@ -352,18 +335,6 @@ mod tests {
         let (_, page) = in_repository("docs/OPERATE.md");
         let table = table_of(&serve());
         assert!(page.contains(&table), "the table under \"Settings\" in docs/OPERATE.md must be:\n\n{table}");
-    }
-
-    #[test]
-    fn a_flag_goes_before_a_variable_and_that_before_the_file() {
-        let serve = serve();
-        let given = serve.clone().get_matches_from(["serve", "--listen", "127.0.0.1:1"]);
-        let mut sources = Sources::of(&given, &serve);
-        assert!(!sources.take("listen") && sources.take("log") && !sources.take("config"));
-        assert_eq!(
-            (sources.sources["listen"], sources.sources["log"], sources.sources["name"]),
-            ("flag", "file", "default")
-        );
     }
 
     /// The time that a shutdown may take stands in four places.

@@ -19,8 +19,9 @@ pub const MAX_PAYLOAD: usize = 65_536;
 pub const MAX_FRAME: usize = MAX_PAYLOAD + 64;
 /// The most devices that one device may name.
 pub const MAX_PEERS: usize = 256;
-/// What waits for one device at the relay, bytes, summed over all senders.
-pub const QUEUE_BYTES: usize = 256 * 1024;
+/// What waits for one device at the relay, bytes, summed over all senders. With what the memory of a queue costs beside, a device that has
+/// stopped reading costs a relay 256 KiB.
+pub const QUEUE_BYTES: usize = 224 * 1024;
 /// The longest time a rendezvous may stay open, seconds.
 pub const MAX_RENDEZVOUS_SECONDS: u16 = 300;
 /// The most rendezvous that one device may hold open.

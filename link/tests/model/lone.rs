@@ -70,7 +70,7 @@ impl Lone {
         self.endpoint.handle_connected(self.now);
         self.relay(&FromRelay::Challenge { nonce: [7; 32] });
         assert!(matches!(self.frames().as_slice(), [frame] if frame[0] == 1));
-        self.relay(&FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None });
+        self.relay(&FromRelay::Welcome { max_payload: 65_536, queue_bytes: 229_376, host: None });
     }
 
     pub fn presence(&mut self, peer: u8, here: bool) {

@@ -1,21 +1,29 @@
-//! What travels between nodes (`PROTOCOL 15`): a batch of records, and how it is read again.
+//! What travels between nodes (`PROTOCOL 15`): a batch of records, how it is filled, and how it is read again.
 
-use bytes::Bytes;
+use std::collections::VecDeque;
+
 use happy_crypto::DeviceId;
-use happy_wire::relay::MAX_FRAME;
+use happy_wire::relay::{FromRelay, MAX_FRAME};
 
-use super::{Admission, GuestEnd, Login, Message, NodeId};
+use super::{Admission, Arrived, Frame, GuestEnd, Login, Message, NodeId};
 
 const VERSION: u8 = 1;
 /// Version, sender, time.
 pub(crate) const HEAD: usize = 1 + NodeId::LEN + 8;
 /// A record: its type, two device ids, a tag, and the largest Deliver frame.
 const MAX_RECORD: usize = 1 + 2 * DeviceId::LEN + 4 + MAX_FRAME;
+/// A batch takes no more once it is this large. Larger ones cost more for each frame: they do not stay in the caches of the processors on their
+/// way through both nodes, and through Redis.
+pub(crate) const FULL: usize = 128 * 1024;
+/// The largest batch that is filled here.
+pub(crate) const MAX_FILLED: usize = FULL + 4 + MAX_RECORD;
 
 /// One record of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Record {
-    /// For the hub.
+pub(crate) enum Record<'a> {
+    /// A frame, where it was read.
+    Frame(Arrived<'a>),
+    /// For the hub. Read from a batch it is no Frame.
     Message(Message),
     /// A node's sign of life to itself.
     Ping(u64),
@@ -36,21 +44,17 @@ pub(crate) fn stamp(batch: &mut [u8], unix_ms: u64) {
 }
 
 /// Appends a record.
-pub(crate) fn push(out: &mut Vec<u8>, record: &Record) {
+pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     match record {
-        Record::Message(Message::Frame { from, to, tag, deliver }) => {
-            out.push(0x01);
-            put_pair(out, from, to);
-            out.extend_from_slice(&tag.to_be_bytes());
-            out.extend_from_slice(deliver);
-        }
-        Record::Message(Message::Undelivered { from, to, tag, reason }) => {
+        Record::Frame(Arrived { from, to, tag, deliver }) => put_frame(out, from, to, *tag, deliver),
+        Record::Message(Message::Frame { from, to, tag, deliver }) => put_frame(out, from, to, *tag, deliver),
+        Record::Message(Message::Undelivered { from, to, tag, reason, rendezvous }) => {
             out.push(0x02);
             put_pair(out, from, to);
             out.extend_from_slice(&tag.to_be_bytes());
-            out.push(u8::from(*reason));
+            out.extend_from_slice(&[u8::from(*reason), u8::from(*rendezvous)]);
         }
         Record::Message(Message::Naming { from, epoch, revision, to, named, answer }) => {
             out.push(0x03);
@@ -107,6 +111,143 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record) {
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }
 
+fn put_frame(out: &mut Vec<u8>, from: &DeviceId, to: &DeviceId, tag: u32, deliver: &[u8]) {
+    out.push(0x01);
+    put_pair(out, from, to);
+    out.extend_from_slice(&tag.to_be_bytes());
+    out.extend_from_slice(deliver);
+}
+
+/// Frame records of one device for another: all of a record but its length, the tag and the payload, which alone differ.
+struct Frames(Vec<u8>);
+
+impl Frames {
+    /// Where the tag stands.
+    const TAG: usize = 4 + 1 + 2 * DeviceId::LEN;
+
+    fn new(from: &DeviceId, to: &DeviceId) -> Self {
+        let mut head = vec![0; 4];
+        put_frame(&mut head, from, to, 0, &[]);
+        FromRelay::Deliver { from: *from, rendezvous: false, payload: &[] }.encode(&mut head);
+        Self(head)
+    }
+
+    fn push(&mut self, out: &mut Vec<u8>, frame: &Frame<'_>) {
+        let length = (self.0.len() - 4 + frame.payload.len()) as u32;
+        self.0[..4].copy_from_slice(&length.to_be_bytes());
+        self.0[Self::TAG..Self::TAG + 4].copy_from_slice(&frame.tag.to_be_bytes());
+        out.extend_from_slice(&self.0);
+        out.extend_from_slice(frame.payload);
+    }
+}
+
+/// Records that wait for one node, in the batches as which they will be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    full: VecDeque<Vec<u8>>,
+    /// The one that takes the next record. Empty it has no room either.
+    last: Vec<u8>,
+    /// What all of them take, bytes.
+    bytes: usize,
+    /// The room of a batch that was sent.
+    spare: Vec<u8>,
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether a batch would take no more.
+    pub(crate) fn has_full(&self) -> bool {
+        !self.full.is_empty() || self.last.len() >= FULL
+    }
+
+    /// Has a record of this node wait. Gives the bytes that it takes.
+    pub(crate) fn push(&mut self, own: NodeId, record: &Record<'_>) -> usize {
+        self.fill(own, |last| push(last, record))
+    }
+
+    /// Has frames of a device wait, all for one, for as long as less than `most` waits. Gives how many.
+    pub(crate) fn push_frames(&mut self, own: NodeId, from: &DeviceId, run: &[Frame<'_>], most: usize) -> usize {
+        let Some(Frame { to, .. }) = run.first() else { return 0 };
+        let mut frames = Frames::new(from, to);
+        for (taken, frame) in run.iter().enumerate() {
+            if self.bytes >= most {
+                return taken;
+            }
+            self.fill(own, |last| frames.push(last, frame));
+        }
+        run.len()
+    }
+
+    fn fill(&mut self, own: NodeId, put: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let follows = self.last.len() >= FULL;
+        if follows {
+            self.full.push_back(std::mem::take(&mut self.last));
+        }
+        let before = self.last.len();
+        if before == 0 {
+            self.last = std::mem::take(&mut self.spare);
+            begin(&mut self.last, own, 0);
+            if follows {
+                // It will be full, too.
+                self.last.reserve_exact(MAX_FILLED - HEAD);
+            }
+        }
+        put(&mut self.last);
+        let more = self.last.len() - before;
+        self.bytes += more;
+        more
+    }
+
+    /// Takes the batch that has waited for longest, with its time still to be written.
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let next = self.full.pop_front().unwrap_or_else(|| std::mem::take(&mut self.last));
+        self.bytes -= next.len();
+        (!next.is_empty()).then_some(next)
+    }
+
+    /// Puts a batch that was taken back to where it was.
+    pub(crate) fn put_back(&mut self, batch: Vec<u8>) {
+        self.bytes += batch.len();
+        self.full.push_front(batch);
+    }
+
+    /// Keeps the room of a batch for another one.
+    pub(crate) fn reuse(&mut self, mut batch: Vec<u8>) {
+        batch.clear();
+        self.spare = batch;
+    }
+
+    /// Keeps none any more.
+    pub(crate) fn shrink(&mut self) {
+        self.spare = Vec::new();
+    }
+
+    /// What the batches hold.
+    pub(crate) fn into_messages(mut self) -> Vec<Message> {
+        std::iter::from_fn(|| self.pop()).flat_map(|batch| messages(&batch)).collect()
+    }
+}
+
+/// The messages of a batch of our own.
+pub(crate) fn messages(batch: &[u8]) -> Vec<Message> {
+    let records = Batch::read(batch).into_iter().flatten();
+    records
+        .filter_map(|record| match record {
+            Ok(Record::Frame(frame)) => Some(frame.to_message()),
+            Ok(Record::Message(message)) => Some(message),
+            Ok(Record::Ping(_)) | Err(_) => None,
+        })
+        .collect()
+}
+
 fn put_pair(out: &mut Vec<u8>, from: &DeviceId, to: &DeviceId) {
     out.extend_from_slice(from.as_bytes());
     out.extend_from_slice(to.as_bytes());
@@ -118,17 +259,17 @@ fn put_guest(out: &mut Vec<u8>, guest: &DeviceId, login: Login) {
 }
 
 /// A batch that was read: who sent it, when, and its records.
-pub(crate) struct Batch {
+pub(crate) struct Batch<'a> {
     pub(crate) from: NodeId,
     pub(crate) unix_ms: u64,
-    bytes: Bytes,
+    bytes: &'a [u8],
     /// Where the next record begins.
     at: usize,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Reads the head. None when it is of another version or cut.
-    pub(crate) fn read(bytes: Bytes) -> Option<Batch> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         if bytes.len() < HEAD || bytes[0] != VERSION {
             return None;
         }
@@ -139,8 +280,8 @@ impl Batch {
 }
 
 /// The next record; an error when the rest of the batch makes no sense. A record of a later version is skipped.
-impl Iterator for Batch {
-    type Item = Result<Record, Torn>;
+impl<'a> Iterator for Batch<'a> {
+    type Item = Result<Record<'a>, Torn>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -148,7 +289,7 @@ impl Iterator for Batch {
             let len = array(rest).map(u32::from_be_bytes).map(|len| len as usize);
             let len = len.filter(|len| (1..=MAX_RECORD).contains(len));
             let record = len.and_then(|len| rest.get(4..4 + len));
-            let read = record.map_or(Read::Torn, |record| read(record, &self.bytes));
+            let read = record.map_or(Read::Torn, read);
             self.at += 4 + record.map_or(0, <[u8]>::len);
             match read {
                 Read::Record(record) => return Some(Ok(record)),
@@ -166,25 +307,27 @@ impl Iterator for Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Torn;
 
-enum Read {
-    Record(Record),
+enum Read<'a> {
+    Record(Record<'a>),
     Later,
     Torn,
 }
 
-/// Reads a record, which is a part of `batch`.
-fn read(record: &[u8], batch: &Bytes) -> Read {
+fn read(record: &[u8]) -> Read<'_> {
     let Some((kind, fields)) = record.split_first() else { return Read::Torn };
     let mut fields = Fields(fields);
     let message = match kind {
-        0x01 => (|| {
-            let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
-            // A part of the batch and no copy: the mailbox copies it to where it goes onto the socket from, so that no batch outlives its turn.
-            Some(Message::Frame { from, to, tag, deliver: batch.slice_ref(fields.0) })
-        })(),
+        0x01 => {
+            let frame = (|| {
+                let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
+                // No copy: the mailbox copies it to where it goes onto the socket from.
+                Some(Arrived { from, to, tag, deliver: fields.0 })
+            })();
+            return frame.map_or(Read::Torn, |frame| Read::Record(Record::Frame(frame)));
+        }
         0x02 => (|| {
             let (from, to, tag) = (fields.device()?, fields.device()?, fields.u32()?);
-            Some(Message::Undelivered { from, to, tag, reason: fields.u8()?.into() })
+            Some(Message::Undelivered { from, to, tag, reason: fields.u8()?.into(), rendezvous: fields.bool()? })
         })(),
         0x03 => (|| {
             let (from, epoch, revision) = (fields.device()?, fields.u64()?, fields.u64()?);
@@ -273,16 +416,17 @@ mod tests {
         DeviceId::from_bytes([n; 32])
     }
 
-    fn all() -> Vec<Record> {
+    fn all() -> Vec<Record<'static>> {
         let by = Login { epoch: 7, number: 8 };
         vec![
-            Record::Message(Message::Frame { from: device(1), to: device(2), tag: 3, deliver: vec![9; 100].into() }),
-            Record::Message(Message::Frame { from: device(1), to: device(2), tag: 3, deliver: Bytes::new() }),
+            Record::Frame(Arrived { from: device(1), to: device(2), tag: 3, deliver: &[9; 100] }),
+            Record::Frame(Arrived { from: device(1), to: device(2), tag: 3, deliver: &[] }),
             Record::Message(Message::Undelivered {
                 from: device(1),
                 to: device(2),
                 tag: u32::MAX,
                 reason: Undelivered::QueueFull,
+                rendezvous: true,
             }),
             Record::Message(Message::Naming {
                 from: device(1),
@@ -311,7 +455,7 @@ mod tests {
         ]
     }
 
-    fn batch(records: &[Record]) -> Vec<u8> {
+    fn batch(records: &[Record<'_>]) -> Vec<u8> {
         let mut out = Vec::new();
         begin(&mut out, NodeId([3; 8]), 1);
         records.iter().for_each(|record| push(&mut out, record));
@@ -321,7 +465,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_read_as_it_was_written() {
-        let read = Batch::read(batch(&all()).into()).unwrap();
+        let batch = batch(&all());
+        let read = Batch::read(&batch).unwrap();
         assert_eq!((read.from, read.unix_ms), (NodeId([3; 8]), 1_700_000_000_000));
         assert_eq!(read.collect::<Result<Vec<_>, _>>(), Ok(all()));
     }
@@ -330,7 +475,7 @@ mod tests {
     fn a_cut_batch_gives_what_came_whole_and_then_says_so() {
         let whole = batch(&all());
         for len in HEAD..whole.len() {
-            let read: Vec<_> = Batch::read(Bytes::copy_from_slice(&whole[..len])).unwrap().collect();
+            let read: Vec<_> = Batch::read(&whole[..len]).unwrap().collect();
             let good = read.iter().take_while(|record| record.is_ok()).count();
             assert!(read.len() - good <= 1, "{len}");
             assert!(
@@ -339,7 +484,7 @@ mod tests {
                     .all(|(read, wrote)| read.as_ref().is_ok_and(|read| *read == wrote) || read.is_err())
             );
         }
-        assert!((0..HEAD).all(|len| Batch::read(Bytes::copy_from_slice(&whole[..len])).is_none()));
+        assert!((0..HEAD).all(|len| Batch::read(&whole[..len]).is_none()));
     }
 
     #[test]
@@ -347,7 +492,7 @@ mod tests {
         let mut bytes = batch(&all()[..1]);
         bytes.extend_from_slice(&[0, 0, 0, 2, 0x7f, 1]);
         push(&mut bytes, &Record::Ping(1));
-        let read: Vec<_> = Batch::read(bytes.into()).unwrap().collect();
+        let read: Vec<_> = Batch::read(&bytes).unwrap().collect();
         assert_eq!(read, [Ok(all()[0].clone()), Ok(Record::Ping(1))]);
     }
 
@@ -357,7 +502,72 @@ mod tests {
             let mut bytes = batch(&[]);
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(&[5; 64]);
-            assert_eq!(Batch::read(bytes.into()).unwrap().collect::<Vec<_>>(), [Err(Torn)]);
+            assert_eq!(Batch::read(&bytes).unwrap().collect::<Vec<_>>(), [Err(Torn)]);
         }
+    }
+
+    /// As a device sends it, and as it arrives.
+    fn frame(n: u32, payload: &[u8]) -> (Frame<'_>, Message) {
+        let frame = Frame { to: device(2), tag: n, payload };
+        (frame, frame.to_message(&device(1)))
+    }
+
+    fn fill(queue: &mut Queue, sent: &[(Frame<'_>, Message)]) {
+        let own = NodeId([3; 8]);
+        for some in sent.chunks(3) {
+            let run: Vec<_> = some.iter().skip(1).map(|(frame, _)| *frame).collect();
+            queue.push(own, &Record::Message(some[0].1.clone()));
+            assert_eq!(queue.push_frames(own, &device(1), &run, usize::MAX), run.len());
+        }
+    }
+
+    #[test]
+    fn what_waits_is_cut_into_batches_that_are_not_too_large_and_nothing_is_lost_between_them() {
+        let payload = vec![7; happy_wire::relay::MAX_PAYLOAD];
+        let sent: Vec<_> = (0..100).map(|n| frame(n, &payload[..n as usize * 661])).collect();
+        let mut queue = Queue::default();
+        fill(&mut queue, &sent);
+        let total = queue.len();
+        let mut batches: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let sizes: Vec<_> = batches.iter().map(Vec::len).collect();
+        assert!(sizes.len() > 10 && sizes.iter().all(|size| *size <= MAX_FILLED), "{sizes:?}");
+        assert!(sizes.iter().rev().skip(1).all(|size| *size >= FULL), "{sizes:?}");
+        assert_eq!((sizes.iter().sum::<usize>(), queue.len(), queue.is_empty()), (total, 0, true));
+        let read: Vec<_> = batches.iter().flat_map(|batch| messages(batch)).collect();
+        assert!(read.iter().eq(sent.iter().map(|(_, message)| message)));
+        // Put back in between, all of it is where it was.
+        let kept = batches.split_off(3);
+        kept.into_iter().rev().for_each(|batch| queue.put_back(batch));
+        queue.push(NodeId([3; 8]), &Record::Message(sent[0].1.clone()));
+        batches.into_iter().rev().for_each(|batch| queue.put_back(batch));
+        let read = queue.into_messages();
+        assert!(read.iter().eq(sent.iter().chain(&sent[..1]).map(|(_, message)| message)));
+    }
+
+    #[test]
+    fn the_room_of_a_batch_is_used_again_and_given_back() {
+        let sent: Vec<_> = (0..400).map(|n| frame(n, &[1; 200])).collect();
+        let mut queue = Queue::default();
+        fill(&mut queue, &sent);
+        let batch = queue.pop().unwrap();
+        let room = batch.capacity();
+        queue.reuse(batch);
+        assert_eq!(queue.pop(), None);
+        fill(&mut queue, &sent[..1]);
+        let batch = queue.pop().unwrap();
+        assert_eq!((batch.capacity(), queue.spare.capacity()), (room, 0));
+        queue.reuse(batch);
+        queue.shrink();
+        assert_eq!((queue.last.capacity(), queue.spare.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn frames_that_find_no_room_are_not_taken() {
+        let sent: Vec<_> = (0..10).map(|n| frame(n, &[1; 200]).0).collect();
+        let mut queue = Queue::default();
+        let own = NodeId([3; 8]);
+        assert_eq!(queue.push_frames(own, &device(1), &sent, 1_000), 4);
+        assert_eq!(queue.push_frames(own, &device(1), &sent[4..], 1_000), 0);
+        assert_eq!(queue.into_messages().len(), 4);
     }
 }

@@ -13,10 +13,10 @@ use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_RENDEZVOUS, RendezvousState, 
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout};
 
-use super::{DISPLACED, Frame, HOST_LEFT, Hub, LEFT, Unrouted, deliver_head};
-use crate::bus::{Admission, Apart, GuestEnd, Login, Message, NodeId, Unsent};
+use super::{DISPLACED, HOST_LEFT, Hub, LEFT, Unrouted, deliver_head};
+use crate::bus::{Admission, Apart, Frame, GuestEnd, Login, Message, NodeId, Unsent};
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{DELIVER_HEAD, Ending, Host, Mailbox, next_number};
+use crate::mailbox::{Ending, Host, Mailbox, next_number};
 use crate::rendezvous::{Opened, ticket_hash};
 
 /// How long the node of a host may take to admit a guest. It answers at once, if it is there.
@@ -34,6 +34,7 @@ pub(super) struct FarGuests {
 /// A login that waits for the answer of a host's node.
 struct Waiting<'a> {
     hub: &'a Hub,
+    node: NodeId,
     guest: (DeviceId, Login),
     answer: oneshot::Receiver<Admission>,
 }
@@ -41,6 +42,10 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.hub.far_guests.lock().waiting.remove(&self.guest);
+        // Its socket may have ended just after the answer came.
+        if let Ok(Admission::Admitted(host)) = self.answer.try_recv() {
+            self.hub.tell_left(self.node, self.guest, host);
+        }
     }
 }
 
@@ -157,7 +162,7 @@ impl Hub {
         let guest = (device, login);
         let (sender, answer) = oneshot::channel();
         self.far_guests.lock().waiting.insert(guest, sender);
-        let mut waiting = Waiting { hub: self, guest, answer };
+        let mut waiting = Waiting { hub: self, node, guest, answer };
         let comes = Message::GuestComes { guest: device, login, ticket_hash: hash };
         self.bus.post_to(node, comes).map_err(|_| Refusal::APART)?;
         let host = match timeout(ADMISSION, &mut waiting.answer).await {
@@ -189,7 +194,7 @@ impl Hub {
                     guests.seated.remove(&seat);
                 }
                 drop(guests);
-                self.tell_guest_end(*node, guest, *device, GuestEnd::Left);
+                self.tell_left(*node, (guest.device, guest.login), *device);
             }
         }
     }
@@ -200,14 +205,19 @@ impl Hub {
             None => self.lose(guest.end(ending)),
             Some(node) => {
                 let end = if ending == DISPLACED { GuestEnd::Displaced } else { GuestEnd::HostLeft };
-                self.tell_guest_end(node, guest, host, end);
+                self.tell_guest_end(node, (guest.device, guest.login), host, end);
             }
         }
     }
 
-    fn tell_guest_end(&self, node: NodeId, guest: &Mailbox, host: DeviceId, end: GuestEnd) {
+    /// Tells the node of a host that a guest of it is one no longer.
+    fn tell_left(&self, node: NodeId, guest: (DeviceId, Login), host: DeviceId) {
+        self.tell_guest_end(node, guest, host, GuestEnd::Left);
+    }
+
+    fn tell_guest_end(&self, node: NodeId, (guest, login): (DeviceId, Login), host: DeviceId, end: GuestEnd) {
         // A node that has gone needs no word, and without Redis the guest is cut when its time is over.
-        let _ = self.bus.post_to(node, Message::GuestEnds { guest: guest.device, login: guest.login, host, end });
+        let _ = self.bus.post_to(node, Message::GuestEnds { guest, login, host, end });
     }
 
     // What other nodes say of guests
@@ -230,10 +240,13 @@ impl Hub {
         let _ = self.bus.post_to(node, Message::GuestAnswer { guest: device, login, admission });
     }
 
-    pub(super) fn guest_answer(&self, device: DeviceId, login: Login, admission: Admission) {
+    pub(super) fn guest_answer(&self, node: NodeId, device: DeviceId, login: Login, admission: Admission) {
         let waiting = self.far_guests.lock().waiting.remove(&(device, login));
-        // Nobody waits any longer when the login took too long.
-        let _late = waiting.map(|waiting| waiting.send(admission));
+        let taken = waiting.is_some_and(|waiting| waiting.send(admission).is_ok());
+        // Nobody waits any longer when the login took too long: it must not keep a place that others could have.
+        if let (false, Admission::Admitted(host)) = (taken, admission) {
+            self.tell_left(node, (device, login), host);
+        }
     }
 
     pub(super) fn guest_ends(&self, device: DeviceId, login: Login, host: DeviceId, end: GuestEnd) {
@@ -264,29 +277,37 @@ impl Hub {
         self.far_guests.lock().seated.values().cloned().collect()
     }
 
-    /// A frame of a guest for its host here, or of a host for its guest here.
-    pub(super) fn deliver_to_guest_or_host(
-        &self,
-        from: &DeviceId,
-        to: &DeviceId,
-        deliver: &[u8],
-    ) -> Result<(), Undelivered> {
-        let receiver = match self.far_guest(to, from) {
-            Some(guest) => guest,
-            None => {
-                let host = self.find(to).ok_or(Undelivered::Unreachable)?;
-                let guest = host.lock().guest(from).and_then(|guest| guest.elsewhere());
-                guest.ok_or(Undelivered::Unreachable)?;
-                host
-            }
-        };
-        // A batch is read so that it is at least as long as its head.
-        let (head, payload) = deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable)?;
-        let first = receiver.lock().deliver(head, payload)?;
-        if first {
-            receiver.wake();
+    /// Who gets a frame that came through a rendezvous from that node: the guest here of a host there, or the host here of a guest there. What
+    /// comes from where the sender is no longer was sent by a connection that a newer one has displaced.
+    pub(super) fn guest_or_host(&self, node: NodeId, from: &DeviceId, to: &DeviceId) -> Option<Arc<Mailbox>> {
+        if let Some(guest) = self.far_guest(to, from).filter(|guest| guest.host_node() == Some(node)) {
+            return Some(guest);
         }
-        Ok(())
+        let host = self.find(to)?;
+        let guest = host.lock().guest(from)?;
+        (guest.elsewhere() == Some(node)).then_some(host)
+    }
+
+    /// A frame that went through a rendezvous did not arrive, says that node, which is our own when it may go there again. It is told to
+    /// whoever sent it and to no other connection of the same device. Who is not at that node is a guest there no longer.
+    pub(super) fn undelivered_through(&self, node: NodeId, from: &DeviceId, told: &FromRelay<'_>) {
+        let FromRelay::Undeliverable { to, reason, .. } = told else { return };
+        let is_gone = *reason == Undelivered::Unreachable;
+        if let Some(guest) = self.far_guest(from, to) {
+            guest.notify(told);
+            if is_gone && guest.host_node() == Some(node) {
+                // Its host has left without a word.
+                self.lose(guest.end(HOST_LEFT));
+            }
+            return;
+        }
+        // A device that was never a host sent it as a guest, and has left.
+        let Some(host) = self.find(from).filter(|host| host.lock().is_host) else { return };
+        host.notify(told);
+        if is_gone {
+            // It has left without a word. What is for it goes to its own connection from now on.
+            host.lock().guests.retain(|(_, guest)| guest.device != *to || guest.elsewhere() != Some(node));
+        }
     }
 
     /// Sends frames of a guest or of a host through a rendezvous to the node of the other.
@@ -295,14 +316,13 @@ impl Hub {
         for frame in run {
             let Frame { to, tag, payload } = *frame;
             let deliver = [&head, payload].concat().into();
-            let posted = match from.lock().is_live() {
-                true => self.bus.post_to(node, Message::Frame { from: from.device, to, tag, deliver }),
-                false => {
-                    self.refuse(from, &[*frame], Unrouted::SenderEnded);
-                    continue;
-                }
-            };
-            match posted {
+            // Not under the lock of the sender, since the bus may call back.
+            let is_live = from.lock().is_live();
+            if !is_live {
+                self.refuse(from, &[*frame], Unrouted::SenderEnded);
+                continue;
+            }
+            match self.bus.post_to(node, Message::Frame { from: from.device, to, tag, deliver }) {
                 Ok(()) => self.metrics.to_bus.one(payload.len()),
                 Err(Unsent::Nowhere) => self.refuse(from, &[*frame], Undelivered::Unreachable.into()),
                 Err(Unsent::Full) => self.refuse(from, &[*frame], Undelivered::QueueFull.into()),

@@ -30,7 +30,7 @@ fn kinds_in(text: &str) -> Vec<(String, String)> {
         }
         for label in labels.split(',').map(str::trim) {
             let Some((label, values)) = label.split_once('=') else { continue };
-            if !matches!(label.trim_end_matches('!'), "reason" | "result") {
+            if !matches!(label.trim_end_matches('!'), "reason" | "result" | "kind") {
                 continue;
             }
             let values = values.trim_matches(|c| "~\\\"".contains(c)).split('|');
@@ -42,7 +42,7 @@ fn kinds_in(text: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn dashboards_alerts_and_the_page_name_metrics_that_exist() {
+async fn dashboards_alerts_and_the_page_name_metrics_that_exist_and_the_dashboard_shows_all() {
     // Nobody is there, which the metrics show as well.
     let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
     let door = Door::certified(Certificates::new(None), PlainHttp::Everyone).unwrap();
@@ -68,6 +68,11 @@ async fn dashboards_alerts_and_the_page_name_metrics_that_exist() {
             assert!(sample.is_some(), "{path} asks for {name}{{{kind}}}, which /metrics does not have");
         }
     }
+    let (shown, families) = (metrics_in(&file("deploy/grafana/happy-relay.json")), page.lines());
+    let families = families.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let missing: Vec<_> =
+        families.filter(|name| !shown.contains(*name) && !shown.contains(&format!("{name}_bucket"))).collect();
+    assert!(missing.is_empty(), "the dashboard shows nothing of {missing:?}");
     let alerts = kinds_in(&file("deploy/prometheus/alerts.yml"));
     assert!(alerts.contains(&("happy_relay_logins_total".into(), "result=\"bad_enrolment\"".into())), "{alerts:?}");
 }

@@ -1,13 +1,17 @@
 //! Guests whose hosts are connected to another node (`PROTOCOL 15`, Guests between nodes).
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use happy_crypto::DeviceId;
+use happy_relay::bus::{Admission, Claim, GuestEnd, Inbox, Login, Message, NodeId};
 use happy_relay::{Bus, Config, MemoryBus, Timings};
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, RendezvousState, ToRelay, Undelivered};
+use tokio::sync::mpsc;
 
-use crate::harness::{Client, Device, Server, until};
+use crate::harness::{Client, Device, Server, soon, until};
 use crate::redis::device;
 use crate::rendezvous::{TICKET, guest, hash, open, refused};
 
@@ -129,4 +133,230 @@ async fn a_guest_and_its_own_connection_do_not_disturb_each_other_at_different_n
     ordinary.barrier().await;
     left.balances().await;
     right.balances().await;
+}
+
+/// A node that the test plays, with a machine that is connected there and has an open invitation.
+struct Played {
+    bus: Arc<dyn Bus>,
+    machine: Device,
+    comes: mpsc::UnboundedReceiver<(NodeId, Message)>,
+    /// The bus holds it only weakly.
+    _inbox: Arc<Ears>,
+}
+
+struct Ears {
+    machine: DeviceId,
+    heard: mpsc::UnboundedSender<(NodeId, Message)>,
+}
+
+const LOGIN: Login = Login { epoch: 1, number: 1 };
+
+impl Inbox for Ears {
+    fn handle(&self, node: NodeId, message: Message) {
+        let _ = self.heard.send((node, message));
+    }
+
+    fn apart(&self) {}
+
+    fn gone(&self, _devices: &HashSet<DeviceId>) {}
+
+    fn seats(&self) -> Vec<(DeviceId, Login)> {
+        vec![(self.machine, LOGIN)]
+    }
+
+    fn seat(&self, device: &DeviceId) -> Option<Login> {
+        (*device == self.machine).then_some(LOGIN)
+    }
+
+    fn introduce(&self, _device: &DeviceId) {}
+
+    fn names_anew(&self, _device: &DeviceId) {}
+
+    fn lost_records(&self, _machine: &DeviceId) {}
+}
+
+impl Played {
+    async fn start(bus: Arc<dyn Bus>) -> Self {
+        let machine = device();
+        let (heard, comes) = mpsc::unbounded_channel();
+        let inbox = Arc::new(Ears { machine: machine.id(), heard });
+        let weak: Weak<Ears> = Arc::downgrade(&inbox);
+        bus.join(weak, [0; 32]);
+        assert_eq!(bus.claim(&machine.id(), LOGIN).await, Claim::Held);
+        bus.open_ticket(&hash(TICKET), 120);
+        Self { bus, machine, comes, _inbox: inbox }
+    }
+
+    /// The next message that does not only say who names whom.
+    async fn next(&mut self) -> (NodeId, Message) {
+        loop {
+            let (node, message) = soon("a message", self.comes.recv()).await.unwrap();
+            if !matches!(message, Message::Naming { .. }) {
+                return (node, message);
+            }
+        }
+    }
+
+    fn say(&self, node: NodeId, message: Message) {
+        self.bus.post_to(node, message).unwrap();
+    }
+
+    async fn guest_comes(&mut self) -> (NodeId, DeviceId, Login) {
+        match self.next().await {
+            (node, Message::GuestComes { guest, login, ticket_hash }) if ticket_hash == hash(TICKET) => {
+                (node, guest, login)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn admit(&self, (node, guest, login): (NodeId, DeviceId, Login)) {
+        let admission = Admission::Admitted(self.machine.id());
+        self.say(node, Message::GuestAnswer { guest, login, admission });
+    }
+
+    /// Takes a guest that logs in at another node.
+    async fn guest(&mut self, at: &Server, phone: &Device) -> Client {
+        let admitted = async {
+            let comes = self.guest_comes().await;
+            self.admit(comes);
+        };
+        tokio::join!(guest(at, phone, TICKET), admitted).0
+    }
+
+    /// Says of the next frame that it did not arrive.
+    async fn lose_a_frame(&mut self) {
+        let (node, Message::Frame { from, to, tag, deliver }) = self.next().await else { panic!("no frame") };
+        let rendezvous = deliver[1 + DeviceId::LEN] == 1;
+        self.say(node, Message::Undelivered { from, to, tag, reason: Undelivered::Unreachable, rendezvous });
+    }
+}
+
+/// What a phone meets that is at a node as itself and as the guest of a machine elsewhere, when frames do not arrive there.
+pub async fn what_does_not_arrive_ends_the_guest_alone(bus: Arc<dyn Bus>, right: &Server) {
+    let (mut left, phone) = (Played::start(bus).await, device());
+    let machine = left.machine.id();
+    let mut own = right.join(&phone).await;
+    own.name(&[machine]).await;
+    let mut client = left.guest(right, &phone).await;
+    own.send(machine, 1, b"of its own connection").await;
+    left.lose_a_frame().await;
+    own.expect(FromRelay::Undeliverable { to: machine, tag: 1, reason: Undelivered::Unreachable }).await;
+    client.barrier().await;
+    client.send(machine, 2, b"of the guest").await;
+    left.lose_a_frame().await;
+    client.expect(FromRelay::Undeliverable { to: machine, tag: 2, reason: Undelivered::Unreachable }).await;
+    assert_eq!(client.goaway().await.0, Code::GOODBYE);
+    own.barrier().await;
+    right.balances().await;
+}
+
+async fn played_and_real(timings: Timings) -> (Played, Server) {
+    let bus = MemoryBus::default();
+    let config = Config { bus: Some(Arc::new(bus.another()) as Arc<dyn Bus>), timings, ..Config::default() };
+    let right = Server::with(config).await;
+    (Played::start(Arc::new(bus)).await, right)
+}
+
+#[tokio::test]
+async fn what_does_not_arrive_at_another_node_ends_the_guest_alone() {
+    let bus = MemoryBus::default();
+    let config = Config { bus: Some(Arc::new(bus.another()) as Arc<dyn Bus>), ..Config::default() };
+    let right = Server::with(config).await;
+    what_does_not_arrive_ends_the_guest_alone(Arc::new(bus), &right).await;
+}
+
+/// Seats a guest of the played node at a real host.
+async fn played_guest(left: &mut Played, right: &Server, login: Login) -> (Client, Device, Device, NodeId) {
+    let (machine, phone) = (device(), device());
+    let mut host = right.join(&machine).await;
+    host.name(&[phone.id()]).await;
+    assert_eq!(open(&mut host, [7; 32], 120).await, RendezvousState::Open);
+    let node = left.bus.ticket(&hash([7; 32])).await.unwrap().unwrap();
+    left.say(node, Message::GuestComes { guest: phone.id(), login, ticket_hash: hash([7; 32]) });
+    let admitted = Message::GuestAnswer { guest: phone.id(), login, admission: Admission::Admitted(machine.id()) };
+    assert_eq!(left.next().await.1, admitted);
+    (host, machine, phone, node)
+}
+
+/// Its node has lost it, or has died: what the machine sends shall reach the phone that has just been paired.
+#[tokio::test]
+async fn a_guest_that_is_not_at_its_node_is_none_any_more() {
+    let (mut left, right) = played_and_real(Timings::default()).await;
+    let (mut host, machine, phone, _) = played_guest(&mut left, &right, LOGIN).await;
+    let mut own = right.join(&phone).await;
+    own.tell(ToRelay::Peers(vec![machine.id()])).await;
+    own.expect(FromRelay::Presence { device: machine.id(), here: true }).await;
+    host.expect(FromRelay::Presence { device: phone.id(), here: true }).await;
+    host.send(phone.id(), 1, b"to the guest").await;
+    left.lose_a_frame().await;
+    host.expect(FromRelay::Undeliverable { to: phone.id(), tag: 1, reason: Undelivered::Unreachable }).await;
+    host.send(phone.id(), 2, b"to the phone").await;
+    own.expect_payload(machine.id(), b"to the phone").await;
+    right.balances().await;
+}
+
+/// Nobody has said that it left.
+#[tokio::test]
+async fn a_guest_at_another_node_is_none_when_its_time_is_over() {
+    let (mut left, right) = played_and_real(Timings { guest: Duration::from_millis(200), ..Timings::default() }).await;
+    let (mut host, machine, phone, node) = played_guest(&mut left, &right, LOGIN).await;
+    let mut own = right.join(&phone).await;
+    own.tell(ToRelay::Peers(vec![machine.id()])).await;
+    own.expect(FromRelay::Presence { device: machine.id(), here: true }).await;
+    host.expect(FromRelay::Presence { device: phone.id(), here: true }).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    host.send(phone.id(), 1, b"to the phone").await;
+    own.expect_payload(machine.id(), b"to the phone").await;
+    left.say(node, from_guest(&phone, &machine, b"late"));
+    assert!(matches!(left.next().await.1, Message::Undelivered { rendezvous: true, .. }));
+    host.barrier().await;
+    right.balances().await;
+}
+
+fn from_guest(phone: &Device, machine: &Device, payload: &[u8]) -> Message {
+    let mut deliver = Vec::new();
+    FromRelay::Deliver { from: phone.id(), rendezvous: true, payload }.encode(&mut deliver);
+    Message::Frame { from: phone.id(), to: machine.id(), tag: 1, deliver: deliver.into() }
+}
+
+/// `PROTOCOL 7`, One live connection.
+#[tokio::test]
+async fn a_guest_that_was_displaced_injects_nothing_from_the_node_where_it_was() {
+    let bus = MemoryBus::default();
+    let third = bus.another();
+    let config = Config { bus: Some(Arc::new(bus.another()) as Arc<dyn Bus>), ..Config::default() };
+    let right = Server::with(config).await;
+    let mut left = Played::start(Arc::new(bus)).await;
+    let (mut host, machine, phone, node) = played_guest(&mut left, &right, LOGIN).await;
+    left.say(node, from_guest(&phone, &machine, b"while it is one"));
+    host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"while it is one" }).await;
+    // It comes anew, at a third node.
+    let mut third = Played::start(Arc::new(third)).await;
+    let login = Login { epoch: 2, ..LOGIN };
+    third.say(node, Message::GuestComes { guest: phone.id(), login, ticket_hash: hash([7; 32]) });
+    assert!(matches!(third.next().await.1, Message::GuestAnswer { admission: Admission::Admitted(_), .. }));
+    let displaced =
+        Message::GuestEnds { guest: phone.id(), login: LOGIN, host: machine.id(), end: GuestEnd::Displaced };
+    assert_eq!(left.next().await.1, displaced);
+    left.say(node, from_guest(&phone, &machine, b"injected"));
+    assert!(matches!(left.next().await.1, Message::Undelivered { rendezvous: true, .. }));
+    third.say(node, from_guest(&phone, &machine, b"of the new one"));
+    host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"of the new one" }).await;
+    right.balances().await;
+}
+
+/// Its socket ended while its host's node was asked, or that took too long.
+#[tokio::test]
+async fn a_guest_that_is_admitted_when_it_has_gone_gives_up_its_place() {
+    let (mut left, right) = played_and_real(Timings { login: Duration::from_millis(200), ..Timings::default() }).await;
+    let phone = device();
+    let mut client = right.connect().await;
+    let nonce = client.challenge().await;
+    client.raw(&phone.login(&client.name.clone(), &nonce, Some(TICKET))).await;
+    let (node, guest, login) = left.guest_comes().await;
+    assert_eq!(client.goaway().await.0, Code::SILENT);
+    left.admit((node, guest, login));
+    let end = Message::GuestEnds { guest, login, host: left.machine.id(), end: GuestEnd::Left };
+    assert_eq!(left.next().await.1, end);
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, MAX_PEERS, ToRelay};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Client, Device, Server, encode, until};
+use crate::harness::{Client, Device, Server, encode, soon, until};
 use crate::redis::{Servers, arrives, device, pair};
 
 /// A list that nobody has named before.
@@ -80,4 +80,45 @@ async fn a_list_that_grows_name_by_name_is_taken_as_it_comes() {
     }
     client.barrier().await;
     assert_eq!(server.metric("paced_total"), 0);
+}
+
+/// Each is a command to Redis.
+#[tokio::test]
+async fn who_opens_the_same_rendezvous_without_end_is_not_read_for_a_while() {
+    const MANY: usize = 5_000;
+    let server = Server::start().await;
+    let (mut sink, mut stream) = server.join(&Device::new(1)).await.socket.split();
+    let open = encode(&ToRelay::OpenRendezvous { ticket_hash: [1; 32], seconds: 300 });
+    let flooding = tokio::spawn(async move {
+        for _ in 0..MANY {
+            sink.send(Message::Binary(open.clone().into())).await.unwrap();
+        }
+        sink
+    });
+    let answers = async {
+        for n in 0..MANY {
+            soon("an answer", stream.next()).await.unwrap().unwrap();
+            if server.metric("paced_total") > 0 {
+                return n;
+            }
+        }
+        MANY
+    };
+    let answered = answers.await;
+    assert!(answered < MANY, "all were taken at once");
+    flooding.abort();
+}
+
+/// A login costs next to nothing, and would else be worth four thousand names.
+#[tokio::test]
+async fn who_comes_anew_names_no_more_than_before() {
+    let server = Server::start().await;
+    let mut device = Device::new(1);
+    for n in 0..20 {
+        let mut client = server.join(&device).await;
+        client.tell(strangers(n)).await;
+        client.barrier().await;
+        device.epoch += 1;
+    }
+    assert!(server.metric("paced_total") > 0, "5,000 names were taken at once");
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use futures_util::SinkExt;
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, ToRelay};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -23,6 +23,8 @@ pub struct Program {
     pub child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     pub address: SocketAddr,
+    /// What it said when it was ready.
+    ready: serde_json::Value,
 }
 
 async fn start(listen: &str) -> Program {
@@ -43,7 +45,7 @@ async fn started(mut command: Command) -> Program {
     let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(ready["event"], "ready");
     let address = ready["address"].as_str().unwrap().parse().unwrap();
-    Program { child, lines, address }
+    Program { child, lines, address, ready }
 }
 
 /// Runs it to its end and gives what it wrote to the standard error.
@@ -116,18 +118,104 @@ async fn what_cannot_work_is_explained() {
         (&["serve", "--acme", "--name", "a.example", "--tls-cert", "c", "--tls-key", "k"], "not both"),
         (&["serve", "--acme"], "--name"),
         (&["serve", "--acme", "--name", "10.0.0.1"], "no certificate for `10.0.0.1`"),
-        (&["serve", "--acme", "--name", "a.example", "--acme-dir", "/proc/nothing"], "--acme-dir"),
+        (&["serve", "--acme", "--name", "a.example", "--acme-dir", "/proc/nothing"], "`acme_dir`"),
         (&["serve", "--redis-file", "/nowhere/redis"], "the file that --redis-file names"),
         (&["serve", "--config", "/nowhere/relay.toml"], "/nowhere/relay.toml"),
         (&["serve", "--name", "https://relay.example"], "without https://"),
         (&["serve", "--max-connections", "0"], "at least 1"),
         (&["serve", "--listen", "here"], "--listen"),
         (&["serve", "--log", "=="], "--log"),
+        (&["serve", "--log", "verbose"], "error, warn, info, debug"),
+        (&["serve", "--metrics-listen", "127.0.0.1:1", "--no-metrics"], "not both"),
+        (&["serve", "--metrics-listen", "127.0.0.1:9", "--listen", "127.0.0.1:9"], "another address"),
+        (&["new-key", "my home"], "a name has up to 64 letters, digits and -_.@"),
+        (&["new-key", "home:key"], "a name has up to 64 letters, digits and -_.@"),
         (&[], "Usage"),
     ] {
         let error = fails(args).await;
         assert!(error.contains(wanted), "{args:?}: {error}");
         assert!(error.matches("No such file").count() <= 1, "it is said once: {error}");
+    }
+}
+
+/// Beside the relay's address, which strangers reach, operators have one that they do not.
+#[tokio::test]
+async fn metrics_have_an_address_of_their_own_where_it_is_given() {
+    let mut program = start_with(&[("HAPPY_RELAY_METRICS_LISTEN", "127.0.0.1:0")]).await;
+    let url = program.ready["metrics"].as_str().unwrap();
+    let metrics: SocketAddr =
+        url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/metrics")).unwrap().parse().unwrap();
+    assert!(get(metrics, "/metrics", "").await.contains("\nhappy_relay_connections 0\n"));
+    assert!(get(metrics, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    assert!(get(metrics, "/readyz", "").await.starts_with("HTTP/1.1 200"));
+    for path in ["/", "/v1/ws", "/v1/updates", "/v1/machines/x"] {
+        assert!(get(metrics, path, "").await.starts_with("HTTP/1.1 404"), "{path}");
+    }
+    let there = get(program.address, "/metrics", "").await;
+    assert!(there.starts_with("HTTP/1.1 404") && !there.contains("happy_relay_"), "{there}");
+    assert!(get(program.address, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    let pid = program.child.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(&pid).status().await.unwrap().success());
+    assert!(soon("the end", program.child.wait()).await.unwrap().success());
+}
+
+/// What Docker and Compose run; the settings of the relay say where it is.
+#[tokio::test]
+async fn health_says_in_one_line_how_a_relay_is() {
+    let mut program = start_with(&[("HAPPY_RELAY_MAX_CONNECTIONS", "1")]).await;
+    let (address, url) = (program.address.to_string(), format!("http://{}", program.address));
+    let health = async |args: &[&str]| {
+        let output = command(&[&["health"], args].concat()).env("HAPPY_RELAY_LISTEN", &address).output();
+        let output = soon("the answer", output).await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        (output.status.code(), said)
+    };
+    assert_eq!(health(&[]).await, (Some(0), format!("ok  {url}/healthz: ok\n")));
+    assert_eq!(health(&[&url, "--ready"]).await, (Some(0), format!("ok  {url}/readyz: ready\n")));
+
+    // A full one is alive, and has no room.
+    let mut client = Client::dial(program.address, &address).await;
+    client.log_in(&Device::new(1), None).await;
+    assert_eq!(health(&[]).await.0, Some(0));
+    assert_eq!(health(&["--ready"]).await, (Some(1), format!("not well  {url}/readyz: full\n")));
+    let (code, said) = health(&["--ready", "--json"]).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["ok"], &said["status"]), (Some(1), &false.into(), &"full".into()));
+
+    program.child.kill().await.unwrap();
+    let (code, said) = health(&[]).await;
+    assert!(code == Some(1) && said.contains(&url) && said.contains("not reached"), "{said}");
+}
+
+/// Some program that takes connections and says nothing, or another that says something else.
+#[tokio::test]
+async fn health_does_not_wait_for_ever_nor_believe_anybody() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let silent = fails(&["health", &url]).await;
+    assert!(silent.contains("no answer within"), "{silent}");
+    let other = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = client.read(&mut request).await;
+            let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await;
+        }
+    });
+    let said = fails(&["health", &url]).await;
+    assert!(said.contains("no relay"), "{said}");
+    other.abort();
+}
+
+#[tokio::test]
+async fn the_help_is_as_wide_as_the_terminal() {
+    // Without a terminal, the width comes from here.
+    let output = soon("the end", command(&["serve", "--help"]).env("COLUMNS", "80").output()).await.unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("--max-unproven-per-address"), "{help}");
+    for line in help.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
     }
 }
 

@@ -13,7 +13,7 @@ use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
 use tokio::time::Instant;
 
-use crate::guests::a_ticket_leads_to_another_node;
+use crate::guests::{a_ticket_leads_to_another_node, what_does_not_arrive_ends_the_guest_alone};
 use crate::harness::{Client, Device, Server, http, soon, until};
 use crate::records::{records_cross, rest_crosses};
 use crate::rendezvous::{TICKET, guest, hash, open, refused};
@@ -357,6 +357,14 @@ async fn guests_over_one_redis() {
     a_ticket_outlives_an_emptied_redis(&servers, &left, &right).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_arrive_over_one_redis() {
+    let servers = Servers::one().await;
+    let left = Arc::new(RedisBus::start(&servers.url()).unwrap());
+    assert!(left.connected(Duration::from_secs(10)).await, "Redis is reached");
+    what_does_not_arrive_ends_the_guest_alone(left, &servers.node().await).await;
+}
+
 async fn a_ticket_outlives_an_emptied_redis(servers: &Servers, left: &Server, right: &Server) {
     let (machine, phone) = (device(), device());
     let mut host = left.join(&machine).await;
@@ -371,6 +379,28 @@ async fn a_ticket_outlives_an_emptied_redis(servers: &Servers, left: &Server, ri
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Who is told that its invitation is over does not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_comes_again_while_an_emptied_redis_is_filled() {
+    let servers = Servers::one().await;
+    let right = servers.node().await;
+    assert_eq!(refused(&right, &device(), TICKET).await, Code::LOGIN_REFUSED);
+    let lease = servers.ask(servers.ports[0], &["KEYS", "hr:node:*"]);
+    servers.all(&["FLUSHALL"]);
+    let begun = Instant::now();
+    assert_eq!(refused(&right, &device(), TICKET).await, Code::SILENT);
+    // Its own key stands again, and others may still be about to say theirs.
+    until("the node has noticed", || servers.ask(servers.ports[0], &["EXISTS", &lease]) == "1").await;
+    assert_eq!(refused(&right, &device(), TICKET).await, Code::SILENT);
+    soon("an invitation to be over", async {
+        while refused(&right, &device(), TICKET).await == Code::SILENT {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

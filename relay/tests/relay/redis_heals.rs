@@ -238,6 +238,25 @@ async fn a_part_of_a_cluster_that_is_emptied_is_filled_again() {
     until("all are entered again", || all() == 30).await;
 }
 
+/// Neither the device nor the lease of the node stands in it, but whom the machine speaks for: phones would be shut out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_cluster_in_which_no_device_stands_is_filled_again() {
+    let servers = Servers::cluster().await;
+    let node = servers.node_with(vouched()).await;
+    let mut desk = enrolled(&node, &device()).await;
+    let phones: Vec<_> = (0..30).map(|_| device().id()).collect();
+    desk.name(&phones).await;
+    let count = |port: u16| servers.ask(port, &["KEYS", "hr:vouch:*"]).lines().filter(|key| !key.is_empty()).count();
+    let all = || servers.ports.iter().map(|port| count(*port)).sum::<usize>();
+    until("all vouches are said", || all() == phones.len()).await;
+    let holds = |port: u16, keys: &str| !servers.ask(port, &["KEYS", keys]).is_empty();
+    let lost = servers.ports.iter().find(|port| !holds(**port, "hr:node:*") && !holds(**port, "hr:dir:*"));
+    let lost = *lost.expect("the lease and the device stand in two parts of three at most");
+    assert!(count(lost) > 0);
+    servers.ask(lost, &["FLUSHALL"]);
+    until("all are said again", || all() == phones.len()).await;
+}
+
 /// With three quarters of its memory in use Redis gets nothing new that it would keep for long, and all else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_nearly_full_keeps_what_it_has() {

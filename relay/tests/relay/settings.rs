@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::harness::soon;
@@ -99,6 +99,51 @@ async fn a_file_that_makes_no_sense_is_refused_by_its_line() {
     assert!(serde_json::from_str::<Value>(&checked.all).is_ok(), "it is JSON as asked for: {}", checked.all);
 }
 
+/// Whoever wrote a file has never seen the flags.
+#[tokio::test]
+async fn what_is_wrong_is_called_as_it_was_given() {
+    let redis = "redis = \"redis://127.0.0.1:1\"\n";
+    let by_file = check(&format!("{redis}direct = \"10.0.0.2:7000\""), &[], &[]).await;
+    assert!(by_file.all.contains("relay.toml, line 2) needs `direct_secret_file`"), "{}", by_file.all);
+    let by_variable = check(redis, &[("HAPPY_RELAY_DIRECT", "10.0.0.2:7000")], &[]).await;
+    assert!(by_variable.all.contains("HAPPY_RELAY_DIRECT needs"), "{}", by_variable.all);
+    let by_flag = check(redis, &[], &["--direct", "10.0.0.2:7000"]).await;
+    assert!(by_flag.all.contains("--direct needs"), "{}", by_flag.all);
+    for checked in [by_file, by_variable] {
+        assert!(!checked.ok && !checked.all.contains("--direct"), "{}", checked.all);
+    }
+    let both = check("no_app = true\napp_dir = \"/nowhere\"", &[], &[]).await;
+    assert!(!both.ok && both.all.contains("`no_app` (") && both.all.contains("not both"), "{}", both.all);
+
+    // What the parser of the flags says of a variable.
+    let listen = check("", &[("HAPPY_RELAY_MAX_RATE", "much")], &[]).await;
+    assert!(!listen.ok && listen.all.contains("'HAPPY_RELAY_MAX_RATE'"), "{}", listen.all);
+    assert!(!listen.all.contains("'--max-rate"), "{}", listen.all);
+    let listen = check("", &[("HAPPY_RELAY_MAX_RATE", "much")], &["--max-rate=more"]).await;
+    assert!(!listen.ok && listen.all.contains("'--max-rate"), "{}", listen.all);
+}
+
+/// The address stands in the node's lease, and others dial it as it stands there.
+#[tokio::test]
+async fn an_address_that_no_other_node_can_dial_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("nodes");
+    std::fs::write(&secret, "a secret of the nodes, long enough for all of them").unwrap();
+    let rest = format!("redis = \"redis://127.0.0.1:1\"\ndirect_secret_file = \"{}\"\n", secret.display());
+    for (direct, direct_as, ok) in [
+        ("0.0.0.0:7000", None, false),
+        ("[::]:7000", None, false),
+        ("0.0.0.0:7000", Some("0.0.0.0:7000"), false),
+        ("0.0.0.0:7000", Some("relay-1.internal:7000"), true),
+        ("10.0.0.2:7000", None, true),
+    ] {
+        let direct_as = direct_as.map_or(String::new(), |dialled| format!("direct_as = \"{dialled}\"\n"));
+        let checked = check(&format!("{rest}direct = \"{direct}\"\n{direct_as}"), &[], &[]).await;
+        assert_eq!(checked.ok, ok, "{direct} {direct_as}: {}", checked.all);
+        assert!(ok || checked.all.contains("no other node can dial") && checked.all.contains("`direct_as`"));
+    }
+}
+
 /// Wherever the address of Redis comes from, right or wrong, nobody reads the password from what the program says.
 #[tokio::test]
 async fn a_password_is_in_nothing_that_the_program_says() {
@@ -119,6 +164,39 @@ async fn a_password_is_in_nothing_that_the_program_says() {
     assert_eq!(shown.setting("redis"), ("redis://127.0.0.1:1", "file"));
     let both = check(&format!("redis_file = \"{kept}\""), &[("HAPPY_RELAY_REDIS", "redis://x")], &[]).await;
     assert!(!both.ok && both.all.contains("not both"), "{}", both.all);
+}
+
+/// A server, or a proxy before it, that does not know the greeting says it back, password and all.
+#[tokio::test]
+async fn a_password_that_a_redis_quotes_is_not_in_the_log() {
+    let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = redis.local_addr().unwrap();
+    let answering = tokio::spawn(async move {
+        while let Ok((mut client, _)) = redis.accept().await {
+            let mut greeting = [0; 1024];
+            if client.read(&mut greeting).await.is_ok_and(|read| read > 0) {
+                let answer = "-ERR what is HELLO 3 AUTH relay geheim?\r\n+OK\r\n+OK\r\n";
+                let _ = client.write_all(answer.as_bytes()).await;
+            }
+        }
+    });
+    for kind in ["redis", "redis+cluster"] {
+        let url = format!("{kind}://relay:geheim@{address}");
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--log", "trace"];
+        let mut child = command(&serve).env("HAPPY_RELAY_REDIS", url).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        // The first attempts, with all that is logged of them.
+        let said = soon("the log", async {
+            let mut said = String::new();
+            while !said.contains("Redis is not reached") {
+                said += &log.next_line().await.unwrap().expect("it goes on");
+            }
+            said
+        })
+        .await;
+        assert!(said.contains("what is HELLO") && !said.contains("geheim"), "{said}");
+    }
+    answering.abort();
 }
 
 /// Somebody gives the relay the secret of the machines in place of its key. `ExecStartPre` writes what is said into the journal.
@@ -156,11 +234,11 @@ async fn a_secret_in_place_of_a_file_is_in_nothing_that_the_program_says() {
         ("tls_key", "-----BEGIN PRIVATE KEY----- geheim", &rest[rest.find("tls").unwrap()..]),
     ] {
         let by_file = check(&format!("{rest}{key} = \"{secret}\""), &[], &[]).await;
-        let by_variable = check(rest, &[(&format!("HAPPY_RELAY_{}", key.to_uppercase()), secret)], &[]).await;
-        let flag = key.replace('_', "-");
-        for checked in [by_file, by_variable] {
+        let variable = format!("HAPPY_RELAY_{}", key.to_uppercase());
+        let by_variable = check(rest, &[(&variable, secret)], &[]).await;
+        for (checked, name) in [(by_file, format!("`{key}` (")), (by_variable, variable)] {
             assert!(!checked.ok && !checked.all.contains("geheim"), "{}", checked.all);
-            assert!(checked.all.contains(&format!("the file that --{flag} names")), "{}", checked.all);
+            assert!(checked.all.contains(&format!("the file that {name}")), "{}", checked.all);
         }
     }
 }
@@ -213,6 +291,29 @@ async fn files_with_secrets_that_others_can_read_are_warned_of_and_nothing_else_
         soon("the log", child.stderr.take().unwrap().read_to_string(&mut log)).await.unwrap();
         assert_eq!(log.matches("others on this machine can read").count(), wanted.len(), "{log}");
         assert!(!log.contains("geheim"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_changes_nothing_is_warned_of() {
+    let key = "home:Y1NvnklZBrkzR9dqubT4xVVP65nKFVhOIuW1l8piGuU";
+    for (file, flags, wanted) in [
+        ("acme_email = \"you@relay.example\"", vec![], "relay.toml, line 1) has no effect without `acme`"),
+        ("", vec!["--acme-staging"], "--acme-staging has no effect without `acme`"),
+        (
+            "access = \"open\"",
+            vec!["--enrol-key", key],
+            "everybody may use the relay, and --enrol-key keeps nobody out",
+        ),
+        // As the unit for systemd has it.
+        ("acme_dir = \"/var/lib/happy-relay\"\nacme_staging = false", vec![], ""),
+        ("", vec!["--enrol-key", key], ""),
+    ] {
+        let checked = check(file, &[], &flags).await;
+        let warnings = checked.said["warnings"].to_string();
+        assert!(checked.ok, "{}", checked.all);
+        let said = warnings.contains("has no effect") || warnings.contains("keeps nobody out");
+        assert!(warnings.contains(wanted) && said != wanted.is_empty(), "{file} {flags:?}: {warnings}");
     }
 }
 
@@ -272,6 +373,9 @@ async fn a_signal_makes_it_show_the_new_certificate_and_no_connection_ends() {
     let ready: Value = serde_json::from_str(&soon("ready", lines.next_line()).await.unwrap().unwrap()).unwrap();
     let address = ready["address"].as_str().unwrap().to_owned();
     assert_eq!(ready["url"], format!("https://{address}"));
+    let health = ["health", "--listen", &address, "--tls-cert", chain.to_str().unwrap(), "--tls-key"];
+    let asked = soon("health", command(&[&health[..], &[key.to_str().unwrap()]].concat()).output()).await.unwrap();
+    assert!(asked.status.success() && asked.stdout.starts_with(b"ok  https://"), "{asked:?}");
     let dial = async |trusted: &CertificateDer<'static>| {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.clone()).unwrap();

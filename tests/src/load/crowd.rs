@@ -53,7 +53,8 @@ pub fn run(devices: usize, logins: usize, report: &mut Report) -> Result<()> {
     let returned = Returned::new(back, log.take());
     report.fact(format!("crowd: {devices} devices after kill -9, {logins} logins a second: {returned}"));
     report.at_most("crowd-all-back", returned.all_after, "s", 60.0);
-    report.time_at_most("crowd-logins-in-a-second", returned.most() as f64, "logins", 1.15 * logins as f64);
+    // A tenth more at once is what the relay allows, and a tenth of a second may pass between what it admits and what is seen here.
+    report.time_at_most("crowd-logins-in-a-second", returned.most() as f64, "logins", 1.2 * logins as f64);
     let (unevenness, most) = returned.unevenness(3);
     report.time_at_most("crowd-most-to-mean", unevenness, "", most);
     report.at_most("crowd-sent-away-p99", returned.sent_away_p99, "times", 2.0);

@@ -7,18 +7,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, BytesMut};
 use hmac::Mac as _;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
 use super::direct::{ANSWER, GREETING, PATIENCE, PAUSE, VERSION};
-use super::outgoing::MAX_BATCH;
 use crate::bus::NodeId;
 use crate::bus::batch::{self, Batch};
 
@@ -29,8 +28,29 @@ const MAX_NODES: usize = 256;
 /// Connections at once that have not proven to be nodes. The greeting of a node takes one round trip of a private network; a stranger would have to
 /// make so many connections meanwhile to push it out.
 const MAX_UNPROVEN: usize = 256;
-/// Read at once: small batches with their length, and the next ones behind them. Of larger ones the rest is read into its place.
-const READ: usize = 16 * 1024;
+/// The largest batch that is taken. Those that are sent are smaller.
+const MAX_BATCH: usize = 1024 * 1024;
+const _: () = assert!(batch::MAX_FILLED <= MAX_BATCH);
+/// Read at once: small batches, and the beginning of a larger one, of which then exactly the rest is read, so that nothing has to be moved.
+const READ: usize = 64 * 1024;
+
+/// What has come of a connection's first batch.
+enum First<'a> {
+    Whole(&'a [u8]),
+    /// So much is to be read for it.
+    Lacks(usize),
+}
+
+impl First<'_> {
+    fn of(came: &[u8]) -> io::Result<First<'_>> {
+        let Some((length, rest)) = came.split_first_chunk() else { return Ok(First::Lacks(READ)) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if !(batch::HEAD..=MAX_BATCH).contains(&length) {
+            return Err(io::Error::other("a batch of another length"));
+        }
+        Ok(rest.get(..length).map_or(First::Lacks(length.saturating_sub(rest.len())), First::Whole))
+    }
+}
 
 /// Who is connected.
 struct Door {
@@ -115,24 +135,34 @@ impl Shared {
         Ok((node, stream, place))
     }
 
-    async fn hear_node(&self, node: NodeId, stream: TcpStream) -> io::Result<()> {
-        let mut stream = BufReader::with_capacity(READ, stream);
+    async fn hear_node(&self, node: NodeId, mut stream: TcpStream) -> io::Result<()> {
+        let mut came = BytesMut::new();
         loop {
-            let mut length = [0; 4];
             // Twice: a heartbeat may be a second late already.
-            timeout(2 * PATIENCE, stream.read_exact(&mut length)).await??;
-            let length = u32::from_be_bytes(length) as usize;
-            if !(batch::HEAD..=MAX_BATCH).contains(&length) {
-                return Err(io::Error::other("a batch of another length"));
+            let late = Instant::now() + 2 * PATIENCE;
+            while let First::Lacks(more) = First::of(&came)? {
+                came.reserve(more);
+                if timeout_at(late, stream.read_buf(&mut (&mut came).limit(more))).await?? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
-            let mut batch = vec![0; length];
-            timeout(2 * PATIENCE, stream.read_exact(&mut batch)).await??;
-            let batch = Bytes::from(batch);
-            if Batch::read(batch.clone()).is_none_or(|batch| batch.from != node) {
-                return Err(io::Error::other("a batch in another node's name"));
+            let mut taken = Vec::new();
+            while let First::Whole(batch) = First::of(&came)? {
+                if Batch::read(batch).is_none_or(|batch| batch.from != node) {
+                    return Err(io::Error::other("a batch in another node's name"));
+                }
+                self.handle(batch);
+                let length = batch.len();
+                came.advance(4 + length);
+                if length == batch::HEAD && came.is_empty() {
+                    // That node has had nothing to send for a while.
+                    came = BytesMut::new();
+                }
+                taken.push(1);
             }
-            self.handle(batch);
-            timeout(PATIENCE, stream.write_all(&[1])).await??;
+            timeout(PATIENCE, stream.write_all(&taken)).await??;
+            // Who got something writes it before there is more.
+            yield_now().await;
         }
     }
 
@@ -163,9 +193,119 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::Weak;
+
+    use happy_crypto::DeviceId;
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::access::tests::device;
+    use crate::bus::batch::{Queue, Record};
+    use crate::bus::redis::RedisBus;
+    use crate::bus::{Bus as _, Inbox, Login, Message};
+
+    /// Keeps what arrives.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<(NodeId, Message)>>);
+
+    impl Inbox for Kept {
+        fn handle(&self, from: NodeId, message: Message) {
+            self.0.lock().push((from, message));
+        }
+
+        fn apart(&self) {}
+
+        fn gone(&self, _: &HashSet<DeviceId>) {}
+
+        fn seats(&self) -> Vec<(DeviceId, Login)> {
+            Vec::new()
+        }
+
+        fn seat(&self, _: &DeviceId) -> Option<Login> {
+            None
+        }
+
+        fn introduce(&self, _: &DeviceId) {}
+
+        fn names_anew(&self, _: &DeviceId) {}
+
+        fn lost_records(&self, _: &DeviceId) {}
+    }
+
+    /// Batches of this node as they come over a connection, some of them empty, and the messages in them.
+    fn batches(node: NodeId) -> (Vec<Vec<u8>>, Vec<(NodeId, Message)>) {
+        let (mut batches, mut sent) = (Vec::new(), Vec::new());
+        for n in 0..300_u32 {
+            let mut queue = Queue::default();
+            for tag in 0..n % 5 {
+                let size = if n % 50 == 26 { 65_000 } else { n as usize };
+                let deliver = vec![n as u8; size].into();
+                let message = Message::Frame { from: device(1), to: device(tag % 2), tag: n, deliver };
+                queue.push(node, &Record::Message(message.clone()));
+                sent.push((node, message));
+            }
+            let batch = queue.pop().unwrap_or_else(|| {
+                let mut heartbeat = Vec::new();
+                batch::begin(&mut heartbeat, node, 1);
+                heartbeat
+            });
+            batches.push([&(batch.len() as u32).to_be_bytes(), &batch[..]].concat());
+            assert!(queue.is_empty());
+        }
+        (batches, sent)
+    }
+
+    #[tokio::test]
+    async fn batches_are_taken_however_they_are_cut_and_each_is_answered() {
+        let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
+        let kept = Arc::new(Kept::default());
+        let inbox: Weak<Kept> = Arc::downgrade(&kept);
+        bus.join(inbox, [0; 32]);
+        let node = NodeId([7; 8]);
+        let (batches, sent) = batches(node);
+        for cut in [1, 7, 4_096, 70_000, usize::MAX] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut dialler = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            dialler.set_nodelay(true).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let shared = bus.shared.clone();
+            let hearing = tokio::spawn(async move { shared.hear_node(node, stream).await });
+            // Small pieces of few batches, or it would take long.
+            let count = if cut < 100 { 12 } else { batches.len() };
+            let bytes = batches[..count].concat();
+            let (mut read, mut write) = dialler.split();
+            let writing = async {
+                for piece in bytes.chunks(cut) {
+                    write.write_all(piece).await.unwrap();
+                    yield_now().await;
+                }
+            };
+            let mut answers = vec![0; count];
+            let (_, answered) = tokio::join!(writing, read.read_exact(&mut answers));
+            assert_eq!(answered.unwrap(), count);
+            assert!(answers.iter().all(|answer| *answer == 1));
+            let heard = std::mem::take(&mut *kept.0.lock());
+            let expected = sent
+                .iter()
+                .take_while(|(_, message)| matches!(message, Message::Frame { tag, .. } if (*tag as usize) < count));
+            assert!(heard.iter().eq(expected), "cut by {cut}");
+            // In another node's name it is no batch.
+            let mut foreign = Vec::new();
+            batch::begin(&mut foreign, NodeId([8; 8]), 1);
+            write.write_all(&[&(foreign.len() as u32).to_be_bytes(), &foreign[..]].concat()).await.unwrap();
+            assert!(hearing.await.unwrap().is_err());
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_end_a_connection_before_anything_is_read_for_them() {
+        for length in [0, batch::HEAD as u32 - 1, MAX_BATCH as u32 + 1, u32::MAX] {
+            assert!(First::of(&length.to_be_bytes()).is_err(), "{length}");
+        }
+        assert!(matches!(First::of(&[0, 0, 0]), Ok(First::Lacks(READ))));
+        assert!(matches!(First::of(&(MAX_BATCH as u32).to_be_bytes()), Ok(First::Lacks(MAX_BATCH))));
+    }
 
     /// A connection that stays until it is ended.
     fn come(door: &Door) -> JoinHandle<()> {

@@ -4,7 +4,6 @@
 //! A node that has frames for another one dials it, at the address in its lease. Each connection carries batches in one
 //! direction and one byte back for each batch that was taken, so that one which is dead is known to be within seconds.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io;
@@ -14,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Buf;
+use happy_crypto::DeviceId;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use parking_lot::Mutex;
 use sha2::Sha256;
@@ -21,13 +21,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-use super::outgoing::{messages, parts};
-use super::{MAX_WAITING, Shared};
-use crate::bus::NodeId;
-use crate::bus::batch::{self, Record};
+use super::Shared;
+use super::outgoing::{cost, sender};
+use super::shares::Shares;
+use crate::bus::batch::{self, Queue, Record};
+use crate::bus::{Frame, NodeId};
 use crate::records::unix_ms;
 
 pub(super) const VERSION: u8 = 1;
@@ -41,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// A secret is at least so long, bytes.
 const MIN_SECRET: usize = 16;
-/// A batch that was sent and not taken counts as so much at least, so that their number is bounded, too.
+/// So many batches may be sent and not taken.
 const MAX_UNTAKEN: usize = 64;
 
 type Proof = Hmac<Sha256>;
@@ -122,67 +124,113 @@ enum Lane {
     Up(Arc<Pipe>),
 }
 
-/// What became of a record that was to go a direct way.
-pub(super) enum Taken {
-    Yes,
-    /// There is a way, and too much waits for it.
-    Full,
+/// Whether there is a direct way to a node.
+pub(super) enum Found {
+    Way(Arc<Pipe>),
     /// There is none. Whether to dial is said once.
-    NoWay {
+    None {
         dial: bool,
     },
 }
 
+/// What waits for one node, and whose it is.
+#[derive(Default)]
+pub(super) struct Line {
+    queue: Queue,
+    shares: Shares,
+}
+
+impl Line {
+    /// Whether there was room for a record.
+    pub(super) fn push(&mut self, own: NodeId, record: &Record<'_>) -> bool {
+        if let Record::Message(message) = record
+            && let Some(sender) = sender(message)
+            && !self.shares.take(sender, self.queue.len(), cost(message))
+        {
+            return false;
+        }
+        self.queue.push(own, record);
+        true
+    }
+
+    /// The same for frames of a device, all for one. Gives how many were taken.
+    pub(super) fn push_frames(&mut self, own: NodeId, from: &DeviceId, run: &[Frame<'_>]) -> usize {
+        let before = self.queue.len();
+        let room = self.shares.room(from, before);
+        let taken = self.queue.push_frames(own, from, run, before + room);
+        self.shares.took(*from, before, self.queue.len() - before);
+        taken
+    }
+}
+
 /// What waits for one connection.
-struct Pipe {
+pub(super) struct Pipe {
     /// None once the connection has ended: whoever found the pipe before that shall not put into it what nobody takes out.
-    waiting: Mutex<Option<Vec<u8>>>,
+    waiting: Mutex<Option<Line>>,
+    /// Something waits, or a full batch does.
     wake: Notify,
 }
 
 impl Pipe {
-    /// Under the lock of the lanes: all who have something for a node are one after the other here anyway.
-    fn take(&self, own: NodeId, record: &Record) -> Taken {
-        let mut waiting = self.waiting.lock();
-        let Some(waiting) = waiting.as_mut() else { return Taken::NoWay { dial: false } };
-        if waiting.len() > MAX_WAITING {
-            return Taken::Full;
-        }
-        let first = waiting.is_empty();
-        if first {
-            batch::begin(waiting, own, 0);
-        }
-        batch::push(waiting, record);
-        if first {
-            self.wake.notify_one();
-        }
-        Taken::Yes
+    fn new() -> Self {
+        Self { waiting: Mutex::new(Some(Line::default())), wake: Notify::new() }
     }
 
-    /// Puts parts back before what waits: the connection ended before they were sent.
-    fn put_back<'a>(&self, parts: impl Iterator<Item = Cow<'a, [u8]>>) {
+    /// Puts something to what waits. None when the connection has ended.
+    pub(super) fn put<T>(&self, put: impl FnOnce(&mut Line) -> T) -> Option<T> {
         let mut waiting = self.waiting.lock();
-        let newer = waiting.take().unwrap_or_default();
-        let mut all = Vec::new();
-        for part in parts.chain([newer.into()]) {
-            let head = if all.is_empty() { 0 } else { batch::HEAD };
-            all.extend_from_slice(part.get(head..).unwrap_or_default());
+        let line = waiting.as_mut()?;
+        let (was_empty, was_full) = (line.queue.is_empty(), line.queue.has_full());
+        let done = put(line);
+        if line.queue.is_empty() != was_empty || line.queue.has_full() != was_full {
+            self.wake.notify_one();
         }
-        *waiting = Some(all);
+        Some(done)
+    }
+
+    /// Whether what waits fills a batch.
+    fn is_full(&self) -> bool {
+        self.waiting.lock().as_ref().is_some_and(|line| line.queue.has_full())
+    }
+
+    fn next(&self) -> Option<Vec<u8>> {
+        self.waiting.lock().as_mut()?.queue.pop()
+    }
+
+    /// A batch was sent, and its room can be used again.
+    fn sent(&self, batch: Vec<u8>) {
+        if let Some(line) = self.waiting.lock().as_mut() {
+            line.queue.reuse(batch);
+            if !line.queue.is_empty() {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// A batch was not sent, and the connection is ending.
+    fn put_back(&self, batch: Vec<u8>) {
+        if let Some(line) = self.waiting.lock().as_mut() {
+            line.queue.put_back(batch);
+        }
+    }
+
+    /// Nothing has waited for a while.
+    fn shrink(&self) {
+        self.waiting.lock().as_mut().into_iter().for_each(|line| line.queue.shrink());
     }
 }
 
 impl Ways {
-    /// Takes a record for a node if there is a way to it.
-    pub(super) fn take(&self, own: NodeId, node: NodeId, record: &Record) -> Taken {
+    /// The way to a node.
+    pub(super) fn to(&self, node: NodeId) -> Found {
         let mut lanes = self.lanes.lock();
         match lanes.get(&node) {
-            Some(Lane::Up(pipe)) => pipe.take(own, record),
-            Some(Lane::Dialling) => Taken::NoWay { dial: false },
-            Some(Lane::Off(until)) if *until > Instant::now() => Taken::NoWay { dial: false },
+            Some(Lane::Up(pipe)) => Found::Way(pipe.clone()),
+            Some(Lane::Dialling) => Found::None { dial: false },
+            Some(Lane::Off(until)) if *until > Instant::now() => Found::None { dial: false },
             Some(Lane::Off(_)) | None => {
                 lanes.insert(node, Lane::Dialling);
-                Taken::NoWay { dial: true }
+                Found::None { dial: true }
             }
         }
     }
@@ -199,7 +247,7 @@ impl Ways {
     }
 
     fn up(&self, node: NodeId) -> Arc<Pipe> {
-        let pipe = Arc::new(Pipe { waiting: Mutex::new(Some(Vec::new())), wake: Notify::new() });
+        let pipe = Arc::new(Pipe::new());
         self.lanes.lock().insert(node, Lane::Up(pipe.clone()));
         pipe
     }
@@ -233,9 +281,11 @@ impl Shared {
             Err(_) => tracing::debug!(%node, "a node does not answer directly"),
         }
         if let Some(pipe) = ways.off(node) {
-            let left = pipe.waiting.lock().take().map(messages).unwrap_or_default();
+            // The lock ends here: whoever finds the pipe meanwhile holds the lock of all that waits, and reading it takes a while.
+            let line = pipe.waiting.lock().take();
+            let left = line.map(|line| line.queue.into_messages()).unwrap_or_default();
             let lost = self.append(node, left);
-            self.give_back(lost);
+            self.give_back(self.node, lost);
         }
     }
 
@@ -269,8 +319,11 @@ impl Shared {
         loop {
             let done = match turn(pipe, &mut read, &untaken).await {
                 Turn::Taken(count) => count.and_then(|count| strike(&mut untaken, count)),
-                Turn::Waits => self.send_waiting(pipe, &mut write, &mut untaken).await,
-                Turn::Silence if untaken.is_empty() => self.send_heartbeat(&mut write, &mut untaken).await,
+                Turn::Waits => self.send_next(pipe, &mut write, &mut untaken).await,
+                Turn::Silence if untaken.is_empty() => {
+                    pipe.shrink();
+                    self.send_heartbeat(&mut write, &mut untaken).await
+                }
                 Turn::Silence => Err(io::ErrorKind::TimedOut.into()),
             };
             if let Err(error) = done {
@@ -279,25 +332,32 @@ impl Shared {
         }
     }
 
-    async fn send_waiting(
+    /// Sends a batch of what waits.
+    async fn send_next(
         &self,
         pipe: &Pipe,
         write: &mut OwnedWriteHalf,
         untaken: &mut VecDeque<Instant>,
     ) -> io::Result<()> {
-        let batch = pipe.waiting.lock().as_mut().map(std::mem::take);
-        let Some(mut batch) = batch.filter(|batch| !batch.is_empty()) else { return Ok(()) };
-        batch::stamp(&mut batch, unix_ms());
-        let mut parts = parts(&batch).into_iter();
-        while let Some(part) = parts.next() {
-            if let Err(error) = send(write, &part).await {
-                // The other node has not got all of this one, so it has taken nothing of it.
-                pipe.put_back(std::iter::once(part).chain(parts));
-                return Err(error);
+        if !pipe.is_full() {
+            // Whoever else has something for that node now comes first, until it fills a batch, so that it goes there together: one write, one
+            // read and one byte back.
+            tokio::select! {
+                biased;
+                () = pipe.wake.notified() => {}
+                () = yield_now() => {}
             }
-            untaken.push_back(Instant::now());
-            self.stats.direct_batches.fetch_add(1, Relaxed);
         }
+        let Some(mut batch) = pipe.next() else { return Ok(()) };
+        batch::stamp(&mut batch, unix_ms());
+        if let Err(error) = send(write, &batch).await {
+            // The other node has not got all of it, so it has taken nothing of it.
+            pipe.put_back(batch);
+            return Err(error);
+        }
+        untaken.push_back(Instant::now());
+        self.stats.direct_batches.fetch_add(1, Relaxed);
+        pipe.sent(batch);
         Ok(())
     }
 
@@ -352,18 +412,31 @@ mod tests {
     use super::*;
     use crate::access::tests::device;
     use crate::bus::Message;
+    use crate::bus::batch::FULL;
     use crate::bus::redis::RedisBus;
-    use crate::bus::redis::outgoing::MAX_BATCH;
 
     fn frame(tag: u32) -> Message {
         Message::Frame { from: device(1), to: device(2), tag, deliver: vec![3; 60_000].into() }
     }
 
-    fn batch_of(frames: &[Message]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        batch::begin(&mut bytes, NodeId([1; 8]), 1);
-        frames.iter().for_each(|frame| batch::push(&mut bytes, &Record::Message(frame.clone())));
-        bytes
+    fn put(pipe: &Pipe, frames: &[Message]) {
+        let own = NodeId([1; 8]);
+        let put = |line: &mut Line| {
+            frames.iter().for_each(|frame| {
+                line.queue.push(own, &Record::Message(frame.clone()));
+            });
+        };
+        assert_eq!(pipe.put(put), Some(()));
+    }
+
+    #[test]
+    fn a_device_that_sends_without_end_leaves_room_for_the_frames_of_others() {
+        let pipe = Pipe::new();
+        let (own, payload) = (NodeId([1; 8]), vec![3; 60_000]);
+        let run = [Frame { to: device(9), tag: 1, payload: &payload }];
+        let takes = |from: u32| pipe.put(|line| line.push_frames(own, &device(from), &run)) == Some(1);
+        assert!((0..1_000).any(|_| !takes(1)), "there is a bound");
+        assert!((2..20).all(takes), "others have room beside it");
     }
 
     #[tokio::test]
@@ -375,18 +448,29 @@ mod tests {
         let (_read, mut write) = stream.into_split();
         // Far more than the kernel keeps.
         let frames: Vec<_> = (0..800).map(frame).collect();
-        let pipe = Pipe { waiting: Mutex::new(Some(batch_of(&frames[..700]))), wake: Notify::new() };
+        let pipe = Pipe::new();
+        put(&pipe, &frames[..700]);
         let mut untaken = VecDeque::new();
-        let (ended, ()) = tokio::join!(biased; bus.shared.send_waiting(&pipe, &mut write, &mut untaken), async {
-            *pipe.waiting.lock() = Some(batch_of(&frames[700..]));
-        });
-        assert!(ended.is_err());
-        let in_a_part = MAX_BATCH / (60_000 + 73);
-        let sent = untaken.len() * in_a_part;
+        let until_it_ends = async {
+            while bus.shared.send_next(&pipe, &mut write, &mut untaken).await.is_ok() {
+                assert!(!pipe.waiting.lock().as_ref().unwrap().queue.is_empty(), "all of it was sent");
+            }
+        };
+        tokio::join!(biased; until_it_ends, async { put(&pipe, &frames[700..]) });
+        let in_a_batch = FULL.div_ceil(60_000 + 73);
+        let sent = untaken.len() * in_a_batch;
         assert!(sent > 0 && sent < 700, "{sent}");
-        let left = messages(pipe.waiting.lock().take().unwrap());
+        let left = pipe.waiting.lock().take().unwrap().queue.into_messages();
         assert!(left == frames[sent..], "{} are left, and {sent} were sent", left.len());
         let lost = bus.shared.append(NodeId([2; 8]), left);
         assert_eq!(lost.len(), frames.len() - sent);
+    }
+
+    #[test]
+    fn a_pipe_that_has_ended_takes_nothing() {
+        let pipe = Pipe { waiting: Mutex::new(None), wake: Notify::new() };
+        assert_eq!(pipe.put(|_| ()), None);
+        pipe.put_back(vec![1]);
+        assert_eq!(pipe.next(), None);
     }
 }

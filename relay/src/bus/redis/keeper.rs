@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::directory::{self, Entry};
-use super::outgoing::{Chore, messages};
+use super::outgoing::Chore;
 use super::way::{Conn, RedisUrl, Way};
 use super::{LEASE, RETRY, Shared};
-use crate::bus::batch::{self, Record};
+use crate::bus::batch::{self, Queue, Record};
 use crate::bus::{Claim, Inbox, Login, Message, NodeId};
 use crate::records::unix_ms;
 
@@ -32,6 +32,13 @@ const REVOUCH: Duration = Duration::from_secs(60 * 60);
 const LOOKS: usize = 64;
 /// Within so many seconds each entry is looked at.
 const LOOK_WITHIN: usize = 60;
+/// Keys that stand in a cluster for nothing but that they stand: a part of it that holds one in a hundred slots lacks all of them once in a
+/// dozen times, a larger one hardly ever.
+const MARKS: usize = 256;
+/// Of these so many are looked at each second.
+const MARKS_A_SECOND: usize = 64;
+/// The life of a mark, renewed each time that it is looked at.
+const MARK: Duration = Duration::from_secs(60);
 /// Devices entered again at once.
 const REJOIN: usize = 256;
 
@@ -45,9 +52,7 @@ struct Pushes {
 impl AsyncPushSender for Pushes {
     fn send(&self, info: PushInfo) -> Result<(), SendError> {
         match (info.kind, info.data.into_iter().nth(1)) {
-            (PushKind::SMessage | PushKind::Message, Some(Value::BulkString(bytes))) => {
-                self.shared.handle(bytes.into())
-            }
+            (PushKind::SMessage | PushKind::Message, Some(Value::BulkString(bytes))) => self.shared.handle(&bytes),
             (PushKind::Disconnection | PushKind::SUnsubscribe, _) => self.cut.notify_one(),
             _ => {}
         }
@@ -68,7 +73,7 @@ pub(super) async fn keep(shared: Arc<Shared>, way: Way, url: RedisUrl) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(redis = %url, %error, "Redis is not reached; this node goes on alone and tries again");
+                    tracing::warn!(redis = %url, error = %url.told(&error), "Redis is not reached; this node goes on alone and tries again");
                 }
             }
         }
@@ -93,6 +98,8 @@ struct Held {
     /// Devices whose entries are still to be looked at, and how many each second.
     unseen: Vec<(DeviceId, Login)>,
     looks: usize,
+    /// The mark that is looked at next.
+    mark: usize,
 }
 
 /// Why nothing more is done on this way.
@@ -112,6 +119,9 @@ impl Held {
             out.incomplete = false;
             out.cache.clear();
         }
+        if shared.stats.lost.load(Relaxed) > 0 {
+            shared.refills();
+        }
         shared.stats.up.store(true, Relaxed);
         tracing::info!(node = %shared.node, "joined the other nodes through Redis");
         let now = Instant::now();
@@ -126,6 +136,7 @@ impl Held {
             look,
             unseen: Vec::new(),
             looks: LOOKS,
+            mark: 0,
         })
     }
 
@@ -200,14 +211,30 @@ impl Held {
         }
     }
 
+    /// Whether the next marks stood, as they do now. A part of a cluster may have been emptied in which none of our devices stands, but what they
+    /// said. One server has our lease or nothing.
+    async fn renew_marks(&mut self, count: usize) -> bool {
+        if !matches!(self.conn, Conn::Cluster(_)) {
+            return true;
+        }
+        let marks = (self.mark..self.mark + count).map(|mark| self.shared.renew_mark(&self.conn, mark % MARKS));
+        self.mark = (self.mark + count) % MARKS;
+        // An answer that did not come says nothing.
+        join_all(marks).await.into_iter().all(|stood| stood.unwrap_or(true))
+    }
+
     /// Renews the lease, and enters everything again when it had gone or something was not entered.
     async fn tend_directory(&mut self, n: u64) -> Result<(), Lost> {
         let stood = self.shared.renew_lease(&self.conn).await.map_err(|_| Lost)?;
-        self.look_for_lost().await;
-        let incomplete = self.reenter <= Instant::now() && std::mem::take(&mut self.shared.out.lock().incomplete);
         if !stood {
             self.look = Instant::now() + LEASE;
+            self.shared.refills();
         }
+        self.look_for_lost().await;
+        if !self.renew_marks(MARKS_A_SECOND).await {
+            self.shared.out.lock().incomplete = true;
+        }
+        let incomplete = self.reenter <= Instant::now() && std::mem::take(&mut self.shared.out.lock().incomplete);
         if stood && !incomplete {
             return Ok(());
         }
@@ -219,6 +246,8 @@ impl Held {
 
     async fn rejoin(&mut self, n: u64) -> Result<(), Lost> {
         *self.shared.heard.lock() = (n, Instant::now());
+        // Those that were lost with the rest shall not call a second time.
+        self.renew_marks(MARKS).await;
         tokio::select! {
             () = self.shared.rejoin() => {}
             () = self.cut.notified() => return Err(Lost),
@@ -243,6 +272,14 @@ impl Shared {
         self.stats.commands.fetch_add(1, Relaxed);
         let mut command = self.lease();
         command.arg("GET");
+        Ok(conn.run::<Option<Vec<u8>>>(&command).await?.is_some())
+    }
+
+    /// Whether it stood there before.
+    async fn renew_mark(&self, conn: &Conn, mark: usize) -> RedisResult<bool> {
+        self.stats.commands.fetch_add(1, Relaxed);
+        let mut command = redis::cmd("SET");
+        command.arg(format!("hr:mark:{mark:02x}:{}", self.node)).arg(1).arg("EX").arg(MARK.as_secs()).arg("GET");
         Ok(conn.run::<Option<Vec<u8>>>(&command).await?.is_some())
     }
 
@@ -301,7 +338,7 @@ impl Shared {
             out.waiting = 0;
             let asked = std::mem::take(&mut out.asking).into_values().flatten();
             let batches = std::mem::take(&mut out.nodes).into_values();
-            asked.chain(batches.flat_map(messages)).collect()
+            asked.chain(batches.flat_map(Queue::into_messages)).collect()
         };
         self.room.notify_waiters();
         self.speaking.lock().hold_back();
@@ -309,7 +346,7 @@ impl Shared {
         if self.stats.up.swap(false, Relaxed) {
             self.stats.lost.fetch_add(1, Relaxed);
         }
-        self.give_back(lost);
+        self.give_back(self.node, lost);
         if let Some(inbox) = self.inbox() {
             inbox.apart();
         }

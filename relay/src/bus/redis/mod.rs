@@ -14,6 +14,7 @@ mod keeper;
 mod keys;
 mod outgoing;
 mod records;
+mod shares;
 mod tickets;
 mod vouches;
 mod way;
@@ -23,7 +24,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use happy_crypto::DeviceId;
 use happy_wire::relay::Undelivered;
 use parking_lot::Mutex;
@@ -35,16 +35,16 @@ use tokio::time::{Instant, sleep, timeout};
 pub use self::direct::{Direct, DirectError};
 pub use self::way::{RedisUrl, RedisUrlError};
 
-use self::direct::{Taken, Ways};
+use self::direct::{Found, Line, Ways};
 use self::directory::{Claimed, Entry};
 use self::elsewhere::Elsewhere;
 use self::keys::Keys;
-use self::outgoing::{Chore, Outgoing, put, undelivered};
+use self::outgoing::{Chore, Outgoing, put, put_frames, undelivered};
 use self::records::Note;
 use self::vouches::Speaking;
 use self::way::Conn;
-use super::batch::{Batch, Record};
-use super::{Answer, Apart, Bus, BusStats, Claim, Inbox, Login, Message, NodeId, Unsent};
+use super::batch::{Batch, Record, Torn};
+use super::{Answer, Apart, Arrived, Bus, BusStats, Claim, Frame, Inbox, Login, Message, NodeId, Rest, Unsent};
 use crate::access::Vouching;
 use crate::records::{Known, NewRecord, Put, unix_ms};
 
@@ -58,6 +58,8 @@ const LEAVE: Duration = Duration::from_secs(1);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What waits to be published, bytes. It is reached when Redis is slower than the devices; they are told that the queue is full.
 const MAX_WAITING: usize = 8 * 1024 * 1024;
+/// So many frames of a batch are handled together.
+const GATHERED: usize = 64;
 
 /// A node of a relay that shares a Redis with others.
 pub struct RedisBus {
@@ -98,6 +100,8 @@ struct Shared {
     ways: Option<Ways>,
     /// What runs for these.
     tasks: Mutex<JoinSet<()>>,
+    /// Redis had lost what it held, or may have: until then other nodes are still saying theirs again.
+    refilled: Mutex<Option<Instant>>,
 }
 
 impl RedisBus {
@@ -117,7 +121,7 @@ impl RedisBus {
         let (listener, ways) = direct.map(Direct::split).unzip();
         let mut node = [0; NodeId::LEN];
         getrandom::fill(&mut node).map_err(|_| StartError::NoRandomness)?;
-        let way = url.way().map_err(|error| StartError::Url(error.to_string()))?;
+        let way = url.way().map_err(|error| StartError::Url(url.told(&error)))?;
         let shared = Arc::new(Shared {
             node: NodeId(node),
             inbox: OnceLock::new(),
@@ -134,6 +138,7 @@ impl RedisBus {
             keys: Keys::new(),
             ways,
             tasks: Mutex::default(),
+            refilled: Mutex::default(),
         });
         if let Some(listener) = listener {
             shared.spawn(shared.clone().accept_nodes(listener));
@@ -202,7 +207,11 @@ impl Bus for RedisBus {
             // A host may have been told that its rendezvous is open a moment before Redis was.
             sleep(tickets::SETTLED).await;
             self.shared.stats.commands.fetch_add(1, Relaxed);
-            tickets::find(&conn, hash).await.map_err(|_| Apart)
+            let node = tickets::find(&conn, hash).await.map_err(|_| Apart)?;
+            match node.is_some() || self.shared.knows_all(&conn).await {
+                true => Ok(node),
+                false => Err(Apart),
+            }
         })
     }
 
@@ -225,6 +234,10 @@ impl Bus for RedisBus {
 
     fn post(&self, device: &DeviceId, message: Message) -> Result<(), Unsent> {
         self.shared.post(device, message)
+    }
+
+    fn post_frames(&self, from: &DeviceId, run: &[Frame<'_>]) -> Result<(), Rest> {
+        self.shared.post_frames(from, run)
     }
 
     fn vouch(&self, by: &DeviceId, login: Login, vouching: Vouching<'_>) {
@@ -317,6 +330,25 @@ impl Shared {
         command
     }
 
+    /// Redis was lost, or what it held.
+    fn refills(&self) {
+        *self.refilled.lock() = Some(Instant::now() + LEASE);
+    }
+
+    /// Whether other nodes may not have said everything again.
+    fn is_refilling(&self) -> bool {
+        self.refilled.lock().is_some_and(|until| until > Instant::now())
+    }
+
+    /// Whether what does not stand in Redis is said by no node. One that was emptied a moment ago has not even our lease.
+    async fn knows_all(&self, conn: &Conn) -> bool {
+        if self.is_refilling() {
+            return false;
+        }
+        self.stats.commands.fetch_add(1, Relaxed);
+        directory::lives(conn, self.node).await.unwrap_or(false)
+    }
+
     /// What stands in the lease of a node that lives, behind the version.
     async fn lease_of(&self, node: NodeId) -> Result<Option<Vec<u8>>, Apart> {
         let conn = self.conn().ok_or(Apart)?;
@@ -396,7 +428,7 @@ impl Shared {
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        if !out.takes(&message) {
+        if !out.takes(&message, &self.stats) {
             return Err(Unsent::Full);
         }
         let was_empty = out.is_idle();
@@ -425,17 +457,38 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives a record to the direct way to its node. None when it has to go through Redis: it is none of those that are sent
-    /// directly, or there is no way now.
-    fn take_directly(self: &Arc<Self>, node: NodeId, record: &Record) -> Option<Result<(), Unsent>> {
-        let ways = self.ways.as_ref()?;
-        if !matches!(record, Record::Message(Message::Frame { .. } | Message::Undelivered { .. })) {
-            return None;
+    /// Frames of a device for another cost one look-up and one place in the line, however many follow one another.
+    fn post_frames(self: &Arc<Self>, from: &DeviceId, run: &[Frame<'_>]) -> Result<(), Rest> {
+        let Some(Frame { to, .. }) = run.first() else { return Ok(()) };
+        let mut out = self.out.lock();
+        if out.conn.is_none() {
+            return Err(Rest { taken: 0, why: Unsent::Nowhere });
         }
-        match ways.take(self.node, node, record) {
-            Taken::Yes => Some(Ok(())),
-            Taken::Full => Some(Err(Unsent::Full)),
-            Taken::NoWay { dial } => {
+        let was_empty = out.is_idle();
+        // Behind what already waits for the same device, or they would overtake it.
+        let known = if out.asking.contains_key(to) { None } else { out.cache.get(to, Instant::now()) };
+        let taken = match known {
+            Some(Some(node)) if node != self.node => {
+                match self.directly(node, |line| line.push_frames(self.node, from, run)) {
+                    Some(taken) => return all_or_rest(taken, run),
+                    None => put_frames(&mut out, self.node, node, from, run),
+                }
+            }
+            Some(_) => return Err(Rest { taken: 0, why: Unsent::Nowhere }),
+            None => out.ask_for_frames(from, run, &self.stats),
+        };
+        drop(out);
+        if was_empty {
+            self.wake.notify_one();
+        }
+        all_or_rest(taken, run)
+    }
+
+    /// Puts something to what goes to a node directly. None when there is no way to it now.
+    fn directly<T>(self: &Arc<Self>, node: NodeId, put: impl FnOnce(&mut Line) -> T) -> Option<T> {
+        match self.ways.as_ref()?.to(node) {
+            Found::Way(pipe) => pipe.put(put),
+            Found::None { dial } => {
                 if dial {
                     self.spawn(self.clone().carry(node));
                 }
@@ -444,12 +497,21 @@ impl Shared {
         }
     }
 
+    /// Gives a record to the direct way to its node. None when it has to go through Redis: it is none of those that are sent
+    /// directly, or there is no way now.
+    fn take_directly(self: &Arc<Self>, node: NodeId, record: &Record<'_>) -> Option<Result<(), Unsent>> {
+        if !matches!(record, Record::Message(Message::Frame { .. } | Message::Undelivered { .. })) {
+            return None;
+        }
+        self.directly(node, |line| if line.push(self.node, record) { Ok(()) } else { Err(Unsent::Full) })
+    }
+
     fn post_to(self: &Arc<Self>, node: NodeId, message: Message) -> Result<(), Unsent> {
         let mut out = self.out.lock();
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        if !out.takes(&message) {
+        if !out.takes(&message, &self.stats) {
             return Err(Unsent::Full);
         }
         let record = Record::Message(message);
@@ -478,53 +540,69 @@ impl Shared {
     }
 
     /// What a node sent, or this one itself.
-    fn handle(&self, bytes: Bytes) {
+    fn handle(&self, bytes: &[u8]) {
         let Some(batch) = Batch::read(bytes) else {
             self.stats.torn.fetch_add(1, Relaxed);
             return;
         };
         let Some(inbox) = self.inbox() else { return };
-        if batch.from != self.node {
+        let from = batch.from;
+        if from != self.node {
             let lag = unix_ms().saturating_sub(batch.unix_ms);
             self.stats.lag.note(Duration::from_millis(lag));
         }
-        let from = batch.from;
+        let mut frames: Vec<Arrived<'_>> = Vec::with_capacity(GATHERED);
         for record in batch {
             match record {
+                Ok(Record::Frame(frame)) => {
+                    frames.push(frame);
+                    if frames.len() == GATHERED {
+                        inbox.handle_frames(from, frames.drain(..).as_slice());
+                    }
+                }
+                Ok(Record::Message(message)) => {
+                    // All in their order.
+                    inbox.handle_frames(from, frames.drain(..).as_slice());
+                    self.handle_message(&*inbox, from, message);
+                }
                 Ok(Record::Ping(n)) if from == self.node => {
                     let mut heard = self.heard.lock();
                     heard.0 = heard.0.max(n);
                     heard.1 = Instant::now();
                 }
                 Ok(Record::Ping(_)) => {}
-                Ok(Record::Message(message)) => {
-                    if let Message::Undelivered { to, reason: Undelivered::Unreachable, .. } = &message {
-                        // It may have moved, or its node has lost it.
-                        self.out.lock().cache.forget(to);
-                    }
-                    if let Message::Naming { from: device, named, .. } = &message {
-                        self.out.lock().cache.put(*device, Some(from), Instant::now());
-                        let mut elsewhere = self.elsewhere.lock();
-                        match named {
-                            true => elsewhere.is_at(from, *device),
-                            false => elsewhere.is_no_longer_at(from, device),
-                        }
-                    }
-                    inbox.handle(from, message);
-                }
-                Err(_) => {
+                Err(Torn) => {
                     self.stats.torn.fetch_add(1, Relaxed);
                 }
             }
         }
+        inbox.handle_frames(from, &frames);
     }
 
-    /// Tells the senders of frames that certainly did not arrive.
-    fn give_back(&self, lost: Vec<Message>) {
+    /// What is no frame.
+    fn handle_message(&self, inbox: &dyn Inbox, from: NodeId, message: Message) {
+        // Guests are in no directory.
+        if let Message::Undelivered { to, reason: Undelivered::Unreachable, rendezvous: false, .. } = &message {
+            // It may have moved, or its node has lost it.
+            self.out.lock().cache.forget(to);
+        }
+        if let Message::Naming { from: device, named, .. } = &message {
+            self.out.lock().cache.put(*device, Some(from), Instant::now());
+            let mut elsewhere = self.elsewhere.lock();
+            match named {
+                true => elsewhere.is_at(from, *device),
+                false => elsewhere.is_no_longer_at(from, device),
+            }
+        }
+        inbox.handle(from, message);
+    }
+
+    /// Tells the senders of frames that certainly did not arrive, in the name of a node that has gone, or of this one.
+    fn give_back(&self, node: NodeId, lost: Vec<Message>) {
         let Some(inbox) = self.inbox() else { return };
         for message in lost.into_iter().filter_map(undelivered) {
             self.stats.lost_frames.fetch_add(1, Relaxed);
-            inbox.handle(self.node, message);
+            inbox.handle(node, message);
         }
     }
 
@@ -537,4 +615,9 @@ impl Shared {
             room.await;
         }
     }
+}
+
+/// What became of a run of which so many were taken: those behind them found no room.
+fn all_or_rest(taken: usize, run: &[Frame<'_>]) -> Result<(), Rest> {
+    if taken < run.len() { Err(Rest { taken, why: Unsent::Full }) } else { Ok(()) }
 }

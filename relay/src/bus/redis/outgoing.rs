@@ -1,6 +1,5 @@
 //! What waits to be sent to other nodes and to Redis, and the task that sends it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,16 +10,18 @@ use happy_wire::relay::Undelivered;
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
+use super::Shared;
 use super::directory::{self, Cache, Entry};
 use super::records::{self, Note};
+use super::shares::Shares;
 use super::way::Conn;
-use super::{MAX_WAITING, Shared};
-use crate::bus::batch::{self, Batch, Record};
-use crate::bus::{Message, NodeId};
+use crate::bus::batch::{self, Queue, Record};
+use crate::bus::{BusStats, Frame, Message, NodeId};
+use crate::mailbox::is_rendezvous;
 use crate::records::unix_ms;
 
-/// The largest batch, bytes; a larger one would hold up what is behind it.
-pub(super) const MAX_BATCH: usize = 1024 * 1024;
+/// What is published for a node and not answered yet, batches: while Redis has one in hand the next ones are on their way.
+const ON_THEIR_WAY: usize = 8;
 /// What waits to be said of who names whom, bytes. It has nothing to do with what frames may take: whoever names many devices displaces no frame.
 const MAX_NOTICES: usize = 8 * 1024 * 1024;
 /// That somebody names somebody is said again later when it is not said now, so it leaves room for what is not.
@@ -38,7 +39,7 @@ const AT_ONCE: usize = 512;
 pub(super) struct Outgoing {
     pub(super) conn: Option<Conn>,
     pub(super) cache: Cache,
-    pub(super) nodes: HashMap<NodeId, Vec<u8>>,
+    pub(super) nodes: HashMap<NodeId, Queue>,
     /// What waits for an answer of the directory.
     pub(super) asking: HashMap<DeviceId, Vec<Message>>,
     pub(super) chores: Chores,
@@ -48,6 +49,8 @@ pub(super) struct Outgoing {
     owed: HashMap<DeviceId, Entry>,
     /// What all of this takes, bytes; without notices and chores.
     pub(super) waiting: usize,
+    /// Whose it is.
+    shares: Shares,
     pub(super) notices: Notices,
 }
 
@@ -60,7 +63,7 @@ pub(super) struct Notices {
     /// What they take, and in batches.
     bytes: usize,
     in_batches: usize,
-    /// Devices here of which not everything was said; they are introduced anew when there is room.
+    /// Devices here of which it was not said whom they name; they name them anew when there is room.
     unsaid: HashSet<DeviceId>,
 }
 
@@ -94,7 +97,7 @@ impl Notices {
         self.turns.drain(..count).filter(|device| self.asking.contains_key(device)).collect()
     }
 
-    /// A device that is to be introduced anew, if there is room.
+    /// A device that is to name its peers anew, if there is room.
     fn next_unsaid(&mut self) -> Option<DeviceId> {
         let device = self.unsaid.iter().next().copied().filter(|_| self.bytes < NOTICES_ROOM)?;
         self.unsaid.take(&device)
@@ -148,7 +151,7 @@ impl Chores {
 impl Outgoing {
     pub(super) fn is_empty(&self) -> bool {
         let said = self.asking.is_empty() && self.notices.asking.is_empty();
-        said && self.chores.queue.is_empty() && self.nodes.values().all(Vec::is_empty)
+        said && self.chores.queue.is_empty() && self.nodes.values().all(Queue::is_empty)
     }
 
     /// Whether many more notices and chores may be added.
@@ -156,16 +159,26 @@ impl Outgoing {
         self.notices.bytes < NOTICES_ROOM && self.chores.bytes < MAX_CHORES / 2
     }
 
-    /// Whether there is room for a message. For a notice that there is none, its device is remembered.
-    pub(super) fn takes(&mut self, message: &Message) -> bool {
-        if !is_notice(message) {
-            return self.waiting + cost(message) <= MAX_WAITING;
+    /// Whether there is room for a message. If not, it is counted, and of a notice that can be said again its device is remembered.
+    pub(super) fn takes(&mut self, message: &Message, stats: &BusStats) -> bool {
+        let fits = match sender(message) {
+            Some(sender) => self.shares.take(sender, self.waiting, cost(message)),
+            None => self.notices.has_room(message),
+        };
+        if !fits {
+            stats.no_room(message);
         }
-        let fits = self.notices.has_room(message);
         if let (false, Message::Naming { from, named: true, .. }) = (fits, message) {
             self.notices.unsaid.insert(*from);
         }
         fits
+    }
+
+    /// All batches have gone; what is left waits for the directory.
+    fn count_shares(&mut self) {
+        let Self { asking, shares, waiting, .. } = self;
+        let left = asking.values().flatten().filter_map(|message| Some((sender(message)?, cost(message))));
+        shares.count(*waiting, left);
     }
 
     /// Has a message wait until the directory has answered where its device is.
@@ -175,6 +188,18 @@ impl Outgoing {
         }
         self.waiting += cost(&message);
         self.asking.entry(device).or_default().push(message);
+    }
+
+    /// The same for frames of a device, all for one, as far as there is room. Gives how many were taken.
+    pub(super) fn ask_for_frames(&mut self, from: &DeviceId, run: &[Frame<'_>], stats: &BusStats) -> usize {
+        for (taken, frame) in run.iter().enumerate() {
+            let message = frame.to_message(from);
+            if !self.takes(&message, stats) {
+                return taken;
+            }
+            self.ask(frame.to, message);
+        }
+        run.len()
     }
 
     /// Whether the directory is asked where a device is, for such a message.
@@ -238,14 +263,8 @@ impl Chore {
     }
 }
 
-pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record) {
-    let buffer = out.nodes.entry(node).or_default();
-    let before = buffer.len();
-    if buffer.is_empty() {
-        batch::begin(buffer, own, 0);
-    }
-    batch::push(buffer, record);
-    let more = buffer.len() - before;
+pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record<'_>) {
+    let more = out.nodes.entry(node).or_default().push(own, record);
     match record {
         Record::Message(message) if is_notice(message) => {
             out.notices.bytes += more;
@@ -255,9 +274,21 @@ pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record
     }
 }
 
+/// The same for frames of a device, all for one, as far as there is room. Gives how many were taken.
+pub(super) fn put_frames(out: &mut Outgoing, own: NodeId, node: NodeId, from: &DeviceId, run: &[Frame<'_>]) -> usize {
+    let room = out.shares.room(from, out.waiting);
+    let queue = out.nodes.entry(node).or_default();
+    let before = queue.len();
+    let taken = queue.push_frames(own, from, run, before + room);
+    let more = queue.len() - before;
+    out.shares.took(*from, out.waiting, more);
+    out.waiting += more;
+    taken
+}
+
 /// Whether it says who names whom, or what has changed. Everything else is a frame or hangs on one.
 fn is_notice(message: &Message) -> bool {
-    !matches!(message, Message::Frame { .. } | Message::Undelivered { .. })
+    sender(message).is_none()
 }
 
 /// What a message takes while it waits, bytes.
@@ -272,22 +303,20 @@ pub(super) fn cost(message: &Message) -> usize {
     }
 }
 
-/// The messages of a batch of our own that did not arrive.
-pub(super) fn messages(batch: Vec<u8>) -> Vec<Message> {
-    let records = Batch::read(batch.into()).into_iter().flatten();
-    records
-        .filter_map(|record| match record {
-            Ok(Record::Message(message)) => Some(message),
-            Ok(Record::Ping(_)) | Err(_) => None,
-        })
-        .collect()
+/// Who sent a frame, or is told that one did not arrive; none of a notice.
+pub(super) fn sender(message: &Message) -> Option<DeviceId> {
+    match message {
+        Message::Frame { from, .. } | Message::Undelivered { from, .. } => Some(*from),
+        _ => None,
+    }
 }
 
 /// What its sender is told of a message that certainly did not arrive.
 pub(super) fn undelivered(message: Message) -> Option<Message> {
     match message {
-        Message::Frame { from, to, tag, .. } => {
-            Some(Message::Undelivered { from, to, tag, reason: Undelivered::Unreachable })
+        Message::Frame { from, to, tag, deliver } => {
+            let rendezvous = is_rendezvous(&deliver);
+            Some(Message::Undelivered { from, to, tag, reason: Undelivered::Unreachable, rendezvous })
         }
         _ => None,
     }
@@ -312,7 +341,7 @@ pub(super) async fn write(shared: Arc<Shared>) {
             for (device, answer) in asking.into_iter().zip(answers) {
                 place(&shared, device, answer.ok().flatten());
             }
-            shared.introduce_unsaid();
+            shared.say_unsaid();
             shared.room.notify_waiters();
         }
         shared.idle.notify_waiters();
@@ -320,7 +349,7 @@ pub(super) async fn write(shared: Arc<Shared>) {
 }
 
 pub(super) struct Work {
-    batches: Vec<(NodeId, Vec<u8>)>,
+    batches: Vec<(NodeId, Queue)>,
     asking: Vec<DeviceId>,
     chores: Vec<Chore>,
 }
@@ -338,54 +367,42 @@ pub(super) fn take(shared: &Shared) -> Option<(Conn, Work)> {
     let notices = std::mem::take(&mut out.notices.in_batches);
     out.notices.bytes -= notices;
     out.waiting = out.waiting.saturating_sub(sent - notices);
+    out.count_shares();
     let work = Work { batches, asking, chores };
     let some = !(work.batches.is_empty() && work.asking.is_empty() && work.chores.is_empty());
     some.then_some((conn, work))
 }
 
-pub(super) async fn publish(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Vec<u8>) {
-    batch::stamp(&mut batch, unix_ms());
-    for part in parts(&batch) {
-        shared.stats.published.fetch_add(1, Relaxed);
-        let mut command = redis::cmd("SPUBLISH");
-        command.arg(node.channel()).arg(&part[..]);
-        match conn.run::<u64>(&command).await {
-            Ok(0) => {
-                // That node has gone. Whoever sent something is told, and asks anew where the device is.
-                shared.stats.untaken.fetch_add(1, Relaxed);
-                shared.out.lock().cache.forget_node(node);
-                shared.give_back(messages(part.into_owned()));
-            }
-            Ok(_) => {}
-            // It may have arrived: what was in it is left to the link, which sends again.
-            Err(error) => tracing::debug!(%error, "a batch may not have been published"),
-        }
+async fn publish(shared: &Shared, conn: &Conn, node: NodeId, mut queue: Queue) {
+    // A connection keeps the order of what is asked at once; a cluster promises none.
+    let at_once = match conn {
+        Conn::Single(_) => ON_THEIR_WAY,
+        Conn::Cluster(_) => 1,
+    };
+    while !queue.is_empty() {
+        let batches = std::iter::from_fn(|| queue.pop()).take(at_once);
+        join_all(batches.map(|batch| publish_batch(shared, conn, node, batch))).await;
     }
 }
 
-/// Cuts a batch that is too large between its records.
-pub(super) fn parts(batch: &[u8]) -> Vec<Cow<'_, [u8]>> {
-    if batch.len() <= MAX_BATCH {
-        return vec![batch.into()];
-    }
-    let (head, mut rest) = batch.split_at(batch::HEAD);
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        let mut end = 0;
-        while let Some(len) = rest.get(end..end + 4).and_then(|len| len.try_into().ok()).map(u32::from_be_bytes) {
-            let next = end + 4 + len as usize;
-            if next > rest.len() || (end > 0 && batch::HEAD + next > MAX_BATCH) {
-                break;
-            }
-            end = next;
+async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Vec<u8>) {
+    batch::stamp(&mut batch, unix_ms());
+    shared.stats.published.fetch_add(1, Relaxed);
+    let mut command = redis::cmd("SPUBLISH");
+    command.arg(node.channel()).arg(&batch[..]);
+    match conn.run::<u64>(&command).await {
+        Ok(0) => {
+            // That node has gone. Whoever sent something is told, and asks anew where the device is.
+            shared.stats.untaken.fetch_add(1, Relaxed);
+            shared.out.lock().cache.forget_node(node);
+            // Or it has not come back yet to a Redis that was away.
+            let says = if shared.is_refilling() { shared.node } else { node };
+            shared.give_back(says, batch::messages(&batch));
         }
-        if end == 0 {
-            break;
-        }
-        parts.push([head, &rest[..end]].concat().into());
-        rest = &rest[end..];
+        Ok(_) => {}
+        // It may have arrived: what was in it is left to the link, which sends again.
+        Err(error) => tracing::debug!(%error, "a batch may not have been published"),
     }
-    parts
 }
 
 async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()> {
@@ -433,17 +450,26 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
             None => waiting,
         }
     };
-    shared.give_back(lost);
+    shared.give_back(shared.node, lost);
 }
 
 impl Shared {
-    /// Says what there was no room for.
-    fn introduce_unsaid(&self) {
+    /// Says whom devices name, where there was no room for it. Nothing else of them was lost.
+    fn say_unsaid(&self) {
         loop {
             let device = self.out.lock().notices.next_unsaid();
             let (Some(device), Some(inbox)) = (device, self.inbox()) else { return };
-            inbox.introduce(&device);
+            inbox.names_anew(&device);
         }
+    }
+}
+
+#[cfg(test)]
+impl crate::bus::RedisBus {
+    /// Once there was no room to say whom this device names, and now there is.
+    pub(crate) fn have_unsaid(&self, device: &DeviceId) {
+        self.shared.out.lock().notices.unsaid.insert(*device);
+        self.shared.say_unsaid();
     }
 }
 
@@ -451,6 +477,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::access::tests::device;
+    use crate::bus::redis::MAX_WAITING;
     use crate::bus::{Login, RedisBus};
 
     fn naming(from: u32, to: u32, named: bool) -> Message {
@@ -462,10 +489,10 @@ mod tests {
     }
 
     /// As many notices as are taken, each for another device.
-    fn fill(out: &mut Outgoing, named: bool, first: u32) -> u32 {
+    fn fill(out: &mut Outgoing, named: bool, first: u32, stats: &BusStats) -> u32 {
         let taken = (first..first + 100_000).take_while(|n| {
             let notice = naming(1, *n, named);
-            let takes = out.takes(&notice);
+            let takes = out.takes(&notice, stats);
             if takes {
                 out.ask(device(*n), notice);
             }
@@ -475,30 +502,24 @@ mod tests {
     }
 
     #[test]
-    fn no_part_is_larger_than_a_batch_may_be_and_nothing_is_lost_between_them() {
-        // So many fit that a part without its head is as large as a batch may be.
-        let payload = MAX_BATCH / 64 - 4 - 1 - 2 * DeviceId::LEN - 4;
-        let sent: Vec<_> = (0..100).map(|n| frame(n, payload)).collect();
-        let mut batch = Vec::new();
-        batch::begin(&mut batch, NodeId([1; 8]), 1);
-        sent.iter().for_each(|frame| batch::push(&mut batch, &Record::Message(frame.clone())));
-        let parts = parts(&batch);
-        let sizes: Vec<_> = parts.iter().map(|part| part.len()).collect();
-        assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= MAX_BATCH), "{sizes:?}");
-        let read: Vec<_> = parts.into_iter().flat_map(|part| messages(part.into_owned())).collect();
-        assert!(read == sent);
-    }
-
-    #[test]
     fn notices_take_no_room_from_frames_and_have_a_bound_of_their_own() {
-        let mut out = Outgoing::default();
-        let named = fill(&mut out, true, 0);
+        let (mut out, stats) = (Outgoing::default(), BusStats::default());
+        let named = fill(&mut out, true, 0, &stats);
         assert_eq!(named as usize, MAX_NAMED / 256);
-        assert!(out.notices.unsaid.contains(&device(1)), "it is introduced anew");
-        let gone = fill(&mut out, false, named);
+        assert!(out.notices.unsaid.contains(&device(1)), "it names them anew");
+        let gone = fill(&mut out, false, named, &stats);
         assert_eq!((named + gone) as usize, MAX_NOTICES / 256, "that somebody has gone is not said again later");
-        assert!(out.takes(&frame(5, 60_000)));
+        let (login, ticket_hash) = (Login { epoch: 1, number: 1 }, [0; 32]);
+        for lost in [
+            Message::Changed { machine: device(1), to: device(2), kinds: 1 },
+            Message::GuestComes { guest: device(1), login, ticket_hash },
+        ] {
+            assert!(!out.takes(&lost, &stats));
+        }
+        assert!(out.takes(&frame(5, 60_000), &stats));
         assert_eq!(out.waiting, 0);
+        let counted: Vec<_> = stats.notices_full.iter().map(|count| count.load(Relaxed)).collect();
+        assert_eq!(counted, [1, 1, 1, 1, 0]);
         // The directory answers; what was not said can be.
         assert_eq!(out.notices.next_unsaid(), None);
         for n in 0..named + gone {
@@ -509,9 +530,26 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_sends_without_end_leaves_room_for_the_frames_of_others() {
+        let (mut out, stats, node) = (Outgoing::default(), BusStats::default(), NodeId([2; 8]));
+        let from = |n: u32| Message::Frame { from: device(n), to: device(9), tag: n, deliver: vec![3; 65_000].into() };
+        let mut send = |n: u32| {
+            let takes = out.takes(&from(n), &stats);
+            if takes {
+                put(&mut out, NodeId([1; 8]), node, &Record::Message(from(n)));
+            }
+            takes
+        };
+        let flood = std::iter::repeat_with(|| send(1)).take_while(|taken| *taken).count();
+        assert!(flood > 50, "{flood}");
+        assert!((2..20).all(&mut send), "others have room beside it");
+        assert!(!send(1), "and it has none");
+    }
+
+    #[test]
     fn frames_of_others_are_asked_for_before_all_notices_have_been() {
         let mut out = Outgoing::default();
-        let count = fill(&mut out, true, 0);
+        let count = fill(&mut out, true, 0, &BusStats::default());
         out.ask(device(7), naming(2, 7, true));
         let mut asked = Vec::new();
         while asked.len() < count as usize {
@@ -535,6 +573,21 @@ mod tests {
         assert_eq!(out.waiting + out.notices.bytes, out.nodes[&node].len());
         assert_eq!(out.notices.bytes, out.notices.in_batches);
         assert!(out.waiting > 10 * 100 && out.notices.bytes > 10 * 64);
+    }
+
+    #[test]
+    fn frames_that_follow_one_another_have_the_bound_of_their_device() {
+        let (mut out, stats) = (Outgoing::default(), BusStats::default());
+        let (own, known, payload) = (NodeId([1; 8]), NodeId([2; 8]), [3; 60_000]);
+        let run = [Frame { to: device(2), tag: 1, payload: &payload }; 32];
+        let asked = out.ask_for_frames(&device(1), &run, &stats);
+        assert_eq!((asked, out.asking[&device(2)].len()), (run.len(), run.len()));
+        let taken: Vec<_> = (0..100).map(|_| put_frames(&mut out, own, known, &device(1), &run)).collect();
+        assert_eq!(taken[..2], [run.len(); 2]);
+        assert_eq!(taken.iter().sum::<usize>(), out.nodes[&known].len() / payload.len());
+        assert!((MAX_WAITING / 2..MAX_WAITING / 4 * 3).contains(&out.waiting), "{}", out.waiting);
+        assert_eq!(out.ask_for_frames(&device(1), &run, &stats), 0);
+        assert!(put_frames(&mut out, own, known, &device(3), &run) > 0, "there is room for others");
     }
 
     #[test]

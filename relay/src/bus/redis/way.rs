@@ -15,6 +15,8 @@ use redis::{
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use crate::causes::whole;
+
 /// From the first packet to an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// For one command. A server that takes longer is as good as away.
@@ -65,6 +67,15 @@ impl RedisUrl {
     /// Whether it holds a password, or a user.
     pub fn has_password(&self) -> bool {
         self.user.is_some()
+    }
+
+    /// An error of the way there with all that is behind it, and without the password: a server may quote what it was sent.
+    pub(super) fn told(&self, error: &RedisError) -> String {
+        let text = whole(error);
+        match &self.user {
+            Some((_, password)) if !password.is_empty() => text.replace(password.as_str(), "…"),
+            _ => text,
+        }
     }
 }
 

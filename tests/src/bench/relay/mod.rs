@@ -28,7 +28,7 @@ use anyhow::{Result, ensure};
 pub use bare::{Arguments as BareArguments, run as run_bare};
 
 use self::flow::Shape;
-use self::machine::{Cores, Judge, median, open_many};
+use self::machine::{Cores, Judge, Watch, median, open_many};
 use self::report::Report;
 use self::server::{Kind, Server};
 
@@ -259,9 +259,13 @@ impl Bench {
         let (mut memory, mut others, mut cut) = (Vec::new(), Vec::new(), Vec::new());
         // Each takes the ten seconds until the stuck ones are cut.
         for _ in 0..self.repeats.min(ROUNDS) {
-            // A fresh one each time: memory that was used before costs nothing anew.
-            let server = Server::start(Kind::Relay, self.cores)?;
-            let cost = self.judge.undisturbed("stuck readers", &[server.id()], || stuck::measure(&server))?;
+            let cores = self.cores;
+            let cost = self.judge.watched("stuck readers", || {
+                // A fresh one each time: memory that was used before costs nothing anew.
+                let server = Server::start(Kind::Relay, cores)?;
+                let watch = Watch::begin(&[server.id()])?;
+                Ok((stuck::measure(&server)?, watch.others()?))
+            })?;
             memory.push(cost.memory);
             others.push(cost.others);
             cut.push(cost.cut);
@@ -274,7 +278,7 @@ impl Bench {
         let nodes = nodes::Nodes::start(self.cores, false)?;
         let raw = Server::start(Kind::Redis, self.cores)?;
         for shape in nodes::SHAPES {
-            let mut cells = [const { Vec::new() }; 4];
+            let mut cells = [const { Vec::new() }; 6];
             for _ in 0..self.repeats {
                 let raw_rate =
                     self.judge.undisturbed("Redis", &[raw.id()], || flow::measure(&raw, &raw, &[&raw], shape))?;
@@ -283,7 +287,8 @@ impl Bench {
                     .judge
                     .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
                 let crossed = self.judge.undisturbed("two nodes", &nodes.ids(), || nodes.cross(shape))?;
-                let values = [raw_rate.rate, near_rate.rate, crossed.passed.rate, crossed.commands];
+                let (near, far) = (near_rate, crossed.passed);
+                let values = [raw_rate.rate, near.rate, far.rate, crossed.commands, near.cpu, far.cpu];
                 cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
             }
             self.report.nodes(shape, cells.map(median));
@@ -296,14 +301,15 @@ impl Bench {
     fn direct(&mut self) -> Result<()> {
         let nodes = nodes::Nodes::start(self.cores, true)?;
         for shape in nodes::SHAPES {
-            let mut cells = [const { Vec::new() }; 3];
+            let mut cells = [const { Vec::new() }; 5];
             for _ in 0..self.repeats {
                 let near = [nodes.one.id()];
                 let near_rate = self
                     .judge
                     .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
                 let crossed = self.judge.undisturbed("two nodes directly", &nodes.ids(), || nodes.cross(shape))?;
-                let values = [near_rate.rate, crossed.passed.rate, crossed.commands];
+                let (near, far) = (near_rate, crossed.passed);
+                let values = [near.rate, far.rate, crossed.commands, near.cpu, far.cpu];
                 cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
             }
             self.report.direct(shape, cells.map(median));

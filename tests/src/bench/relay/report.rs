@@ -138,15 +138,17 @@ impl Report {
         self.goal("stuck-cut", cut, "s", Bound::AtMost(11.0));
     }
 
-    pub fn nodes(&mut self, shape: Shape, [raw, near, across, commands]: [f64; 4]) {
+    pub fn nodes(&mut self, shape: Shape, [raw, near, across, commands, near_cpu, cpu]: [f64; 6]) {
         anstream::println!(
             "\n{} × {} B, {}: PUBLISH through Redis alone {raw:.0} frames/s, one node {near:.0}, two nodes {across:.0} \
-             ({:.2} and {:.2}); {commands:.5} commands a frame beside the publishes",
+             ({:.2} and {:.2}); a frame costs one node {:.2} µs, two {:.2}; {commands:.5} commands a frame beside the publishes",
             shape.pairs,
             shape.payload,
             shape.window,
             across / raw,
-            across / near
+            across / near,
+            near_cpu * 1e6,
+            cpu * 1e6
         );
         let size = shape.payload;
         self.goal(&format!("redis-hop-{size}"), across / raw, "ratio", Bound::AtLeast(0.7));
@@ -163,13 +165,15 @@ impl Report {
         self.goal("redis-entry", entry, "B", Bound::AtMost(100.0));
     }
 
-    pub fn direct(&mut self, shape: Shape, [near, across, commands]: [f64; 3]) {
+    pub fn direct(&mut self, shape: Shape, [near, across, commands, near_cpu, cpu]: [f64; 5]) {
         let (size, ratio) = (shape.payload, across / near);
         anstream::println!(
-            "\n{} × {size} B, {}: one node {near:.0} frames/s, two nodes directly {across:.0} ({ratio:.2}); {commands:.5} \
-             commands to Redis a frame",
+            "\n{} × {size} B, {}: one node {near:.0} frames/s, two nodes directly {across:.0} ({ratio:.2}); a frame costs one \
+             node {:.2} µs, two {:.2}; {commands:.5} commands to Redis a frame",
             shape.pairs,
-            shape.window
+            shape.window,
+            near_cpu * 1e6,
+            cpu * 1e6
         );
         self.goal(&format!("direct-hop-{size}"), ratio, "ratio", Bound::AtLeast(0.45));
         // Leases and what a node asks from time to time, whatever passes.

@@ -284,7 +284,8 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
             link.on_relay_down(&mut self.core.context());
         }
         self.raw.clear();
-        self.core.events.push_back(Event::RelayDown { why });
+        let last = matches!(self.relay.dial(), Dial::Never(_));
+        self.core.events.push_back(Event::RelayDown { why, last });
     }
 
     /// A binary message came from the relay.

@@ -23,6 +23,8 @@ pub enum Event {
     RelayDown {
         /// Why, as far as it is known.
         why: RelayDown,
+        /// No further attempt follows by itself.
+        last: bool,
     },
     /// The relay is about to close the connection.
     Goaway {

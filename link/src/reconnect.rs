@@ -17,6 +17,10 @@ const EAGER_FOR: Duration = Duration::from_secs(60);
 const PATIENT: Duration = Duration::from_secs(30);
 /// After answers that the next attempt will hardly change: not permitted, login refused, malformed.
 const UNPROMISING: Duration = Duration::from_secs(60);
+/// A ticket that the relay does not know may lead to a machine that is on its way there: so long a guest tries again.
+const HOST_COMES: Duration = Duration::from_secs(3);
+/// The same for a guest that was admitted before: what cut it off has cut off the machine as well.
+const HOST_COMES_BACK: Duration = Duration::from_secs(20);
 /// A relay cannot send a device away for longer than this.
 const LONGEST_NAMED: Duration = Duration::from_secs(300);
 
@@ -36,12 +40,32 @@ pub(crate) struct Reconnect {
     never: Option<Code>,
     active: bool,
     guest: bool,
+    /// The relay has taken a login of this connection.
+    admitted: bool,
+    /// Since when the relay has known nothing of a guest's ticket.
+    refused_since: Option<Duration>,
 }
 
 impl Reconnect {
     /// The first attempt may start at once.
     pub(crate) fn new(now: Duration, guest: bool) -> Self {
-        Self { attempts: 0, down_since: None, at: now, named: false, never: None, active: false, guest }
+        Self {
+            attempts: 0,
+            down_since: None,
+            at: now,
+            named: false,
+            never: None,
+            active: false,
+            guest,
+            admitted: false,
+            refused_since: None,
+        }
+    }
+
+    /// The relay has taken a login.
+    pub(crate) fn admitted(&mut self) {
+        self.admitted = true;
+        self.refused_since = None;
     }
 
     pub(crate) fn dial(&self) -> Dial {
@@ -65,7 +89,11 @@ impl Reconnect {
                 self.never.get_or_insert(Code::DISPLACED);
             }
             Some(Told { code: Code::LOGIN_REFUSED, .. }) if self.guest => {
-                self.never.get_or_insert(Code::LOGIN_REFUSED);
+                if self.host_had_time(now) {
+                    self.never.get_or_insert(Code::LOGIN_REFUSED);
+                } else {
+                    self.back_off(now, rng, down_since);
+                }
             }
             Some(Told { retry_after, .. }) if !retry_after.is_zero() => {
                 let retry_after = retry_after.min(LONGEST_NAMED);
@@ -78,13 +106,21 @@ impl Reconnect {
             }) => {
                 self.at = now + UNPROMISING / 2 + below(rng, UNPROMISING);
             }
-            _ => {
-                let eager = self.active || now.saturating_sub(down_since) < EAGER_FOR;
-                let doubled = FIRST.saturating_mul(1 << self.attempts.min(16));
-                self.at = now + below(rng, doubled.min(if eager { EAGER } else { PATIENT }));
-                self.attempts = self.attempts.saturating_add(1);
-            }
+            _ => self.back_off(now, rng, down_since),
         }
+    }
+
+    fn back_off(&mut self, now: Duration, rng: &mut impl CryptoRng, down_since: Duration) {
+        let eager = self.active || now.saturating_sub(down_since) < EAGER_FOR;
+        let doubled = FIRST.saturating_mul(1 << self.attempts.min(16));
+        self.at = now + below(rng, doubled.min(if eager { EAGER } else { PATIENT }));
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Whether the machine that a refused ticket leads to has had the time to come to the relay.
+    fn host_had_time(&mut self, now: Duration) -> bool {
+        let patience = if self.admitted { HOST_COMES_BACK } else { HOST_COMES };
+        now.saturating_sub(*self.refused_since.get_or_insert(now)) >= patience
     }
 
     /// Someone is using the application, or no longer does.
@@ -216,6 +252,35 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_waits_for_a_machine_that_may_be_on_its_way() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let refused = Some(Told { code: Code::LOGIN_REFUSED, retry_after: Duration::ZERO });
+        for (admitted, patience) in [(false, HOST_COMES), (true, HOST_COMES_BACK)] {
+            let mut reconnect = Reconnect::new(Duration::ZERO, true);
+            if admitted {
+                reconnect.admitted();
+                reconnect.schedule(Duration::ZERO, &mut rng, None);
+            }
+            let (begun, mut attempts) = (Duration::from_secs(7), 0);
+            let mut now = begun;
+            loop {
+                reconnect.schedule(now, &mut rng, refused);
+                let Dial::At(at) = reconnect.dial() else { break };
+                assert!(at <= now + EAGER);
+                (now, attempts) = (at, attempts + 1);
+            }
+            assert_eq!(reconnect.dial(), Dial::Never(Code::LOGIN_REFUSED));
+            assert!((patience..=patience + EAGER).contains(&(now - begun)), "{now:?}");
+            assert!((2..100).contains(&attempts), "{attempts} attempts");
+            // It came, and what happens later counts from then on.
+            reconnect.admitted();
+            reconnect.revive(now);
+            reconnect.schedule(now, &mut rng, refused);
+            assert!(matches!(reconnect.dial(), Dial::At(_)));
+        }
+    }
+
+    #[test]
     fn who_is_leaving_is_not_held_by_being_displaced() {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         for (guest, code) in [(false, Code::DISPLACED), (true, Code::LOGIN_REFUSED)] {
@@ -226,6 +291,8 @@ mod tests {
             assert_eq!(reconnect.dial(), Dial::Never(Code::GOODBYE), "told while it leaves");
             let mut reconnect = Reconnect::new(Duration::ZERO, guest);
             reconnect.schedule(Duration::ZERO, &mut rng, told);
+            reconnect.schedule(HOST_COMES, &mut rng, told);
+            assert_eq!(reconnect.dial(), Dial::Never(code));
             reconnect.stop(Code::GOODBYE);
             assert_eq!(reconnect.dial(), Dial::Never(Code::GOODBYE), "it leaves when it was told");
         }

@@ -209,6 +209,7 @@ impl RelayClient {
             return false;
         };
         self.login_took = now.saturating_sub(since);
+        self.reconnect.admitted();
         self.phase = Phase::Up { since: now };
         true
     }

@@ -1018,7 +1018,7 @@ fn while_someone_waits_a_dead_connection_is_given_up_after_two_seconds() {
         let took = (lone.now - if data && active { begin } else { Duration::ZERO }).as_millis();
         assert!((least..most).contains(&took), "active {active}, data {data}: {took} ms");
         lone.endpoint.handle_disconnected(lone.now);
-        assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Ours(Code::SILENT) }));
+        assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Ours(Code::SILENT), last: false }));
         assert!(matches!(lone.endpoint.wants_connection(lone.now), Dial::At(at) if at <= lone.now + ms(100)));
     }
 }
@@ -1046,7 +1046,7 @@ fn a_displaced_connection_does_not_come_back() {
     assert!(lone.endpoint.must_close().is_some());
     lone.endpoint.handle_disconnected(lone.now);
     assert_eq!(lone.endpoint.wants_connection(lone.now), Dial::Never(Code::DISPLACED));
-    assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Told(Code::DISPLACED) }));
+    assert!(lone.events().contains(&Event::RelayDown { why: RelayDown::Told(Code::DISPLACED), last: true }));
     lone.endpoint.revive(lone.now);
     assert!(matches!(lone.endpoint.wants_connection(lone.now), Dial::At(_)));
 }

@@ -101,7 +101,7 @@ impl Pair {
         for (me, other) in [(0, 2), (1, 1)] {
             pair.relay_says(me, &FromRelay::Challenge { nonce: [7; 32] });
             while pair.devices[me].poll_transmit(Duration::ZERO).is_some() {}
-            pair.relay_says(me, &FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None });
+            pair.relay_says(me, &FromRelay::Welcome { max_payload: 65_536, queue_bytes: 229_376, host: None });
             pair.relay_says(me, &FromRelay::Presence { device: id(other), here: true });
         }
         pair

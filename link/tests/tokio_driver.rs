@@ -144,7 +144,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, number: u64, name: 
 
     let (sender, mut outgoing) = mpsc::channel::<Vec<u8>>(64);
     devices.0.lock().unwrap().insert(device, (number, sender, Vec::new()));
-    devices.tell(&device, FromRelay::Welcome { max_payload: 65_536, queue_bytes: 262_144, host: None }).await;
+    devices.tell(&device, FromRelay::Welcome { max_payload: 65_536, queue_bytes: 229_376, host: None }).await;
     let (mut sink, mut source) = socket.split();
     let write = async {
         while let Some(frame) = outgoing.recv().await {
@@ -327,7 +327,7 @@ async fn a_call_survives_the_relay() {
         .until(|event| {
             matches!(
                 event,
-                Event::RelayDown { why: RelayDown::Lost } | Event::LinkDown { why: LinkDown::RelayDown, .. }
+                Event::RelayDown { why: RelayDown::Lost, .. } | Event::LinkDown { why: LinkDown::RelayDown, .. }
             )
             .then_some(())
         })
@@ -501,7 +501,7 @@ async fn a_server_that_is_no_relay_is_named_as_such() {
     let (mut phone, _machine) = pair(&url, &Trust::System, EVENTS);
     let why = phone
         .until(|event| match event {
-            Event::RelayDown { why } => Some(why),
+            Event::RelayDown { why, .. } => Some(why),
             _ => None,
         })
         .await;

@@ -7,7 +7,7 @@ use happy_crypto::{DeviceId, Identity};
 use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
 use happy_link::{Answer, Class, Event, Login, PairSecrets, Peer, Side};
-use happy_pairing::{Invitation, Joiner, JoinerConfig, JoinerEvent, NextStatement, PairedPeer, format_code};
+use happy_pairing::{Invitation, Joiner, JoinerConfig, JoinerEvent, NextStatement, Origin, PairedPeer, format_code};
 use happy_rpc::{Attached, Call, Session, SessionAttach, SessionCreate};
 use happy_wire::terminal::{LABEL, TerminalMessage};
 use tokio::sync::mpsc::Receiver;
@@ -23,6 +23,7 @@ pub struct Guest {
     handle: Handle,
     events: Receiver<Event>,
     began: Instant,
+    refusals: u32,
 }
 
 /// What a guest came to.
@@ -39,13 +40,22 @@ impl Guest {
     /// # Errors
     /// When the link is not one.
     pub fn scan(link: &str, name: &str) -> Result<Guest> {
+        let origin = Invitation::parse_link(link)?.0;
+        Guest::scan_from(link, name, &origin.to_string())
+    }
+
+    /// Like [`Self::scan`], for one that reaches the relay of the link by another address.
+    ///
+    /// # Errors
+    /// When the link or the address is not one.
+    pub fn scan_from(link: &str, name: &str, relay: &str) -> Result<Guest> {
         let identity = Identity::generate(&mut happy_link::driver::rng());
         let (origin, invitation) = Invitation::parse_link(link)?;
         let (handle, events) = spawn(Config {
             identity: identity.clone(),
             prekeys: Vec::new(),
             login: Login::Guest { epoch: 1, ticket: invitation.ticket() },
-            relay: RelayUrl::parse(&origin.websocket_url())?,
+            relay: RelayUrl::parse(&Origin::parse(relay)?.websocket_url())?,
             trust: Trust::System,
             events: EVENTS,
         })?;
@@ -58,7 +68,7 @@ impl Guest {
             unix_now: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
         let joiner = Joiner::new(config, Duration::ZERO);
-        Ok(Guest { identity, joiner, handle, events, began: Instant::now() })
+        Ok(Guest { identity, joiner, handle, events, began: Instant::now(), refusals: 0 })
     }
 
     /// Goes on until there is a code to show, and gives it as six digits.
@@ -71,6 +81,11 @@ impl Guest {
             JoinerEvent::Failed(failure) => bail!("{failure}"),
             JoinerEvent::Paired(_) => bail!("paired without a code"),
         }
+    }
+
+    /// How often the relay has sent it away.
+    pub fn refusals(&self) -> u32 {
+        self.refusals
     }
 
     /// Goes on until the machine has decided.
@@ -111,7 +126,8 @@ impl Guest {
                 Ok(Some(Event::Packet { from, bytes, .. })) => {
                     self.joiner.handle_packet(&mut happy_link::driver::rng(), self.began.elapsed(), from, &bytes);
                 }
-                Ok(Some(Event::Goaway { code, text })) => bail!("the relay says {code}: {text}"),
+                Ok(Some(Event::Goaway { .. })) => self.refusals += 1,
+                Ok(Some(Event::RelayDown { why, last: true })) => bail!("the connection to the relay ended: {why:?}"),
                 Ok(Some(_)) => {}
             }
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use happy_link::Event;
 use happy_tests::chaos::{Chaos, Weather};
+use happy_tests::phone::{Guest, Paired};
 use happy_tests::process::{Home, Relay};
 use happy_wire::terminal::TerminalMessage;
 
@@ -144,6 +145,49 @@ fn links_are_back_soon_after_the_relay_is() -> Result<()> {
         took.sort();
         println!("links were back after {took:?}");
         ensure!(took[KILLS - 1] < Duration::from_millis(2200), "{took:?}");
+        Ok(())
+    })
+}
+
+/// A machine that is half a second from its relay, and invites.
+fn far_machine(relay: &Relay, runtime: &tokio::runtime::Runtime) -> Result<(Chaos, Home)> {
+    let weather = Weather { latency: Duration::from_millis(250), ..Weather::default() };
+    let chaos = runtime.block_on(Chaos::start(None, address(relay), weather))?;
+    let machine = Home::start(&chaos.origin())?;
+    Ok((chaos, machine))
+}
+
+#[test]
+fn who_answers_an_invitation_at_once_is_let_in() -> Result<()> {
+    let runtime = runtime()?;
+    let relay = Relay::start()?;
+    let (_chaos, machine) = far_machine(&relay, &runtime)?;
+    let (mut pair, link) = machine.invite("owner")?;
+    // The phone is next to the relay: a link that is shown before the relay knows of it would be scanned 250 ms too early.
+    runtime.block_on(async {
+        let mut guest = Guest::scan_from(&link, "phone", &relay.origin())?;
+        let code = guest.code().await?;
+        ensure!(guest.refusals() == 0, "the relay did not know the ticket");
+        pair.wait_for("code_wanted")?;
+        pair.say(&code)?;
+        ensure!(matches!(guest.outcome().await?, Paired::Yes(_)), "not paired");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pairing_goes_on_when_the_relay_restarts_and_the_guest_is_back_before_the_machine() -> Result<()> {
+    let runtime = runtime()?;
+    let mut relay = Relay::start()?;
+    let (_chaos, machine) = far_machine(&relay, &runtime)?;
+    let (mut pair, link) = machine.invite("owner")?;
+    runtime.block_on(async {
+        let mut guest = Guest::scan_from(&link, "phone", &relay.origin())?;
+        let code = guest.code().await?;
+        pair.wait_for("code_wanted")?;
+        relay.kill_and_restart()?;
+        pair.say(&code)?;
+        ensure!(matches!(guest.outcome().await?, Paired::Yes(_)), "not paired");
         Ok(())
     })
 }

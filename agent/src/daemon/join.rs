@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use happy_link::{Event, Login};
+use happy_link::{Code, Event, Login, RelayDown};
 use happy_pairing::{Invitation, JoinFailure, Joiner, JoinerConfig, JoinerEvent, Origin, PairedPeer, format_code};
 use happy_rpc::{CallError, Done, ErrorCode};
 use happy_wire::packet::Gone;
@@ -86,8 +86,8 @@ impl Attempt {
             match event {
                 Some(Event::RelayUp { host: Some(host) }) => self.joiner.host_known(now, host),
                 Some(Event::Packet { from, bytes, .. }) => self.joiner.handle_packet(&mut random(), now, from, &bytes),
-                Some(Event::Goaway { code, .. }) if code == happy_wire::Code::LOGIN_REFUSED => {
-                    // The relay knows no such ticket: the invitation is over, or was never there.
+                Some(Event::RelayDown { why: RelayDown::Told(Code::LOGIN_REFUSED), last: true }) => {
+                    // The relay has known no such ticket for a while: the invitation is over, or was never there.
                     self.fail("The invitation is over: it was used, or its time is up.", AGAIN);
                     break;
                 }

@@ -225,7 +225,7 @@ impl Network {
                     (relay.up, relay.trouble, relay.retry_at) = (true, None, None);
                 }
             }
-            Event::RelayDown { why } => {
+            Event::RelayDown { why, .. } => {
                 if let Some(relay) = state.relays.get_mut(origin) {
                     relay.up = false;
                     relay.trouble = Some(down(why, relay.dial_trouble()));
@@ -841,7 +841,8 @@ mod tests {
         let mut other = dial(&identity, Vec::new(), login, &origin, expected).unwrap();
         for _ in 0..2 {
             // The second time its own login is refused, for the other one is still there.
-            until(&mut events, |event| *event == Event::RelayDown { why: RelayDown::Told(Code::DISPLACED) }).await;
+            until(&mut events, |event| matches!(event, Event::RelayDown { why: RelayDown::Told(Code::DISPLACED), .. }))
+                .await;
             let status = network.relay(&origin).unwrap();
             assert!(status.trouble.unwrap().contains("another daemon"));
             assert!(status.retry_at.is_some());

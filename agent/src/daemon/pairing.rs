@@ -121,8 +121,22 @@ impl Pairing {
         // For as long as the typing may take after the invitation's own time: the guest stays the host's guest.
         let opened = daemon.network().open_rendezvous(ticket_hash, happy_wire::relay::MAX_RENDEZVOUS_SECONDS);
         tracing::info!(number, role = %role, opened, "an invitation is open");
-        let task = Task { daemon: daemon.clone(), host, clock, number, ticket_hash, default_name: params.name };
+        let (known, becomes_known) = oneshot::channel();
+        let task = Task {
+            daemon: daemon.clone(),
+            host,
+            clock,
+            number,
+            ticket_hash,
+            default_name: params.name,
+            known: Some(known),
+        };
         tokio::spawn(task.run(queue));
+        if daemon.network().is_up() {
+            // Who scans it at once must be let in. It also goes on when the relay refuses or the connection is lost, of which the
+            // person is told.
+            let _ = tokio::time::timeout(RELAY_WAIT, becomes_known).await;
+        }
         let seconds_left = clock.real(INVITATION_LIFETIME).as_secs();
         let relay_trouble = daemon.network().home_trouble();
         Ok(Invited { invitation: number, role: params.role, links, seconds_left, relay_trouble })
@@ -254,6 +268,8 @@ struct Task {
     ticket_hash: [u8; 32],
     /// The name that was given with the invitation.
     default_name: Option<String>,
+    /// Told when the relay has answered to the rendezvous.
+    known: Option<oneshot::Sender<()>>,
 }
 
 impl Task {
@@ -270,6 +286,11 @@ impl Task {
                 () = sleep_until(timeout) => None,
             };
             let now = self.clock.now();
+            if let Some(Input::Rendezvous(_)) = input
+                && let Some(known) = self.known.take()
+            {
+                let _ = known.send(());
+            }
             match input {
                 Some(Input::Packet { from, bytes }) => self.host.handle_packet(&mut random(), now, from, &bytes),
                 Some(Input::Code { typed, answer }) => {

@@ -261,8 +261,7 @@ impl Hub {
     fn on_event(&self, origin: &Origin, event: Event) {
         match event {
             Event::RelayUp { .. } => self.tell_relay(origin, true, String::new(), false),
-            Event::RelayDown { why } => {
-                let last = why == RelayDown::Told(Code::DISPLACED);
+            Event::RelayDown { why, last } => {
                 self.tell_relay(origin, false, relay_down(why), last);
             }
             Event::Presence { peer, here } => self.tell(CoreEvent::Presence { device: peer, here }),

@@ -89,7 +89,7 @@ impl Pairing {
         match event {
             Event::RelayUp { host: Some(host) } => self.joiner.borrow_mut().host_known(now, host),
             Event::Packet { from, bytes, .. } => self.joiner.borrow_mut().handle_packet(&mut rng(), now, from, &bytes),
-            Event::RelayDown { why: RelayDown::Told(Code::LOGIN_REFUSED) } => {
+            Event::RelayDown { why: RelayDown::Told(Code::LOGIN_REFUSED), last: true } => {
                 return self.finish_failed("The invitation is no longer open at the relay: it was used, or its time is over. Ask for a new one at the machine.");
             }
             _ => return,

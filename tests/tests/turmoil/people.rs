@@ -366,7 +366,7 @@ impl App {
                 self.seen.borrow_mut().up.insert(peer, false);
                 self.world.count("link down");
             }
-            Event::RelayDown { why: RelayDown::Told(code) | RelayDown::Ours(code) } => {
+            Event::RelayDown { why: RelayDown::Told(code) | RelayDown::Ours(code), .. } => {
                 let honest = [Code::GOODBYE, Code::SILENT, Code::DISPLACED, Code::RESTARTING].contains(&code);
                 assert!(honest, "{}: relay and device accuse each other: {code}", host(self.me));
             }

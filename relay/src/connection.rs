@@ -72,7 +72,7 @@ pub(crate) async fn serve(
 ) {
     let mut socket = Socket { stream, reader: Reader::default(), rest: early.into(), unread: true };
     // Boxed, so that the task of a connection that lives for days does not carry the room its login needed.
-    let seat = Box::pin(log_in(&shared, &admission, &mut socket, &names)).await;
+    let seat = shared.turnstile.through(Box::pin(log_in(&shared, &admission, &mut socket, &names))).await;
     match seat {
         Ok((seat, name)) => {
             shared.hub.metrics.login(LoginResult::Accepted);

@@ -19,7 +19,7 @@
 //! From outside in, each layer one file: [`listen`] takes sockets and opens TLS, `http` answers requests and upgrades to
 //! a websocket, `login` checks the device's signature, `connection` is the actor that owns one websocket, whose bytes `websocket`
 //! reads and writes, `mailbox` is what others can reach of it, `hub` decides which frame goes to which mailbox, and
-//! `desk`, `rest` and `updates` answer for machine records. [`bus`] is the way to other nodes. `lobby` and `rates` keep strangers and
+//! `desk`, `rest` and `updates` answer for machine records. [`bus`] is the way to other nodes. `lobby`, `rates` and `turnstile` keep strangers and
 //! crowds within bounds.
 
 pub mod access;
@@ -51,6 +51,7 @@ mod socket;
 mod tap;
 pub mod tls;
 mod token;
+mod turnstile;
 mod updates;
 mod wait;
 mod websocket;
@@ -73,6 +74,7 @@ use crate::closing::Closing;
 use crate::hub::Hub;
 use crate::lobby::Lobby;
 use crate::rates::Logins;
+use crate::turnstile::Turnstile;
 
 /// A relay without other nodes sends its devices away within this time at most, when it stops.
 const ALONE: Duration = Duration::from_secs(1);
@@ -97,6 +99,8 @@ struct Shared {
     logins: Logins,
     closing: Closing,
     streams: updates::Streams,
+    /// What stands between a socket that comes and those that are there.
+    turnstile: Arc<Turnstile>,
 }
 
 impl Shared {
@@ -125,6 +129,7 @@ impl Relay {
             logins: Logins::new(config.max_logins),
             closing: Closing::default(),
             streams: updates::Streams::default(),
+            turnstile: Arc::default(),
             names: RwLock::new(config.names.as_slice().into()),
             config,
         };

@@ -290,9 +290,11 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door, router: 
                 continue;
             }
         };
+        shared.turnstile.through(std::future::ready(())).await;
         // Whoever comes next waits in the queue of the kernel meanwhile.
         let Some(admission) = admit(&shared, Some(peer.ip())).await else { continue };
-        let serving = tokio::spawn(serve(shared.clone(), router.clone(), door.clone(), tcp, peer, admission.clone()));
+        let serving = serve(shared.clone(), router.clone(), door.clone(), tcp, peer, admission.clone());
+        let serving = tokio::spawn(shared.turnstile.through(Box::pin(serving)));
         admission.served_by(serving.abort_handle());
     }
 }

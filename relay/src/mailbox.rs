@@ -452,10 +452,21 @@ impl State {
         }
     }
 
-    /// The guest with this id, if it is here. Of one at another node nobody may have said that it left.
+    /// The guest with this id, if it is here: of one that came by several rendezvous, the newest.
     pub(crate) fn guest(&self, device: &DeviceId) -> Option<Arc<Mailbox>> {
-        let is_it = |guest: &Mailbox| guest.device == *device && !guest.is_over(Instant::now());
-        self.guests.iter().find(|(_, guest)| is_it(guest)).map(|(_, guest)| guest.clone())
+        self.guests_of(device).max_by_key(|guest| guest.login).cloned()
+    }
+
+    /// Whether a device is a guest at that node, be it that it came anew since, by another rendezvous.
+    pub(crate) fn has_guest_at(&self, device: &DeviceId, node: NodeId) -> bool {
+        self.guests_of(device).any(|guest| guest.elsewhere() == Some(node))
+    }
+
+    /// As what a device is a guest now. Of one at another node nobody may have said that it left.
+    fn guests_of(&self, device: &DeviceId) -> impl Iterator<Item = &Arc<Mailbox>> {
+        let (device, now) = (*device, Instant::now());
+        let is_it = move |guest: &Mailbox| guest.device == device && !guest.is_over(now);
+        self.guests.iter().map(|(_, guest)| guest).filter(move |guest| is_it(guest))
     }
 
     /// When the next rendezvous of this connection ends.

@@ -284,8 +284,8 @@ impl Hub {
             return Some(guest);
         }
         let host = self.find(to)?;
-        let guest = host.lock().guest(from)?;
-        (guest.elsewhere() == Some(node)).then_some(host)
+        let is_guest = host.lock().has_guest_at(from, node);
+        is_guest.then_some(host)
     }
 
     /// A frame that went through a rendezvous did not arrive, says that node, which is our own when it may go there again. It is told to

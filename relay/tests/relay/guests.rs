@@ -104,6 +104,29 @@ async fn guests_of_all_nodes_count_together_and_a_newer_one_takes_its_own_place(
     right.balances().await;
 }
 
+/// It has scanned another invitation of the same machine, and its connection was led to another node.
+#[tokio::test]
+async fn a_guest_that_comes_by_a_second_rendezvous_of_its_host_is_heard_and_gets_what_is_for_it() {
+    let bus = MemoryBus::default();
+    let node = |bus: MemoryBus| Server::with(Config { bus: Some(Arc::new(bus) as Arc<dyn Bus>), ..Config::default() });
+    let (left, right, third) = (node(bus.another()).await, node(bus.another()).await, node(bus).await);
+    let (machine, phone) = (Device::new(1), Device::new(2));
+    let mut host = host(&left, &machine).await;
+    assert_eq!(open(&mut host, [7; 32], 120).await, RendezvousState::Open);
+    let mut first = guest(&right, &phone, TICKET).await;
+    let mut second = guest(&third, &phone, [7; 32]).await;
+    for (client, word) in [(&mut second, &b"of the second"[..]), (&mut first, b"of the first")] {
+        client.send(machine.id(), 1, word).await;
+        host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: word }).await;
+    }
+    host.send(phone.id(), 1, b"to the newest").await;
+    second.expect(FromRelay::Deliver { from: machine.id(), rendezvous: true, payload: b"to the newest" }).await;
+    first.barrier().await;
+    for node in [&left, &right, &third] {
+        node.balances().await;
+    }
+}
+
 #[tokio::test]
 async fn a_host_hears_that_its_guest_has_left_the_other_node() {
     let timings = Timings { guest: Duration::from_millis(300), ..Timings::default() };

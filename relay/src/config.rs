@@ -95,6 +95,8 @@ pub struct Timings {
     pub write: Duration,
     /// How long a guest stays admitted.
     pub guest: Duration,
+    /// How long the node of a guest's host may take to admit it. It answers at once, if it is there.
+    pub admission: Duration,
     /// How often it is asked whether a device that was let in by vouching is still vouched for.
     pub vouch: Duration,
     /// How long a token lasts, in whole seconds.
@@ -115,6 +117,7 @@ impl Default for Timings {
             pong_grace: Duration::from_secs(wire::PONG_GRACE_SECONDS),
             write: Duration::from_secs(wire::WRITE_SECONDS),
             guest: Duration::from_secs(wire::GUEST_SECONDS),
+            admission: Duration::from_secs(2),
             vouch: Duration::from_secs(wire::VOUCH_SECONDS),
             token: Duration::from_secs(wire::TOKEN_SECONDS),
             alive: Duration::from_secs(wire::ALIVE_SECONDS),

@@ -66,6 +66,8 @@ pub(crate) struct Hub {
     far_guests: Mutex<FarGuests>,
     /// How long a guest may be here.
     guest_time: Duration,
+    /// How long the node of a guest's host may take to admit it.
+    admission: Duration,
     bus: Arc<dyn Bus>,
     signer: Signer,
     /// Streams here that are told of changed records.
@@ -141,6 +143,7 @@ impl Hub {
             rendezvous: Table::default(),
             far_guests: Mutex::default(),
             guest_time: config.timings.guest,
+            admission: config.timings.admission,
             bus: bus.clone(),
             signer,
             watched: Watched::default(),

@@ -88,11 +88,21 @@ pub(crate) struct Mailbox {
     pub(crate) login: Login,
     /// For a guest, the machine it may talk to.
     pub(crate) host: Option<Host>,
-    /// For a guest of a host here that is connected to another node: which, and how long at most. Nothing is queued for such a one.
-    elsewhere: Option<(NodeId, Instant)>,
+    /// For a guest of a host here that is connected to another node: where, and for how long. Nothing is queued for such a one.
+    elsewhere: Option<Elsewhere>,
     pub(crate) standing: Standing,
     state: Mutex<State>,
     waker: AtomicWaker,
+}
+
+/// Where a guest is that is not connected to its host's node.
+#[derive(Clone, Copy)]
+struct Elsewhere {
+    node: NodeId,
+    /// When its host's node admitted it.
+    since: Instant,
+    /// How long it may be there at most.
+    until: Instant,
 }
 
 /// The host of a guest.
@@ -262,9 +272,11 @@ impl Mailbox {
         Arc::new(Self { host: Some(host), ..Self::make(device, login, Standing::Open) })
     }
 
-    /// Of a guest that is connected to another node, until then at most.
-    pub(crate) fn of_guest_elsewhere(device: DeviceId, login: Login, node: NodeId, until: Instant) -> Arc<Self> {
-        Arc::new(Self { elsewhere: Some((node, until)), ..Self::make(device, login, Standing::Open) })
+    /// Of a guest that is admitted now and connected to another node, for so long at most.
+    pub(crate) fn of_guest_elsewhere(device: DeviceId, login: Login, node: NodeId, most: Duration) -> Arc<Self> {
+        let since = Instant::now();
+        let elsewhere = Some(Elsewhere { node, since, until: since + most });
+        Arc::new(Self { elsewhere, ..Self::make(device, login, Standing::Open) })
     }
 
     fn make(device: DeviceId, login: Login, standing: Standing) -> Self {
@@ -274,7 +286,12 @@ impl Mailbox {
 
     /// The node of a guest that is not connected to this one.
     pub(crate) fn elsewhere(&self) -> Option<NodeId> {
-        self.elsewhere.map(|(node, _)| node)
+        self.elsewhere.map(|there| there.node)
+    }
+
+    /// Whether such a guest was admitted within this time.
+    pub(crate) fn is_new(&self, within: Duration) -> bool {
+        self.elsewhere.is_some_and(|there| there.since.elapsed() < within)
     }
 
     /// The node of a guest's host, if that is another one.
@@ -287,7 +304,7 @@ impl Mailbox {
 
     /// Whether the time of such a guest is over.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
-        self.elsewhere.is_some_and(|(_, until)| until <= now)
+        self.elsewhere.is_some_and(|there| there.until <= now)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -19,32 +19,58 @@ use crate::login::{Proven, Refusal};
 use crate::mailbox::{Ending, Host, Mailbox, next_number};
 use crate::rendezvous::{Opened, ticket_hash};
 
-/// How long the node of a host may take to admit a guest. It answers at once, if it is there.
-const ADMISSION: Duration = Duration::from_secs(2);
-
 /// Guests that are connected to this node and whose hosts are not. Each entry belongs to a connection or to a login under way.
 #[derive(Default)]
 pub(super) struct FarGuests {
     /// By guest and host.
     seated: HashMap<(DeviceId, DeviceId), Arc<Mailbox>>,
     /// Logins that wait for the answer of a host's node.
-    waiting: HashMap<(DeviceId, Login), oneshot::Sender<Admission>>,
+    waiting: HashMap<(DeviceId, Login), oneshot::Sender<Admitted>>,
+}
+
+/// What became of a login that waited: its guest has its seat already, since a frame of the host may be right behind the answer.
+type Admitted = Result<Arc<Mailbox>, Refusal>;
+
+impl FarGuests {
+    /// Seats a guest that was admitted, and gives the one of the same device whose seat it takes. None when there is none for it: the login
+    /// took too long and nobody waits any longer, or a newer one sits there.
+    fn answered(
+        &mut self,
+        node: NodeId,
+        (device, login): (DeviceId, Login),
+        admission: Admission,
+    ) -> Option<Option<Arc<Mailbox>>> {
+        let waiting = self.waiting.remove(&(device, login))?;
+        let admitted = match admission {
+            Admission::Admitted(host) => match self.seated.get(&(device, host)) {
+                Some(seated) if seated.login > login => Err(Refusal::OLDER),
+                _ => Ok(host),
+            },
+            Admission::NoTicket => Err(Refusal::TICKET),
+            Admission::Older => Err(Refusal::OLDER),
+            Admission::Full => Err(Refusal::GUESTS),
+        };
+        let seat = admitted.map(|host| Mailbox::of_guest(device, login, Host::There { node, device: host }));
+        // The caller has the lock, so a login that is given up at this moment finds the answer, or has taken its sender away.
+        waiting.send(seat.clone()).ok()?;
+        let guest = seat.ok()?;
+        Some(self.seated.insert((device, admitted.ok()?), guest))
+    }
 }
 
 /// A login that waits for the answer of a host's node.
 struct Waiting<'a> {
     hub: &'a Hub,
-    node: NodeId,
     guest: (DeviceId, Login),
-    answer: oneshot::Receiver<Admission>,
+    answer: oneshot::Receiver<Admitted>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.hub.far_guests.lock().waiting.remove(&self.guest);
         // Its socket may have ended just after the answer came.
-        if let Ok(Admission::Admitted(host)) = self.answer.try_recv() {
-            self.hub.tell_left(self.node, self.guest, host);
+        if let Ok(Ok(guest)) = self.answer.try_recv() {
+            guest.host.iter().for_each(|host| self.hub.guest_leaves(&guest, host));
         }
     }
 }
@@ -162,23 +188,14 @@ impl Hub {
         let guest = (device, login);
         let (sender, answer) = oneshot::channel();
         self.far_guests.lock().waiting.insert(guest, sender);
-        let mut waiting = Waiting { hub: self, node, guest, answer };
+        let mut waiting = Waiting { hub: self, guest, answer };
         let comes = Message::GuestComes { guest: device, login, ticket_hash: hash };
         self.bus.post_to(node, comes).map_err(|_| Refusal::APART)?;
-        let host = match timeout(ADMISSION, &mut waiting.answer).await {
-            Ok(Ok(Admission::Admitted(host))) => host,
-            Ok(Ok(Admission::NoTicket)) => return Err(Refusal::TICKET),
-            Ok(Ok(Admission::Older)) => return Err(Refusal::OLDER),
-            Ok(Ok(Admission::Full)) => return Err(Refusal::GUESTS),
+        match timeout(self.admission, &mut waiting.answer).await {
+            Ok(Ok(admitted)) => admitted,
             // That node has gone, or the way to it.
-            Ok(Err(_)) | Err(_) => return Err(Refusal::APART),
-        };
-        let guest = Mailbox::of_guest(device, login, Host::There { node, device: host });
-        let older = self.far_guests.lock().seated.insert((device, host), guest.clone());
-        if let Some(older) = older {
-            self.displace(&older);
+            Ok(Err(_)) | Err(_) => Err(Refusal::APART),
         }
-        Ok(guest)
     }
 
     // Going
@@ -227,7 +244,7 @@ impl Hub {
         let admission = match self.rendezvous.host(&hash) {
             None => Admission::NoTicket,
             Some(host) => {
-                let guest = Mailbox::of_guest_elsewhere(device, login, node, Instant::now() + self.guest_time);
+                let guest = Mailbox::of_guest_elsewhere(device, login, node, self.guest_time);
                 match self.seat_guest(&host, hash, guest) {
                     Ok(()) => Admission::Admitted(host.device),
                     Err(Refusal::OLDER) => Admission::Older,
@@ -241,11 +258,12 @@ impl Hub {
     }
 
     pub(super) fn guest_answer(&self, node: NodeId, device: DeviceId, login: Login, admission: Admission) {
-        let waiting = self.far_guests.lock().waiting.remove(&(device, login));
-        let taken = waiting.is_some_and(|waiting| waiting.send(admission).is_ok());
-        // Nobody waits any longer when the login took too long: it must not keep a place that others could have.
-        if let (false, Admission::Admitted(host)) = (taken, admission) {
-            self.tell_left(node, (device, login), host);
+        let answered = self.far_guests.lock().answered(node, (device, login), admission);
+        match (answered, admission) {
+            (Some(older), _) => older.iter().for_each(|older| self.displace(older)),
+            // It must not keep a place that others could have.
+            (None, Admission::Admitted(host)) => self.tell_left(node, (device, login), host),
+            (None, _) => {}
         }
     }
 
@@ -305,8 +323,10 @@ impl Hub {
         let Some(host) = self.find(from).filter(|host| host.lock().is_host) else { return };
         host.notify(told);
         if is_gone {
-            // It has left without a word. What is for it goes to its own connection from now on.
-            host.lock().guests.retain(|(_, guest)| guest.device != *to || guest.elsewhere() != Some(node));
+            // It has left without a word. What is for it goes to its own connection from now on. One that was admitted a moment ago may not have
+            // taken its seat: the frame went directly and was faster than the answer, which went through Redis.
+            let is_it = |guest: &Mailbox| guest.device == *to && guest.elsewhere() == Some(node);
+            host.lock().guests.retain(|(_, guest)| !is_it(guest) || guest.is_new(self.admission));
         }
     }
 

@@ -305,7 +305,9 @@ async fn played_guest(left: &mut Played, right: &Server, login: Login) -> (Clien
 /// Its node has lost it, or has died: what the machine sends shall reach the phone that has just been paired.
 #[tokio::test]
 async fn a_guest_that_is_not_at_its_node_is_none_any_more() {
-    let (mut left, right) = played_and_real(Timings::default()).await;
+    // Admitted long ago.
+    let timings = Timings { admission: Duration::ZERO, ..Timings::default() };
+    let (mut left, right) = played_and_real(timings).await;
     let (mut host, machine, phone, _) = played_guest(&mut left, &right, LOGIN).await;
     let mut own = right.join(&phone).await;
     own.tell(ToRelay::Peers(vec![machine.id()])).await;
@@ -331,16 +333,46 @@ async fn a_guest_at_another_node_is_none_when_its_time_is_over() {
     tokio::time::sleep(Duration::from_millis(250)).await;
     host.send(phone.id(), 1, b"to the phone").await;
     own.expect_payload(machine.id(), b"to the phone").await;
-    left.say(node, from_guest(&phone, &machine, b"late"));
+    left.say(node, through_rendezvous(&phone, &machine, b"late"));
     assert!(matches!(left.next().await.1, Message::Undelivered { rendezvous: true, .. }));
     host.barrier().await;
     right.balances().await;
 }
 
-fn from_guest(phone: &Device, machine: &Device, payload: &[u8]) -> Message {
+fn through_rendezvous(from: &Device, to: &Device, payload: &[u8]) -> Message {
     let mut deliver = Vec::new();
-    FromRelay::Deliver { from: phone.id(), rendezvous: true, payload }.encode(&mut deliver);
-    Message::Frame { from: phone.id(), to: machine.id(), tag: 1, deliver: deliver.into() }
+    FromRelay::Deliver { from: from.id(), rendezvous: true, payload }.encode(&mut deliver);
+    Message::Frame { from: from.id(), to: to.id(), tag: 1, deliver: deliver.into() }
+}
+
+/// Its host knows the device already, and has something for it.
+#[tokio::test]
+async fn what_a_host_sends_right_behind_the_answer_reaches_its_guest() {
+    let (mut left, right) = played_and_real(Timings::default()).await;
+    let phone = device();
+    let answered = async {
+        let comes = left.guest_comes().await;
+        left.admit(comes);
+        left.say(comes.0, through_rendezvous(&left.machine, &phone, b"right behind it"));
+    };
+    let mut client = tokio::join!(guest(&right, &phone, TICKET), answered).0;
+    let machine = left.machine.id();
+    client.expect(FromRelay::Deliver { from: machine, rendezvous: true, payload: b"right behind it" }).await;
+    client.barrier().await;
+    right.balances().await;
+}
+
+/// What goes directly may be faster than the answer, which goes through Redis.
+#[tokio::test]
+async fn a_frame_that_overtakes_the_answer_ends_no_guest() {
+    let (mut left, right) = played_and_real(Timings::default()).await;
+    let (mut host, machine, phone, node) = played_guest(&mut left, &right, LOGIN).await;
+    host.send(phone.id(), 1, b"too early").await;
+    left.lose_a_frame().await;
+    host.expect(FromRelay::Undeliverable { to: phone.id(), tag: 1, reason: Undelivered::Unreachable }).await;
+    left.say(node, through_rendezvous(&phone, &machine, b"it is here now"));
+    host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"it is here now" }).await;
+    right.balances().await;
 }
 
 /// `PROTOCOL 7`, One live connection.
@@ -352,7 +384,7 @@ async fn a_guest_that_was_displaced_injects_nothing_from_the_node_where_it_was()
     let right = Server::with(config).await;
     let mut left = Played::start(Arc::new(bus)).await;
     let (mut host, machine, phone, node) = played_guest(&mut left, &right, LOGIN).await;
-    left.say(node, from_guest(&phone, &machine, b"while it is one"));
+    left.say(node, through_rendezvous(&phone, &machine, b"while it is one"));
     host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"while it is one" }).await;
     // It comes anew, at a third node.
     let mut third = Played::start(Arc::new(third)).await;
@@ -362,9 +394,9 @@ async fn a_guest_that_was_displaced_injects_nothing_from_the_node_where_it_was()
     let displaced =
         Message::GuestEnds { guest: phone.id(), login: LOGIN, host: machine.id(), end: GuestEnd::Displaced };
     assert_eq!(left.next().await.1, displaced);
-    left.say(node, from_guest(&phone, &machine, b"injected"));
+    left.say(node, through_rendezvous(&phone, &machine, b"injected"));
     assert!(matches!(left.next().await.1, Message::Undelivered { rendezvous: true, .. }));
-    third.say(node, from_guest(&phone, &machine, b"of the new one"));
+    third.say(node, through_rendezvous(&phone, &machine, b"of the new one"));
     host.expect(FromRelay::Deliver { from: phone.id(), rendezvous: true, payload: b"of the new one" }).await;
     right.balances().await;
 }

@@ -45,18 +45,35 @@ pub(crate) fn stamp(batch: &mut [u8], unix_ms: u64) {
 
 /// Appends a record.
 pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
+    push_with(out, |out| match record {
+        Record::Frame(Arrived { from, to, tag, deliver }) => put_frame(out, from, to, *tag, deliver),
+        Record::Message(message) => put_message(out, message),
+        Record::Ping(n) => {
+            out.push(0x05);
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+    });
+}
+
+fn push_with(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
-    match record {
-        Record::Frame(Arrived { from, to, tag, deliver }) => put_frame(out, from, to, *tag, deliver),
-        Record::Message(Message::Frame { from, to, tag, deliver }) => put_frame(out, from, to, *tag, deliver),
-        Record::Message(Message::Undelivered { from, to, tag, reason, rendezvous }) => {
+    put(out);
+    // A record is bounded by MAX_RECORD, far below u32.
+    let len = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+fn put_message(out: &mut Vec<u8>, message: &Message) {
+    match message {
+        Message::Frame { from, to, tag, deliver } => put_frame(out, from, to, *tag, deliver),
+        Message::Undelivered { from, to, tag, reason, rendezvous } => {
             out.push(0x02);
             put_pair(out, from, to);
             out.extend_from_slice(&tag.to_be_bytes());
             out.extend_from_slice(&[u8::from(*reason), u8::from(*rendezvous)]);
         }
-        Record::Message(Message::Naming { from, epoch, revision, to, named, answer }) => {
+        Message::Naming { from, epoch, revision, to, named, answer } => {
             out.push(0x03);
             out.extend_from_slice(from.as_bytes());
             out.extend_from_slice(&epoch.to_be_bytes());
@@ -64,22 +81,22 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
             out.extend_from_slice(to.as_bytes());
             out.extend_from_slice(&[u8::from(*named), u8::from(*answer)]);
         }
-        Record::Message(Message::Displaced { device, by }) => {
+        Message::Displaced { device, by } => {
             out.push(0x04);
             out.extend_from_slice(device.as_bytes());
             out.extend_from_slice(&by.to_bytes());
         }
-        Record::Message(Message::Changed { machine, to, kinds }) => {
+        Message::Changed { machine, to, kinds } => {
             out.push(0x06);
             put_pair(out, machine, to);
             out.push(*kinds);
         }
-        Record::Message(Message::GuestComes { guest, login, ticket_hash }) => {
+        Message::GuestComes { guest, login, ticket_hash } => {
             out.push(0x07);
             put_guest(out, guest, *login);
             out.extend_from_slice(ticket_hash);
         }
-        Record::Message(Message::GuestAnswer { guest, login, admission }) => {
+        Message::GuestAnswer { guest, login, admission } => {
             out.push(0x08);
             put_guest(out, guest, *login);
             let (result, host) = match admission {
@@ -91,7 +108,7 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
             out.push(result);
             out.extend_from_slice(&host);
         }
-        Record::Message(Message::GuestEnds { guest, login, host, end }) => {
+        Message::GuestEnds { guest, login, host, end } => {
             out.push(0x09);
             put_guest(out, guest, *login);
             out.extend_from_slice(host.as_bytes());
@@ -101,14 +118,7 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
                 GuestEnd::Displaced => 2,
             });
         }
-        Record::Ping(n) => {
-            out.push(0x05);
-            out.extend_from_slice(&n.to_be_bytes());
-        }
     }
-    // A record is bounded by MAX_RECORD, far below u32.
-    let len = (out.len() - at - 4) as u32;
-    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }
 
 fn put_frame(out: &mut Vec<u8>, from: &DeviceId, to: &DeviceId, tag: u32, deliver: &[u8]) {
@@ -171,6 +181,11 @@ impl Queue {
     /// Has a record of this node wait. Gives the bytes that it takes.
     pub(crate) fn push(&mut self, own: NodeId, record: &Record<'_>) -> usize {
         self.fill(own, |last| push(last, record))
+    }
+
+    /// The same of a message.
+    pub(crate) fn push_message(&mut self, own: NodeId, message: &Message) -> usize {
+        self.fill(own, |last| push_with(last, |out| put_message(out, message)))
     }
 
     /// Has frames of a device wait, all for one, for as long as less than `most` waits. Gives how many.

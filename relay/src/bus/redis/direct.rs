@@ -28,8 +28,8 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::outgoing::{cost, sender};
 use super::shares::Shares;
-use crate::bus::batch::{self, Queue, Record};
-use crate::bus::{Frame, NodeId};
+use crate::bus::batch::{self, Queue};
+use crate::bus::{Frame, Message, NodeId};
 use crate::records::unix_ms;
 
 pub(super) const VERSION: u8 = 1;
@@ -141,15 +141,15 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Whether there was room for a record.
-    pub(super) fn push(&mut self, own: NodeId, record: &Record<'_>) -> bool {
-        if let Record::Message(message) = record
-            && let Some(sender) = sender(message)
-            && !self.shares.take(sender, self.queue.len(), cost(message))
-        {
+    /// Whether there was room for a message.
+    pub(super) fn push(&mut self, own: NodeId, message: &Message) -> bool {
+        let before = self.queue.len();
+        let sender = sender(message);
+        if sender.is_some_and(|sender| cost(message) > self.shares.room(&sender, before)) {
             return false;
         }
-        self.queue.push(own, record);
+        let more = self.queue.push_message(own, message);
+        sender.into_iter().for_each(|sender| self.shares.took(sender, before, more));
         true
     }
 
@@ -411,9 +411,11 @@ async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::access::tests::device;
-    use crate::bus::Message;
+    use happy_wire::relay::Undelivered;
+
     use crate::bus::batch::FULL;
     use crate::bus::redis::RedisBus;
+    use crate::bus::redis::outgoing::Outgoing;
 
     fn frame(tag: u32) -> Message {
         Message::Frame { from: device(1), to: device(2), tag, deliver: vec![3; 60_000].into() }
@@ -423,7 +425,7 @@ mod tests {
         let own = NodeId([1; 8]);
         let put = |line: &mut Line| {
             frames.iter().for_each(|frame| {
-                line.queue.push(own, &Record::Message(frame.clone()));
+                line.queue.push_message(own, frame);
             });
         };
         assert_eq!(pipe.put(put), Some(()));
@@ -464,6 +466,39 @@ mod tests {
         assert!(left == frames[sent..], "{} are left, and {sent} were sent", left.len());
         let lost = bus.shared.append(NodeId([2; 8]), left);
         assert_eq!(lost.len(), frames.len() - sent);
+    }
+
+    /// A bus without Redis, and a direct way to a node that nobody empties.
+    async fn way_to(node: NodeId) -> (RedisBus, Arc<Pipe>) {
+        let direct = Direct::listen("127.0.0.1:0".parse().unwrap(), None, &[1; MIN_SECRET]).await.unwrap();
+        let bus = RedisBus::start_with(&"redis://127.0.0.1:1".parse().unwrap(), Some(direct)).unwrap();
+        let pipe = bus.shared.ways.as_ref().unwrap().up(node);
+        (bus, pipe)
+    }
+
+    fn undelivered(tag: u32, rendezvous: bool) -> Message {
+        Message::Undelivered { from: device(1), to: device(2), tag, reason: Undelivered::Unreachable, rendezvous }
+    }
+
+    #[tokio::test]
+    async fn what_goes_directly_asks_for_no_room_of_redis_and_a_direct_way_that_is_full_is_counted() {
+        let (near, far) = (NodeId([2; 8]), NodeId([3; 8]));
+        let (bus, pipe) = way_to(near).await;
+        let mut out = bus.shared.out.lock();
+        bus.shared.ways.as_ref().unwrap().off(far);
+        let fill = |out: &mut Outgoing, node| (0..1_000).any(|tag| bus.shared.send(out, node, frame(tag)).is_err());
+        assert!(fill(&mut out, far), "there is a bound to what goes through Redis");
+        let waiting = out.waiting;
+        assert_eq!(bus.shared.send(&mut out, near, undelivered(1, false)), Ok(false));
+        assert!(fill(&mut out, near), "there is one to what goes directly");
+        assert_eq!(out.waiting, waiting);
+        let undelivered_full = || bus.shared.stats.notices_full[4].load(Relaxed);
+        assert_eq!(undelivered_full(), 0, "of a frame its sender is told");
+        // A small message may still find room behind a frame that did not.
+        let full = (0..1_000).any(|tag| bus.shared.send(&mut out, near, undelivered(tag, false)).is_err());
+        assert_eq!((full, undelivered_full()), (true, 1));
+        drop(out);
+        assert!(pipe.put(|line| line.queue.len()) > Some(super::super::MAX_WAITING / 2));
     }
 
     #[test]

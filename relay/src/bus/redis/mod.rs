@@ -428,33 +428,42 @@ impl Shared {
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        if !out.takes(&message, &self.stats) {
-            return Err(Unsent::Full);
-        }
         let was_empty = out.is_idle();
         // Behind what already waits for the same device, or it would overtake it.
-        if out.asks(device, &message) {
-            out.ask(*device, message);
-            return Ok(());
-        }
-        match out.cache.get(device, Instant::now()) {
-            Some(Some(node)) if node != self.node => {
-                let record = Record::Message(message);
-                match self.take_directly(node, &record) {
-                    Some(taken) => return taken,
-                    None => put(&mut out, self.node, node, &record),
-                }
-            }
+        let known = if out.asks(device, &message) { None } else { out.cache.get(device, Instant::now()) };
+        let to_write = match known {
+            Some(Some(node)) if node != self.node => self.send(&mut out, node, message)?,
             Some(_) => return Err(Unsent::Nowhere),
-            None => {
+            None if out.takes(&message, &self.stats) => {
                 out.ask(*device, message);
+                true
             }
-        }
+            None => return Err(Unsent::Full),
+        };
         drop(out);
-        if was_empty {
+        if to_write && was_empty {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Sends a message to a node, directly if it may go that way, and through Redis otherwise: each has its own room. True when it waits for
+    /// the writer.
+    fn send(self: &Arc<Self>, out: &mut Outgoing, node: NodeId, message: Message) -> Result<bool, Unsent> {
+        if goes_directly(&message)
+            && let Some(taken) = self.directly(node, |line| line.push(self.node, &message))
+        {
+            if !taken {
+                self.stats.no_room(&message);
+                return Err(Unsent::Full);
+            }
+            return Ok(false);
+        }
+        if !out.takes(&message, &self.stats) {
+            return Err(Unsent::Full);
+        }
+        put(out, self.node, node, &Record::Message(message));
+        Ok(true)
     }
 
     /// Frames of a device for another cost one look-up and one place in the line, however many follow one another.
@@ -497,30 +506,16 @@ impl Shared {
         }
     }
 
-    /// Gives a record to the direct way to its node. None when it has to go through Redis: it is none of those that are sent
-    /// directly, or there is no way now.
-    fn take_directly(self: &Arc<Self>, node: NodeId, record: &Record<'_>) -> Option<Result<(), Unsent>> {
-        if !matches!(record, Record::Message(Message::Frame { .. } | Message::Undelivered { .. })) {
-            return None;
-        }
-        self.directly(node, |line| if line.push(self.node, record) { Ok(()) } else { Err(Unsent::Full) })
-    }
-
     fn post_to(self: &Arc<Self>, node: NodeId, message: Message) -> Result<(), Unsent> {
         let mut out = self.out.lock();
         if out.conn.is_none() {
             return Err(Unsent::Nowhere);
         }
-        if !out.takes(&message, &self.stats) {
-            return Err(Unsent::Full);
-        }
-        let record = Record::Message(message);
-        if let Some(taken) = self.take_directly(node, &record) {
-            return taken;
-        }
-        put(&mut out, self.node, node, &record);
+        let to_write = self.send(&mut out, node, message)?;
         drop(out);
-        self.wake.notify_one();
+        if to_write {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -615,6 +610,11 @@ impl Shared {
             room.await;
         }
     }
+}
+
+/// Whether a message may go directly between nodes that reach each other: frames, and what hangs on them.
+fn goes_directly(message: &Message) -> bool {
+    matches!(message, Message::Frame { .. } | Message::Undelivered { .. })
 }
 
 /// What became of a run of which so many were taken: those behind them found no room.

@@ -10,11 +10,12 @@ use happy_wire::relay::Undelivered;
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::direct::Line;
 use super::directory::{self, Cache, Entry};
 use super::records::{self, Note};
 use super::shares::Shares;
 use super::way::Conn;
+use super::{Shared, goes_directly};
 use crate::bus::batch::{self, Queue, Record};
 use crate::bus::{BusStats, Frame, Message, NodeId};
 use crate::mailbox::is_rendezvous;
@@ -439,10 +440,10 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
         match node {
             Some(node) => {
                 for message in waiting {
-                    let record = Record::Message(message);
                     // A full direct way is left to Redis here: whoever sent this was told already that it is on its way.
-                    if !matches!(shared.take_directly(node, &record), Some(Ok(()))) {
-                        put(&mut out, shared.node, node, &record);
+                    let push = |line: &mut Line| line.push(shared.node, &message);
+                    if !goes_directly(&message) || shared.directly(node, push) != Some(true) {
+                        put(&mut out, shared.node, node, &Record::Message(message));
                     }
                 }
                 Vec::new()

@@ -196,6 +196,16 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Who sent a frame, or is told that one did not arrive; none of a notice.
+    pub(crate) fn sender(&self) -> Option<DeviceId> {
+        match self {
+            Message::Frame { from, .. } | Message::Undelivered { from, .. } => Some(*from),
+            _ => None,
+        }
+    }
+}
+
 /// What the node of a host says of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {

@@ -251,6 +251,20 @@ impl Queue {
     }
 }
 
+/// Whose the records of a batch of our own are, as far as they are frames or hang on one, and what each takes; the first with the head.
+pub(crate) fn senders(bytes: &[u8]) -> impl Iterator<Item = (Option<DeviceId>, usize)> {
+    let (mut batch, mut before) = (Batch::read(bytes), 0);
+    std::iter::from_fn(move || {
+        let batch = batch.as_mut()?;
+        let sender = match batch.next()?.ok()? {
+            Record::Frame(frame) => Some(frame.from),
+            Record::Message(message) => message.sender(),
+            Record::Ping(_) => None,
+        };
+        Some((sender, batch.at - std::mem::replace(&mut before, batch.at)))
+    })
+}
+
 /// The messages of a batch of our own.
 pub(crate) fn messages(batch: &[u8]) -> Vec<Message> {
     let records = Batch::read(batch).into_iter().flatten();

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::Shared;
-use super::outgoing::{cost, sender};
+use super::outgoing::cost;
 use super::shares::Shares;
 use crate::bus::batch::{self, Queue};
 use crate::bus::{Frame, Message, NodeId};
@@ -144,7 +144,7 @@ impl Line {
     /// Whether there was room for a message.
     pub(super) fn push(&mut self, own: NodeId, message: &Message) -> bool {
         let before = self.queue.len();
-        let sender = sender(message);
+        let sender = message.sender();
         if sender.is_some_and(|sender| cost(message) > self.shares.room(&sender, before)) {
             return false;
         }
@@ -160,6 +160,15 @@ impl Line {
         let taken = self.queue.push_frames(own, from, run, before + room);
         self.shares.took(*from, before, self.queue.len() - before);
         taken
+    }
+
+    /// Takes the batch that has waited for longest.
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let batch = self.queue.pop()?;
+        if self.shares.is_counted() {
+            self.shares.went(batch::senders(&batch));
+        }
+        Some(batch)
     }
 }
 
@@ -194,7 +203,7 @@ impl Pipe {
     }
 
     fn next(&self) -> Option<Vec<u8>> {
-        self.waiting.lock().as_mut()?.queue.pop()
+        self.waiting.lock().as_mut()?.pop()
     }
 
     /// A batch was sent, and its room can be used again.
@@ -439,6 +448,26 @@ mod tests {
         let takes = |from: u32| pipe.put(|line| line.push_frames(own, &device(from), &run)) == Some(1);
         assert!((0..1_000).any(|_| !takes(1)), "there is a bound");
         assert!((2..20).all(takes), "others have room beside it");
+    }
+
+    /// Others keep more waiting than may wait uncounted, all the time.
+    #[test]
+    fn what_was_sent_of_a_device_is_room_for_it_again_beside_others_that_keep_the_way_full() {
+        let pipe = Pipe::new();
+        let (own, payload) = (NodeId([1; 8]), vec![3; 60_000]);
+        let run = [Frame { to: device(9), tag: 1, payload: &payload }];
+        let takes = |from: u32| pipe.put(|line| line.push_frames(own, &device(from), &run)) == Some(1);
+        let sent = (0..1_000).take_while(|_| takes(1)).count();
+        assert!(sent > 50, "{sent}");
+        let mut others = 2..;
+        let gone_after = sent.div_ceil(FULL.div_ceil(payload.len()));
+        for _ in 0..gone_after {
+            assert!(pipe.next().is_some());
+            while pipe.put(|line| line.queue.len()) < Some(6 * 1024 * 1024) {
+                assert!(others.next().is_some_and(takes));
+            }
+        }
+        assert!(takes(1), "it has nothing waiting any more");
     }
 
     #[tokio::test]

@@ -162,7 +162,7 @@ impl Outgoing {
 
     /// Whether there is room for a message. If not, it is counted, and of a notice that can be said again its device is remembered.
     pub(super) fn takes(&mut self, message: &Message, stats: &BusStats) -> bool {
-        let fits = match sender(message) {
+        let fits = match message.sender() {
             Some(sender) => self.shares.take(sender, self.waiting, cost(message)),
             None => self.notices.has_room(message),
         };
@@ -178,7 +178,7 @@ impl Outgoing {
     /// All batches have gone; what is left waits for the directory.
     fn count_shares(&mut self) {
         let Self { asking, shares, waiting, .. } = self;
-        let left = asking.values().flatten().filter_map(|message| Some((sender(message)?, cost(message))));
+        let left = asking.values().flatten().filter_map(|message| Some((message.sender()?, cost(message))));
         shares.count(*waiting, left);
     }
 
@@ -289,7 +289,7 @@ pub(super) fn put_frames(out: &mut Outgoing, own: NodeId, node: NodeId, from: &D
 
 /// Whether it says who names whom, or what has changed. Everything else is a frame or hangs on one.
 fn is_notice(message: &Message) -> bool {
-    sender(message).is_none()
+    message.sender().is_none()
 }
 
 /// What a message takes while it waits, bytes.
@@ -301,14 +301,6 @@ pub(super) fn cost(message: &Message) -> usize {
         Message::Frame { deliver, .. } => HEAD + deliver.len(),
         Message::Undelivered { .. } => HEAD,
         _ => NOTICE,
-    }
-}
-
-/// Who sent a frame, or is told that one did not arrive; none of a notice.
-pub(super) fn sender(message: &Message) -> Option<DeviceId> {
-    match message {
-        Message::Frame { from, .. } | Message::Undelivered { from, .. } => Some(*from),
-        _ => None,
     }
 }
 

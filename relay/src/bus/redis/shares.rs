@@ -14,22 +14,50 @@ const FREE: usize = MAX_WAITING / 4;
 
 /// What waits of whom, since there was as much that it had to be counted.
 #[derive(Default)]
-pub(super) struct Shares(HashMap<DeviceId, usize>);
+pub(super) struct Shares {
+    of: HashMap<DeviceId, usize>,
+    /// What waited already when the count began, bytes: it goes first, and is in no share.
+    uncounted: usize,
+}
 
 impl Shares {
     /// How much more a device may have waiting, bytes, beside all that waits.
     pub(super) fn room(&mut self, device: &DeviceId, waiting: usize) -> usize {
         if waiting < FREE {
-            self.0.clear();
+            self.of.clear();
         }
-        let share = self.0.get(device).copied().unwrap_or_default();
+        let share = self.of.get(device).copied().unwrap_or_default();
         MAX_WAITING.saturating_sub(waiting).saturating_sub(share)
     }
 
     /// So much of a device waits from now on, beside all that did.
     pub(super) fn took(&mut self, device: DeviceId, waiting: usize, bytes: usize) {
         if waiting + bytes > FREE {
-            *self.0.entry(device).or_default() += bytes;
+            if self.of.is_empty() {
+                self.uncounted = waiting;
+            }
+            *self.of.entry(device).or_default() += bytes;
+        }
+    }
+
+    /// Whether anything is counted now.
+    pub(super) fn is_counted(&self) -> bool {
+        !self.of.is_empty()
+    }
+
+    /// What waited for longest has gone: whose, and how much, in the order in which it came.
+    pub(super) fn went(&mut self, gone: impl Iterator<Item = (Option<DeviceId>, usize)>) {
+        for (device, bytes) in gone {
+            if self.uncounted > 0 {
+                self.uncounted = self.uncounted.saturating_sub(bytes);
+            } else if let Some(device) = device
+                && let Some(share) = self.of.get_mut(&device)
+            {
+                *share = share.saturating_sub(bytes);
+                if *share == 0 {
+                    self.of.remove(&device);
+                }
+            }
         }
     }
 
@@ -44,9 +72,9 @@ impl Shares {
 
     /// Only this still waits.
     pub(super) fn count(&mut self, waiting: usize, left: impl Iterator<Item = (DeviceId, usize)>) {
-        self.0.clear();
+        self.of.clear();
         if waiting > FREE {
-            left.for_each(|(device, bytes)| *self.0.entry(device).or_default() += bytes);
+            left.for_each(|(device, bytes)| *self.of.entry(device).or_default() += bytes);
         }
     }
 }
@@ -95,13 +123,13 @@ mod tests {
         shares.count(waiting / 2, [(device(0), waiting / 2)].into_iter());
         assert!(shares.take(device(0), waiting / 2, FRAME));
         shares.count(0, std::iter::empty());
-        assert!(shares.0.is_empty());
+        assert!(!shares.is_counted());
     }
 
     #[test]
     fn nothing_is_kept_of_anybody_while_little_waits() {
         let mut shares = Shares::default();
         (0..1_000).for_each(|n| assert!(shares.take(device(n), 0, FRAME)));
-        assert!(shares.0.is_empty());
+        assert!(!shares.is_counted());
     }
 }

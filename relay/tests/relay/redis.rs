@@ -1,5 +1,6 @@
 //! Nodes that share a real Redis, one server or a cluster of three: what crosses, and what happens when Redis is killed, emptied or slow.
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -509,6 +510,34 @@ async fn a_token_of_no_node_costs_redis_next_to_nothing() {
     let most = 1 + begun.elapsed().as_secs() / 3;
     let asked = gets(&servers) - before;
     assert!((1..=most).contains(&asked), "{asked} of at most {most}");
+}
+
+/// A frame that was being published when Redis stopped answering may have arrived; those behind it certainly have not.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_what_was_behind_a_batch_that_failed_is_told() {
+    const FRAMES: u32 = 80;
+    let servers = Servers::one().await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (a, b) = (device(), device());
+    let (mut one, mut other) = pair(&left, &right, &a, &b).await;
+    arrives((&mut one, &a), (&mut other, &b), b"first").await;
+    servers.all(&["CLIENT", "PAUSE", "60000", "ALL"]);
+    // The first ones are taken at once, and the others wait together until these have failed.
+    for tag in 0..FRAMES {
+        one.send(b.id(), tag, &[1; 60_000]).await;
+    }
+    let mut told = HashSet::new();
+    let all_but_some = async {
+        // Eight batches at most are under way, of three such frames each; before them, eight more.
+        while told.len() < FRAMES as usize - 2 * 8 * 3 {
+            match FromRelay::decode(&one.frame().await) {
+                Ok(FromRelay::Undeliverable { to, tag, .. }) if to == b.id() => assert!(told.insert(tag)),
+                Ok(FromRelay::Presence { here: false, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    soon("word of them", all_but_some).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -293,8 +293,8 @@ impl Shared {
             // The lock ends here: whoever finds the pipe meanwhile holds the lock of all that waits, and reading it takes a while.
             let line = pipe.waiting.lock().take();
             let left = line.map(|line| line.queue.into_messages()).unwrap_or_default();
-            let lost = self.append(node, left);
-            self.give_back(self.node, lost);
+            let (lost, reason) = self.append(node, left);
+            self.give_back(self.node, lost, reason);
         }
     }
 
@@ -493,8 +493,8 @@ mod tests {
         assert!(sent > 0 && sent < 700, "{sent}");
         let left = pipe.waiting.lock().take().unwrap().queue.into_messages();
         assert!(left == frames[sent..], "{} are left, and {sent} were sent", left.len());
-        let lost = bus.shared.append(NodeId([2; 8]), left);
-        assert_eq!(lost.len(), frames.len() - sent);
+        let (lost, reason) = bus.shared.append(NodeId([2; 8]), left);
+        assert_eq!((lost.len(), reason), (frames.len() - sent, Undelivered::Unreachable));
     }
 
     /// A bus without Redis, and a direct way to a node that nobody empties.

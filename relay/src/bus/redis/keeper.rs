@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use happy_crypto::DeviceId;
+use happy_wire::relay::Undelivered;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
@@ -346,7 +347,7 @@ impl Shared {
         if self.stats.up.swap(false, Relaxed) {
             self.stats.lost.fetch_add(1, Relaxed);
         }
-        self.give_back(self.node, lost);
+        self.give_back(self.node, lost, Undelivered::Unreachable);
         if let Some(inbox) = self.inbox() {
             inbox.apart();
         }

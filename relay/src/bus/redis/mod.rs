@@ -39,7 +39,7 @@ use self::direct::{Found, Line, Ways};
 use self::directory::{Claimed, Entry};
 use self::elsewhere::Elsewhere;
 use self::keys::Keys;
-use self::outgoing::{Chore, Outgoing, put, put_frames, undelivered};
+use self::outgoing::{Chore, Outgoing, put, put_all, put_frames, undelivered};
 use self::records::Note;
 use self::vouches::Speaking;
 use self::way::Conn;
@@ -378,7 +378,7 @@ impl Shared {
                 self.out.lock().cache.forget(device);
                 if let Some(older) = older {
                     // That node may have gone without a word; then nobody takes this, and nobody has to. If the way is lost now, both nodes
-                    // enter their devices again, and the older one finds the newer.
+                    // enter their devices again, and the older one finds the newer; so it does within a minute when there is no room for this.
                     drop(self.append(older.node, vec![Message::Displaced { device: *device, by: login }]));
                 }
                 Claim::Held
@@ -519,19 +519,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts messages to what goes to a node through Redis. Without a way there they come back.
+    /// Puts messages to what goes to a node through Redis. Those for which there is no way there, or no room, come back with the reason.
     #[must_use]
-    fn append(&self, node: NodeId, messages: Vec<Message>) -> Vec<Message> {
+    fn append(&self, node: NodeId, messages: Vec<Message>) -> (Vec<Message>, Undelivered) {
         let mut out = self.out.lock();
         if out.conn.is_none() {
-            return messages;
+            return (messages, Undelivered::Unreachable);
         }
-        for message in messages {
-            put(&mut out, self.node, node, &Record::Message(message));
-        }
+        let left = put_all(&mut out, self.node, node, messages, &self.stats);
         drop(out);
         self.wake.notify_one();
-        Vec::new()
+        (left, Undelivered::QueueFull)
     }
 
     /// What a node sent, or this one itself.
@@ -593,9 +591,9 @@ impl Shared {
     }
 
     /// Tells the senders of frames that certainly did not arrive, in the name of a node that has gone, or of this one.
-    fn give_back(&self, node: NodeId, lost: Vec<Message>) {
+    fn give_back(&self, node: NodeId, lost: Vec<Message>, reason: Undelivered) {
         let Some(inbox) = self.inbox() else { return };
-        for message in lost.into_iter().filter_map(undelivered) {
+        for message in lost.into_iter().filter_map(|message| undelivered(message, reason)) {
             self.stats.lost_frames.fetch_add(1, Relaxed);
             inbox.handle(node, message);
         }

@@ -275,6 +275,24 @@ pub(super) fn put(out: &mut Outgoing, own: NodeId, node: NodeId, record: &Record
     }
 }
 
+/// The same for messages that had another way, as far as there is room. Gives those for which there is none.
+pub(super) fn put_all(
+    out: &mut Outgoing,
+    own: NodeId,
+    node: NodeId,
+    messages: Vec<Message>,
+    stats: &BusStats,
+) -> Vec<Message> {
+    let mut left = Vec::new();
+    for message in messages {
+        match out.takes(&message, stats) {
+            true => put(out, own, node, &Record::Message(message)),
+            false => left.push(message),
+        }
+    }
+    left
+}
+
 /// The same for frames of a device, all for one, as far as there is room. Gives how many were taken.
 pub(super) fn put_frames(out: &mut Outgoing, own: NodeId, node: NodeId, from: &DeviceId, run: &[Frame<'_>]) -> usize {
     let room = out.shares.room(from, out.waiting);
@@ -305,11 +323,11 @@ pub(super) fn cost(message: &Message) -> usize {
 }
 
 /// What its sender is told of a message that certainly did not arrive.
-pub(super) fn undelivered(message: Message) -> Option<Message> {
+pub(super) fn undelivered(message: Message, reason: Undelivered) -> Option<Message> {
     match message {
         Message::Frame { from, to, tag, deliver } => {
             let rendezvous = is_rendezvous(&deliver);
-            Some(Message::Undelivered { from, to, tag, reason: Undelivered::Unreachable, rendezvous })
+            Some(Message::Undelivered { from, to, tag, reason, rendezvous })
         }
         _ => None,
     }
@@ -374,11 +392,16 @@ async fn publish(shared: &Shared, conn: &Conn, node: NodeId, mut queue: Queue) {
     };
     while !queue.is_empty() {
         let batches = std::iter::from_fn(|| queue.pop()).take(at_once);
-        join_all(batches.map(|batch| publish_batch(shared, conn, node, batch))).await;
+        let answered = join_all(batches.map(|batch| publish_batch(shared, conn, node, batch))).await;
+        if answered.contains(&false) {
+            // What is behind would meet the same, or overtake what its senders are about to send again.
+            return shared.not_published(queue.into_messages());
+        }
     }
 }
 
-async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Vec<u8>) {
+/// Whether Redis has answered.
+async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Vec<u8>) -> bool {
     batch::stamp(&mut batch, unix_ms());
     shared.stats.published.fetch_add(1, Relaxed);
     let mut command = redis::cmd("SPUBLISH");
@@ -390,12 +413,17 @@ async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Ve
             shared.out.lock().cache.forget_node(node);
             // Or it has not come back yet to a Redis that was away.
             let says = if shared.is_refilling() { shared.node } else { node };
-            shared.give_back(says, batch::messages(&batch));
+            shared.give_back(says, batch::messages(&batch), Undelivered::Unreachable);
         }
         Ok(_) => {}
-        // It may have arrived: what was in it is left to the link, which sends again.
-        Err(error) => tracing::debug!(%error, "a batch may not have been published"),
+        Err(error) => {
+            tracing::debug!(%error, "a batch may not have been published");
+            // It may have arrived: its frames are left to the link, which sends again. Notices are said again.
+            shared.say_again(&batch::messages(&batch));
+            return false;
+        }
     }
+    true
 }
 
 async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()> {
@@ -443,10 +471,24 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
             None => waiting,
         }
     };
-    shared.give_back(shared.node, lost);
+    shared.give_back(shared.node, lost, Undelivered::Unreachable);
 }
 
 impl Shared {
+    /// Tells the senders of frames that were not published.
+    fn not_published(&self, messages: Vec<Message>) {
+        self.say_again(&messages);
+        // In the name of this node: the other one may be where it was.
+        self.give_back(self.node, messages, Undelivered::Unreachable);
+    }
+
+    /// Has everything that is here entered and said again when there are notices among these, of which nobody would say that they are lost.
+    fn say_again(&self, lost: &[Message]) {
+        if lost.iter().any(is_notice) {
+            self.out.lock().incomplete = true;
+        }
+    }
+
     /// Says whom devices name, where there was no room for it. Nothing else of them was lost.
     fn say_unsaid(&self) {
         loop {
@@ -537,6 +579,21 @@ mod tests {
         assert!(flood > 50, "{flood}");
         assert!((2..20).all(&mut send), "others have room beside it");
         assert!(!send(1), "and it has none");
+    }
+
+    /// Several direct ways may end at once, with as much on each as may wait for Redis in all.
+    #[test]
+    fn what_was_left_of_direct_ways_finds_no_more_room_than_there_is() {
+        let (mut out, stats, own) = (Outgoing::default(), BusStats::default(), NodeId([1; 8]));
+        let of = |n: u32| Message::Frame { from: device(n), to: device(9), tag: n, deliver: vec![3; 60_000].into() };
+        let mut left = 0;
+        for node in 2..6 {
+            let messages: Vec<_> = (0..120).map(of).collect();
+            left += put_all(&mut out, own, NodeId([node; 8]), messages, &stats).len();
+        }
+        assert!(out.waiting <= MAX_WAITING, "{}", out.waiting);
+        let taken = out.nodes.values().map(Queue::len).sum::<usize>() / 60_000;
+        assert_eq!(taken + left, 4 * 120, "each was put, or is given back");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use happy_relay::access::enrolment_key;
 use happy_relay::{Access, Bus, Config, Enrolment, Policy, RedisBus, RedisUrl, Timings};
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::guests::{a_ticket_leads_to_another_node, what_does_not_arrive_ends_the_guest_alone};
@@ -701,8 +702,12 @@ fn a_node_that_dies_without_a_word() {
         let began = Instant::now();
         presence(&mut one, &b, false).await;
         assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        let bucket = format!("hr:dir:{}", &hex(&Sha256::digest(b.id().as_bytes()))[..3]);
+        let stands = || servers.ask(servers.ports[0], &["EXISTS", &bucket]) == "1";
+        assert!(stands(), "the dead node's device is in the directory still");
         one.send(b.id(), 1, b"gone").await;
         one.expect(FromRelay::Undeliverable { to: b.id(), tag: 1, reason: Undelivered::Unreachable }).await;
+        until("nobody is led to the dead node any more", || !stands()).await;
     });
     drop(left);
 }

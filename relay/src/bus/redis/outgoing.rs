@@ -322,6 +322,14 @@ pub(super) fn cost(message: &Message) -> usize {
     }
 }
 
+/// Who is connected to the node that a message goes to, as the directory has it.
+fn receiver(message: &Message) -> Option<DeviceId> {
+    match message {
+        Message::Frame { to, .. } | Message::Naming { to, .. } | Message::Changed { to, .. } => Some(*to),
+        _ => None,
+    }
+}
+
 /// What its sender is told of a message that certainly did not arrive.
 pub(super) fn undelivered(message: Message, reason: Undelivered) -> Option<Message> {
     match message {
@@ -384,7 +392,7 @@ pub(super) fn take(shared: &Shared) -> Option<(Conn, Work)> {
     some.then_some((conn, work))
 }
 
-async fn publish(shared: &Shared, conn: &Conn, node: NodeId, mut queue: Queue) {
+async fn publish(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut queue: Queue) {
     // A connection keeps the order of what is asked at once; a cluster promises none.
     let at_once = match conn {
         Conn::Single(_) => ON_THEIR_WAY,
@@ -411,9 +419,14 @@ async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Ve
             // That node has gone. Whoever sent something is told, and asks anew where the device is.
             shared.stats.untaken.fetch_add(1, Relaxed);
             shared.out.lock().cache.forget_node(node);
+            let messages = batch::messages(&batch);
             // Or it has not come back yet to a Redis that was away.
             let says = if shared.is_refilling() { shared.node } else { node };
-            shared.give_back(says, batch::messages(&batch), Undelivered::Unreachable);
+            if says == node {
+                let devices = messages.iter().filter_map(receiver).collect();
+                shared.spawn(shared.clone().strike_out(conn.clone(), node, devices));
+            }
+            shared.give_back(says, messages, Undelivered::Unreachable);
         }
         Ok(_) => {}
         Err(error) => {
@@ -475,6 +488,21 @@ pub(super) fn place(shared: &Arc<Shared>, device: DeviceId, entry: Option<Entry>
 }
 
 impl Shared {
+    /// Strikes these devices out where they stand for a node that takes nothing, if it has gone: who asks for them next shall not be led there.
+    async fn strike_out(self: Arc<Self>, conn: Conn, node: NodeId, devices: HashSet<DeviceId>) {
+        self.stats.commands.fetch_add(1 + devices.len() as u64, Relaxed);
+        if !matches!(directory::lives(&conn, node).await, Ok(false)) {
+            return;
+        }
+        for device in devices {
+            let Ok(Some(entry)) = directory::look_up(&conn, &device).await else { continue };
+            if entry.node == node {
+                self.stats.swept.fetch_add(1, Relaxed);
+                self.chore(Chore::Release(device, entry));
+            }
+        }
+    }
+
     /// Tells the senders of frames that were not published.
     fn not_published(&self, messages: Vec<Message>) {
         self.say_again(&messages);

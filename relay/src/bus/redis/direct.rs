@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -178,11 +178,13 @@ pub(super) struct Pipe {
     waiting: Mutex<Option<Line>>,
     /// Something waits, or a full batch does.
     wake: Notify,
+    /// Batches that were taken from what waits, and not yet by the other node.
+    in_hand: AtomicUsize,
 }
 
 impl Pipe {
     fn new() -> Self {
-        Self { waiting: Mutex::new(Some(Line::default())), wake: Notify::new() }
+        Self { waiting: Mutex::new(Some(Line::default())), wake: Notify::new(), in_hand: AtomicUsize::new(0) }
     }
 
     /// Puts something to what waits. None when the connection has ended.
@@ -203,7 +205,11 @@ impl Pipe {
     }
 
     fn next(&self) -> Option<Vec<u8>> {
-        self.waiting.lock().as_mut()?.pop()
+        let mut waiting = self.waiting.lock();
+        let batch = waiting.as_mut()?.pop()?;
+        // Under the lock: nobody may find it neither waiting nor in hand.
+        self.in_hand.fetch_add(1, Relaxed);
+        Some(batch)
     }
 
     /// A batch was sent, and its room can be used again.
@@ -220,7 +226,14 @@ impl Pipe {
     fn put_back(&self, batch: Vec<u8>) {
         if let Some(line) = self.waiting.lock().as_mut() {
             line.queue.put_back(batch);
+            self.in_hand.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Whether nothing waits, and the other node has taken all that was sent. Not while what is left of an ended connection goes another way.
+    fn is_idle(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.as_ref().is_some_and(|line| line.queue.is_empty()) && self.in_hand.load(Relaxed) == 0
     }
 
     /// Nothing has waited for a while.
@@ -245,14 +258,16 @@ impl Ways {
     }
 
     /// There is no way to a node now. Those that were not dialled for long are forgotten.
-    fn off(&self, node: NodeId) -> Option<Arc<Pipe>> {
+    fn off(&self, node: NodeId) {
         let now = Instant::now();
         let mut lanes = self.lanes.lock();
         lanes.retain(|_, lane| !matches!(lane, Lane::Off(until) if *until <= now));
-        match lanes.insert(node, Lane::Off(now + PAUSE)) {
-            Some(Lane::Up(pipe)) => Some(pipe),
-            _ => None,
-        }
+        lanes.insert(node, Lane::Off(now + PAUSE));
+    }
+
+    /// Whether nothing is on any of them.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.lock().values().all(|lane| !matches!(lane, Lane::Up(pipe) if !pipe.is_idle()))
     }
 
     fn up(&self, node: NodeId) -> Arc<Pipe> {
@@ -284,18 +299,17 @@ impl Shared {
                 let ended = self.pump(&pipe, stream).await;
                 tracing::debug!(%node, error = %ended, "a direct way to a node has ended");
                 self.stats.direct.fetch_sub(1, Relaxed);
+                // The lock ends here: whoever finds the pipe meanwhile holds the lock of all that waits, and reading it takes a while.
+                let line = pipe.waiting.lock().take();
+                let left = line.map(|line| line.queue.into_messages()).unwrap_or_default();
+                let (lost, reason) = self.append(node, left);
+                self.give_back(self.node, lost, reason);
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%node, %error, "a node is not reached directly"),
             Err(_) => tracing::debug!(%node, "a node does not answer directly"),
         }
-        if let Some(pipe) = ways.off(node) {
-            // The lock ends here: whoever finds the pipe meanwhile holds the lock of all that waits, and reading it takes a while.
-            let line = pipe.waiting.lock().take();
-            let left = line.map(|line| line.queue.into_messages()).unwrap_or_default();
-            let (lost, reason) = self.append(node, left);
-            self.give_back(self.node, lost, reason);
-        }
+        ways.off(node);
     }
 
     /// None when the node says nothing of direct connections.
@@ -327,10 +341,15 @@ impl Shared {
         let mut untaken: VecDeque<Instant> = VecDeque::new();
         loop {
             let done = match turn(pipe, &mut read, &untaken).await {
-                Turn::Taken(count) => count.and_then(|count| strike(&mut untaken, count)),
+                Turn::Taken(count) => count.and_then(|count| {
+                    strike(&mut untaken, count)?;
+                    pipe.in_hand.fetch_sub(count, Relaxed);
+                    Ok(())
+                }),
                 Turn::Waits => self.send_next(pipe, &mut write, &mut untaken).await,
                 Turn::Silence if untaken.is_empty() => {
                     pipe.shrink();
+                    pipe.in_hand.fetch_add(1, Relaxed);
                     self.send_heartbeat(&mut write, &mut untaken).await
                 }
                 Turn::Silence => Err(io::ErrorKind::TimedOut.into()),
@@ -530,9 +549,39 @@ mod tests {
         assert!(pipe.put(|line| line.queue.len()) > Some(super::super::MAX_WAITING / 2));
     }
 
+    /// A node that ends waits for it, as long as that takes no longer than a second.
+    #[tokio::test]
+    async fn what_was_sent_and_not_taken_is_in_hand() {
+        let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut other, _) = listener.accept().await.unwrap();
+        let pipe = Pipe::new();
+        assert!(pipe.is_idle());
+        put(&pipe, &[frame(1)]);
+        assert!(!pipe.is_idle(), "it waits");
+        let taken = async {
+            let mut length = [0; 4];
+            other.read_exact(&mut length).await.unwrap();
+            let mut batch = vec![0; u32::from_be_bytes(length) as usize];
+            other.read_exact(&mut batch).await.unwrap();
+            assert!(pipe.waiting.lock().as_ref().unwrap().queue.is_empty());
+            assert!(!pipe.is_idle(), "it was sent, and not taken");
+            other.write_all(&[1]).await.unwrap();
+            while !pipe.is_idle() {
+                yield_now().await;
+            }
+        };
+        let shared = &bus.shared;
+        tokio::select! {
+            error = shared.pump(&pipe, stream) => panic!("{error}"),
+            taken = timeout(10 * PATIENCE, taken) => taken.unwrap(),
+        }
+    }
+
     #[test]
     fn a_pipe_that_has_ended_takes_nothing() {
-        let pipe = Pipe { waiting: Mutex::new(None), wake: Notify::new() };
+        let pipe = Pipe { waiting: Mutex::new(None), ..Pipe::new() };
         assert_eq!(pipe.put(|_| ()), None);
         pipe.put_back(vec![1]);
         assert_eq!(pipe.next(), None);

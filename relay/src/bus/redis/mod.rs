@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use self::direct::{Direct, DirectError};
 pub use self::way::{RedisUrl, RedisUrlError};
@@ -54,6 +54,10 @@ const LEASE: Duration = Duration::from_secs(5);
 const LEASE_VERSION: u8 = 1;
 /// What a node that ends may take to say so.
 const LEAVE: Duration = Duration::from_secs(1);
+/// Of this, what is left for the last word when others do not take what is in hand.
+const GOODBYE: Duration = Duration::from_millis(250);
+/// How often it looks whether they have.
+const LOOK: Duration = Duration::from_millis(5);
 /// Between attempts to connect: first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// What waits to be published, bytes. It is reached when Redis is slower than the devices; they are told that the queue is full.
@@ -248,22 +252,13 @@ impl Bus for RedisBus {
         Box::pin(async move {
             let shared = &self.shared;
             let Some(conn) = shared.conn() else { return };
-            let goodbye = async {
-                loop {
-                    let idle = shared.idle.notified();
-                    if shared.out.lock().is_empty() && shared.speaking.lock().is_said() {
-                        break;
-                    }
-                    shared.wake.notify_one();
-                    shared.speak.notify_one();
-                    idle.await;
-                }
-                // Without its lease the others count the node as gone within a second.
-                let _: RedisResult<Value> = conn.run(redis::cmd("DEL").arg(shared.node.lease())).await;
-            };
-            if timeout(LEAVE, goodbye).await.is_err() {
+            let until = Instant::now() + LEAVE;
+            if timeout_at(until - GOODBYE, shared.written_out()).await.is_err() {
                 tracing::debug!("not everything was written out to the other nodes");
             }
+            // Without its lease the others count the node as gone within a second.
+            let del = redis::cmd("DEL").arg(shared.node.lease()).to_owned();
+            let _: Result<RedisResult<Value>, _> = timeout_at(until, conn.run(&del)).await;
         })
     }
 
@@ -305,6 +300,25 @@ impl Bus for RedisBus {
 }
 
 impl Shared {
+    /// Waits until nothing is left to be sent, and what was has been taken.
+    async fn written_out(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.is_idle() {
+                return;
+            }
+            self.wake.notify_one();
+            self.speak.notify_one();
+            // Of a direct way nobody says that all of it was taken.
+            let _ = timeout(LOOK, idle).await;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let directly = self.ways.as_ref().is_none_or(Ways::is_idle);
+        directly && self.out.lock().is_empty() && self.speaking.lock().is_said()
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}

@@ -44,6 +44,8 @@ pub(super) struct Outgoing {
     /// What waits for an answer of the directory.
     pub(super) asking: HashMap<DeviceId, Vec<Message>>,
     pub(super) chores: Chores,
+    /// The writer has something in hand.
+    busy: bool,
     /// Chores were forgotten.
     pub(super) incomplete: bool,
     /// Devices that have gone from here and may stand in the directory still.
@@ -152,7 +154,7 @@ impl Chores {
 impl Outgoing {
     pub(super) fn is_empty(&self) -> bool {
         let said = self.asking.is_empty() && self.notices.asking.is_empty();
-        said && self.chores.queue.is_empty() && self.nodes.values().all(Queue::is_empty)
+        said && !self.busy && self.chores.queue.is_empty() && self.nodes.values().all(Queue::is_empty)
     }
 
     /// Whether many more notices and chores may be added.
@@ -376,6 +378,7 @@ pub(super) struct Work {
 /// What can be done at once. None when nothing waits, or there is no way.
 pub(super) fn take(shared: &Shared) -> Option<(Conn, Work)> {
     let mut out = shared.out.lock();
+    out.busy = false;
     let conn = out.conn.clone()?;
     let batches: Vec<_> = std::mem::take(&mut out.nodes).into_iter().filter(|(_, batch)| !batch.is_empty()).collect();
     let chores = out.chores.next();
@@ -389,6 +392,7 @@ pub(super) fn take(shared: &Shared) -> Option<(Conn, Work)> {
     out.count_shares();
     let work = Work { batches, asking, chores };
     let some = !(work.batches.is_empty() && work.asking.is_empty() && work.chores.is_empty());
+    out.busy = some;
     some.then_some((conn, work))
 }
 
@@ -409,7 +413,7 @@ async fn publish(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut queue: Que
 }
 
 /// Whether Redis has answered.
-async fn publish_batch(shared: &Shared, conn: &Conn, node: NodeId, mut batch: Vec<u8>) -> bool {
+async fn publish_batch(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut batch: Vec<u8>) -> bool {
     batch::stamp(&mut batch, unix_ms());
     shared.stats.published.fetch_add(1, Relaxed);
     let mut command = redis::cmd("SPUBLISH");
@@ -538,6 +542,9 @@ impl crate::bus::RedisBus {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{Duration, timeout};
+
     use super::*;
     use crate::access::tests::device;
     use crate::bus::redis::MAX_WAITING;
@@ -690,6 +697,50 @@ mod tests {
         assert!(chores.push(Chore::Release(device(1), entry)).is_ok());
         while !chores.next().is_empty() {}
         assert_eq!((chores.bytes, chores.readers.len()), (0, 0));
+    }
+
+    /// A node that ends waits for what the writer has in hand.
+    #[tokio::test]
+    async fn nothing_is_left_only_when_the_writer_is_done() {
+        let bus = RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap();
+        bus.tasks[0].abort();
+        let shared = &bus.shared;
+        // A Redis that answers when the test does.
+        let (near, mut redis) = tokio::io::duplex(1 << 20);
+        let greeting = redis::RedisConnectionInfo::default().set_protocol(redis::ProtocolVersion::RESP2);
+        let connecting = async {
+            redis::aio::MultiplexedConnection::new_with_config(&greeting, near, redis::AsyncConnectionConfig::new())
+                .await
+                .unwrap()
+        };
+        let ((conn, driver), ()) = tokio::join!(connecting, async {
+            until_asked(&mut redis, "LIB-VER").await;
+            redis.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
+        });
+        tokio::spawn(driver);
+        {
+            let mut out = shared.out.lock();
+            out.conn = Some(Conn::Single(conn));
+            put(&mut out, NodeId([1; 8]), NodeId([2; 8]), &Record::Message(frame(1, 100)));
+            assert!(!out.is_empty());
+        }
+        shared.wake.notify_one();
+        until_asked(&mut redis, "SPUBLISH").await;
+        assert!(!shared.out.lock().is_empty(), "it is being published");
+        redis.write_all(b":1\r\n").await.unwrap();
+        let done = async {
+            while !shared.out.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), done).await.unwrap();
+    }
+
+    async fn until_asked(redis: &mut tokio::io::DuplexStream, word: &str) {
+        let mut asked = Vec::new();
+        while !asked.windows(word.len()).any(|part| part == word.as_bytes()) {
+            assert!(redis.read_buf(&mut asked).await.unwrap() > 0);
+        }
     }
 
     /// Two nodes come back at once: one asked for a device before the other had entered it, and hears of it before the answer.

@@ -149,7 +149,8 @@ impl Hub {
         Ok(guest)
     }
 
-    /// Under the lock of the host, so that a rendezvous that ends admits nobody afterwards.
+    /// Under the lock of the host, so that a rendezvous that ends admits nobody afterwards, and a guest at another node hears that it was displaced
+    /// before it hears that it is none any more.
     fn seat_guest(&self, host: &Mailbox, hash: [u8; 32], guest: Arc<Mailbox>) -> Result<(), Refusal> {
         let older = {
             let mut state = host.lock();
@@ -170,11 +171,17 @@ impl Hub {
                 return Err(Refusal::GUESTS);
             }
             state.guests.push((hash, guest));
+            if let Some(older) = older.as_ref().filter(|older| older.elsewhere().is_some()) {
+                self.end_guest(older, host.device, DISPLACED);
+            }
             older
         };
         if let Some(older) = older {
             self.metrics.displaced.fetch_add(1, Relaxed);
-            self.end_guest(&older, host.device, DISPLACED);
+            // Not under the lock: frames between the two take both in an order of their own.
+            if older.elsewhere().is_none() {
+                self.end_guest(&older, host.device, DISPLACED);
+            }
         }
         Ok(())
     }

@@ -444,6 +444,7 @@ mod tests {
     use crate::bus::batch::FULL;
     use crate::bus::redis::RedisBus;
     use crate::bus::redis::outgoing::Outgoing;
+    use crate::bus::{GuestEnd, Login};
 
     fn frame(tag: u32) -> Message {
         Message::Frame { from: device(1), to: device(2), tag, deliver: vec![3; 60_000].into() }
@@ -526,6 +527,21 @@ mod tests {
 
     fn undelivered(tag: u32, rendezvous: bool) -> Message {
         Message::Undelivered { from: device(1), to: device(2), tag, reason: Undelivered::Unreachable, rendezvous }
+    }
+
+    #[tokio::test]
+    async fn that_a_guest_is_none_any_more_goes_behind_the_word_of_why() {
+        let near = NodeId([2; 8]);
+        let (bus, pipe) = way_to(near).await;
+        let mut out = bus.shared.out.lock();
+        let (guest, host, login) = (device(1), device(2), Login { epoch: 1, number: 1 });
+        let why = Message::GuestEnds { guest, login, host, end: GuestEnd::Displaced };
+        assert_eq!(bus.shared.send(&mut out, near, why), Ok(true));
+        assert_eq!(bus.shared.send(&mut out, near, undelivered(1, true)), Ok(true), "through Redis, like the other");
+        assert_eq!(bus.shared.send(&mut out, near, undelivered(2, false)), Ok(false));
+        assert_eq!(bus.shared.send(&mut out, near, frame(3)), Ok(false));
+        drop(out);
+        assert!(!pipe.is_idle());
     }
 
     #[tokio::test]

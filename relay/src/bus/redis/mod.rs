@@ -624,9 +624,14 @@ impl Shared {
     }
 }
 
-/// Whether a message may go directly between nodes that reach each other: frames, and what hangs on them.
+/// Whether a message may go directly between nodes that reach each other: frames, and what hangs on them. That a guest is one no longer, which ends
+/// it, goes behind the word of why, which was sent through Redis: one that was displaced would be told that its host has left.
 fn goes_directly(message: &Message) -> bool {
-    matches!(message, Message::Frame { .. } | Message::Undelivered { .. })
+    match message {
+        Message::Frame { .. } => true,
+        Message::Undelivered { reason, rendezvous, .. } => !rendezvous || *reason != Undelivered::Unreachable,
+        _ => false,
+    }
 }
 
 /// What became of a run of which so many were taken: those behind them found no room.

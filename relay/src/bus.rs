@@ -7,7 +7,7 @@
 pub(crate) mod batch;
 pub mod redis;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -265,8 +265,8 @@ pub trait Inbox: Send + Sync + 'static {
     }
     /// The way to all other nodes is lost. Devices here are told that their peers elsewhere are away.
     fn apart(&self);
-    /// Some devices at other nodes are away for certain, since their nodes have gone without a word.
-    fn gone(&self, devices: &HashSet<DeviceId>);
+    /// A node has gone without a word, so the devices that were there are away for certain.
+    fn gone(&self, node: NodeId);
     /// The devices of this node, to be entered again when the way is back.
     fn seats(&self) -> Vec<(DeviceId, Login)>;
     /// The login under which a device is connected to this node.

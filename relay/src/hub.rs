@@ -8,7 +8,7 @@ mod coming;
 mod guests;
 mod records;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
@@ -524,7 +524,7 @@ impl Inbox for Hub {
                 }
             }
             Message::Naming { from, epoch, revision, to, named, answer } => {
-                let reply = self.hear((from, epoch, revision), to, named);
+                let reply = self.hear(node, (from, epoch, revision), to, named);
                 if let Some(reply) = reply.filter(|_| answer) {
                     self.post_all(vec![reply]);
                 }
@@ -575,16 +575,18 @@ impl Inbox for Hub {
         }
     }
 
-    fn gone(&self, devices: &HashSet<DeviceId>) {
+    fn gone(&self, node: NodeId) {
         for mailbox in self.mailboxes() {
             let _changes = self.changes.lock();
-            let peers = mailbox.lock().named();
-            for peer in peers.iter().filter(|peer| devices.contains(peer)) {
+            let peers = mailbox.lock().gone(node);
+            for peer in &peers {
                 if self.find(peer).is_none() {
                     mailbox.lock().tell(peer, false);
                 }
             }
-            mailbox.wake();
+            if !peers.is_empty() {
+                mailbox.wake();
+            }
         }
     }
 
@@ -665,7 +667,13 @@ impl Hub {
     }
 
     /// Takes a notice about a device at another node. Gives what to say of `to` in return, when it names that device.
-    fn hear(&self, (from, epoch, revision): (DeviceId, u64, u64), to: DeviceId, named: bool) -> Option<Message> {
+    fn hear(
+        &self,
+        node: NodeId,
+        (from, epoch, revision): (DeviceId, u64, u64),
+        to: DeviceId,
+        named: bool,
+    ) -> Option<Message> {
         let _changes = self.changes.lock();
         if self.find(&from).is_some() {
             // It has come to this node since.
@@ -677,7 +685,7 @@ impl Hub {
             if !state.is_live() || !state.names(&from) {
                 return None;
             }
-            state.hear(&from, (epoch, revision), named);
+            state.hear(&from, node, (epoch, revision), named);
             Message::Naming {
                 from: to,
                 epoch: me.login.epoch,
@@ -744,6 +752,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
     use rand_core::{Rng, SeedableRng};

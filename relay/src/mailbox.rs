@@ -154,6 +154,7 @@ pub(crate) struct State {
     pub(crate) is_host: bool,
     /// Whether this machine has put records, or has tried to: it is told when they are lost.
     pub(crate) keeps_records: bool,
+    nodes: Nodes,
     control: VecDeque<Notice>,
     control_bytes: usize,
     bulk: VecDeque<Batch>,
@@ -210,6 +211,33 @@ struct Peer {
     heard: (u64, u64),
     /// Which of its records have changed since this connection was told; while there are any, a notice waits.
     changed: u8,
+    /// At which of [`Nodes`] it names this connection's device, as far as was heard.
+    at: Option<u16>,
+}
+
+/// Other nodes from which a connection's peers named it, each once. A place that is free is used again.
+#[derive(Default)]
+struct Nodes(Vec<Option<NodeId>>);
+
+impl Nodes {
+    /// The place of a node. None when there are far more than a relay has.
+    fn place(&mut self, node: NodeId) -> Option<u16> {
+        let find = |nodes: &[Option<NodeId>], wanted| nodes.iter().position(|one| *one == wanted);
+        let place = find(&self.0, Some(node)).or_else(|| find(&self.0, None)).unwrap_or(self.0.len());
+        let short = u16::try_from(place).ok()?;
+        match self.0.get_mut(place) {
+            Some(free) => *free = Some(node),
+            None => self.0.push(Some(node)),
+        }
+        Some(short)
+    }
+
+    /// Frees the place of a node, and gives it.
+    fn free(&mut self, node: NodeId) -> Option<u16> {
+        let place = self.0.iter().position(|one| *one == Some(node))?;
+        self.0[place] = None;
+        u16::try_from(place).ok()
+    }
 }
 
 /// Those that a connection names, by their ids. Most name a few, and 256 of them take half of what a hash map would.
@@ -460,13 +488,22 @@ impl State {
         }
     }
 
-    /// Takes a notice about a device at another node, unless a later one was heard.
-    pub(crate) fn hear(&mut self, device: &DeviceId, place: (u64, u64), here: bool) {
-        let Some(peer) = self.peers.get_mut(device) else { return };
+    /// Takes a notice about a device at that node, unless a later one was heard.
+    pub(crate) fn hear(&mut self, device: &DeviceId, node: NodeId, place: (u64, u64), here: bool) {
+        let Self { peers, nodes, .. } = self;
+        let Some(peer) = peers.get_mut(device) else { return };
         if place >= peer.heard {
             peer.heard = place;
+            peer.at = if here { nodes.place(node) } else { None };
             self.tell(device, here);
         }
+    }
+
+    /// A node has gone: gives the devices that named this one from there, of which no later word was heard.
+    pub(crate) fn gone(&mut self, node: NodeId) -> Vec<DeviceId> {
+        let Some(place) = self.nodes.free(node) else { return Vec::new() };
+        let there = self.peers.0.iter_mut().filter(|(_, peer)| peer.at == Some(place));
+        there.map(|(device, peer)| (*device, peer.at = None).0).collect()
     }
 
     /// The guest with this id, if it is here: of one that came by several rendezvous, the newest.
@@ -764,13 +801,38 @@ mod tests {
         assert_eq!(presences(&mut state), [(device(1), true)]);
     }
 
+    const NODE: NodeId = NodeId([1; 8]);
+
+    #[test]
+    fn who_named_the_device_from_a_node_that_has_gone_is_known() {
+        let other = NodeId([2; 8]);
+        let mut state = State::default();
+        state.name((1..6).map(device));
+        for n in 1..4 {
+            state.hear(&device(n), NODE, (5, 1), true);
+        }
+        state.hear(&device(2), NODE, (5, 2), false);
+        // It has moved, and a late word of its old node changes nothing.
+        state.hear(&device(3), other, (6, 1), true);
+        state.hear(&device(3), NODE, (5, 3), false);
+        state.hear(&device(4), other, (5, 1), true);
+        assert_eq!(state.gone(NODE), [device(1)]);
+        assert_eq!(state.gone(NODE), []);
+        for start in 3..100 {
+            state.hear(&device(5), NodeId([start; 8]), (u64::from(start), 1), true);
+            assert_eq!(state.gone(NodeId([start; 8])), [device(5)]);
+        }
+        assert_eq!(state.nodes.0.len(), 2, "places are used again");
+        assert_eq!(state.gone(other), [device(3), device(4)]);
+    }
+
     #[test]
     fn a_notice_that_was_overtaken_changes_nothing() {
         let mut state = State::default();
         state.name([device(1)]);
-        state.hear(&device(1), (5, 2), true);
-        state.hear(&device(1), (5, 1), false);
-        state.hear(&device(1), (4, 9), false);
+        state.hear(&device(1), NODE, (5, 2), true);
+        state.hear(&device(1), NODE, (5, 1), false);
+        state.hear(&device(1), NODE, (4, 9), false);
         assert!(state.next().is_some());
         assert!(state.next().is_none());
     }

@@ -1,6 +1,5 @@
 //! Guests whose hosts are connected to another node (`PROTOCOL 15`, Guests between nodes).
 
-use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -181,7 +180,7 @@ impl Inbox for Ears {
 
     fn apart(&self) {}
 
-    fn gone(&self, _devices: &HashSet<DeviceId>) {}
+    fn gone(&self, _node: NodeId) {}
 
     fn seats(&self) -> Vec<(DeviceId, Login)> {
         vec![(self.machine, LOGIN)]

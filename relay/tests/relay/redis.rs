@@ -689,7 +689,7 @@ async fn whom_a_machine_spoke_for_before_it_went_is_let_in_after_an_emptied_redi
 fn a_node_that_dies_without_a_word() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (alive, dying) = (runtime(), runtime());
-    let (a, b) = (device(), device());
+    let (a, b, c) = (device(), device(), device());
     let (servers, left) = alive.block_on(async {
         let servers = Servers::one().await;
         let left = servers.node().await;
@@ -697,7 +697,15 @@ fn a_node_that_dies_without_a_word() {
     });
     let right = dying.block_on(servers.node());
     alive.block_on(async {
-        let (mut one, _other) = pair(&left, &right, &a, &b).await;
+        let (mut one, mut other) = pair(&left, &right, &a, &b).await;
+        // Of two that it names there it names one no longer.
+        let mut third = left.join(&c).await;
+        third.tell(ToRelay::Peers(vec![b.id()])).await;
+        other.tell(ToRelay::Peers(vec![a.id(), c.id()])).await;
+        presence(&mut third, &b, true).await;
+        presence(&mut other, &c, true).await;
+        other.tell(ToRelay::Peers(vec![a.id()])).await;
+        presence(&mut third, &b, false).await;
         dying.shutdown_background();
         let began = Instant::now();
         presence(&mut one, &b, false).await;

@@ -193,7 +193,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
     use std::sync::Weak;
 
     use happy_crypto::DeviceId;
@@ -216,7 +215,7 @@ mod tests {
 
         fn apart(&self) {}
 
-        fn gone(&self, _: &HashSet<DeviceId>) {}
+        fn gone(&self, _: NodeId) {}
 
         fn seats(&self) -> Vec<(DeviceId, Login)> {
             Vec::new()

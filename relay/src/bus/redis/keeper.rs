@@ -286,7 +286,7 @@ impl Shared {
 
     /// Looks whether the nodes of our devices' peers still live.
     async fn look_for_gone(&self, conn: &Conn) -> RedisResult<()> {
-        let nodes: Vec<NodeId> = self.elsewhere.lock().nodes();
+        let nodes: Vec<NodeId> = self.others.lock().iter().copied().collect();
         for node in nodes {
             self.stats.commands.fetch_add(1, Relaxed);
             if directory::lives(conn, node).await? {
@@ -296,11 +296,11 @@ impl Shared {
             if !directory::lives(conn, self.node).await? {
                 return Ok(());
             }
-            let devices = self.elsewhere.lock().forget_node(node);
+            self.others.lock().remove(&node);
             self.out.lock().cache.forget_node(node);
-            tracing::info!(%node, devices = devices.len(), "a node has gone");
+            tracing::info!(%node, "a node has gone");
             if let Some(inbox) = self.inbox() {
-                inbox.gone(&devices);
+                inbox.gone(node);
             }
         }
         Ok(())
@@ -343,7 +343,7 @@ impl Shared {
         };
         self.room.notify_waiters();
         self.speaking.lock().hold_back();
-        self.elsewhere.lock().clear();
+        self.others.lock().clear();
         if self.stats.up.swap(false, Relaxed) {
             self.stats.lost.fetch_add(1, Relaxed);
         }

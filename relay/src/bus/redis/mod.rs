@@ -9,7 +9,6 @@
 mod dialled;
 mod direct;
 mod directory;
-mod elsewhere;
 mod keeper;
 mod keys;
 mod outgoing;
@@ -19,6 +18,7 @@ mod tickets;
 mod vouches;
 mod way;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
@@ -37,7 +37,6 @@ pub use self::way::{RedisUrl, RedisUrlError};
 
 use self::direct::{Found, Line, Ways};
 use self::directory::{Claimed, Entry};
-use self::elsewhere::Elsewhere;
 use self::keys::Keys;
 use self::outgoing::{Chore, Outgoing, put, put_all, put_frames, undelivered};
 use self::records::Note;
@@ -96,8 +95,8 @@ struct Shared {
     /// Who vouches here for whom, and that some of it has to be said.
     speaking: Mutex<Speaking>,
     speak: Notify,
-    /// Which devices at which other nodes have named one of ours.
-    elsewhere: Mutex<Elsewhere>,
+    /// Other nodes from which a device named one of ours. The inbox knows which.
+    others: Mutex<HashSet<NodeId>>,
     /// Those of other nodes' tokens.
     keys: Keys,
     /// The direct ways to other nodes, if there are to be any.
@@ -138,7 +137,7 @@ impl RedisBus {
             stats: BusStats::default(),
             speaking: Mutex::default(),
             speak: Notify::new(),
-            elsewhere: Mutex::default(),
+            others: Mutex::default(),
             keys: Keys::new(),
             ways,
             tasks: Mutex::default(),
@@ -595,10 +594,8 @@ impl Shared {
         }
         if let Message::Naming { from: device, named, .. } = &message {
             self.out.lock().cache.put(*device, Some(from), Instant::now());
-            let mut elsewhere = self.elsewhere.lock();
-            match named {
-                true => elsewhere.is_at(from, *device),
-                false => elsewhere.is_no_longer_at(from, device),
+            if *named {
+                self.others.lock().insert(from);
             }
         }
         inbox.handle(from, message);

@@ -5,6 +5,7 @@
 //! titles and input modes never reach it.
 
 pub(crate) mod avt;
+mod erasing;
 
 /// The engine in use.
 pub(crate) type Active = avt::Avt;

@@ -71,6 +71,69 @@ fn rows_carry_styles_and_mark_wide_characters() {
     assert_eq!(screen.text(), "a界界bc");
 }
 
+/// Terminals fill what they erase with the background and nothing else; underlines and bars of inverse blanks are what one sees otherwise.
+#[test]
+fn erased_cells_have_a_background_and_nothing_else() {
+    let pen = "\x1b[1;4;7;31;44m";
+    let blue = Style { bg: Color::Indexed(4), ..Style::default() };
+    for (what, row, columns) in [
+        ("x\x1b[K", 0, 1..10),
+        ("abc\x1b[2D\x1b[X", 0, 1..2),
+        ("abc\x1b[2D\x1b[@", 0, 1..2),
+        ("abc\x1b[2D\x1b[P", 0, 9..10),
+        ("abc\x1b[L", 0, 0..10),
+        ("abc\x1b[S", 2, 0..10),
+        ("abc\x1b[T", 0, 0..10),
+        ("abc\x1b[2J", 2, 0..10),
+        ("\x1b[HM\x1bM", 0, 0..10),
+        ("\x1b[3HM\n", 2, 0..10),
+        ("\x1b[3HM\x1bE", 2, 0..10),
+        ("\x1b[3H0123456789a", 2, 1..10),
+        ("\x1b[3H012345678界", 2, 2..10),
+        ("\x1b[3H0\x1b[12b", 2, 3..10),
+        ("\x1b[1;2r\x1b[2H0123456789abc", 1, 3..10),
+        ("\x1b[?1049h", 1, 0..10),
+    ] {
+        let screen = screen(10, 3, format!("{pen}{what}").as_bytes());
+        let mut column = 0;
+        for run in screen.row(row).runs {
+            let run_columns = column..column + run.columns;
+            column = run_columns.end;
+            if columns.contains(&run_columns.start) {
+                assert_eq!((run.text.trim(), run.style), ("", blue), "{what:?}");
+            } else if !run.text.trim().is_empty() {
+                assert_eq!(
+                    run.style,
+                    Style { bold: true, underline: true, inverse: true, fg: Color::Indexed(1), ..blue },
+                    "{what:?}"
+                );
+            }
+        }
+        assert!(column >= columns.end, "{what:?}: {column} columns");
+        assert_eq!(restored(&screen).row(row), screen.row(row));
+    }
+    let printed = screen(10, 2, b"\x1b[4ma b\rc");
+    assert!(
+        printed.row(0).runs.iter().all(|run| run.style.underline && run.text == "c b"),
+        "blanks that are printed are not erased"
+    );
+}
+
+#[test]
+fn the_pen_outlives_what_it_erases() {
+    for stream in [
+        "\x1b[7m\n\n\nx",
+        "\x1b[7m\x1b[?1049h\x1b[?1049lx",
+        "\x1b[7m\x1b7\x1b[0;32m\x1b[K\x1b8x",
+        "\x1b[7m0123456789x\x1b[K\x1b[Jx",
+    ] {
+        let screen = screen(10, 2, stream.as_bytes());
+        let row = screen.row(screen.cursor().row);
+        let last = row.runs.iter().rfind(|run| !run.text.trim().is_empty()).map(|run| run.style);
+        assert_eq!(last, Some(Style { inverse: true, ..Style::default() }), "{stream:?}");
+    }
+}
+
 #[test]
 fn combining_marks_take_no_column() {
     let screen = screen(20, 3, "e\u{301}x n\u{303}\u{323}\r\n\u{1112}\u{1161}\u{11ab}|\r\n⚠\u{fe0f} ok".as_bytes());

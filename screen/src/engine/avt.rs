@@ -3,11 +3,15 @@
 use avt::parser::Function;
 use avt::{Line, Observation, Observer, Terminal};
 
+use unicode_width::UnicodeWidthChar;
+
+use super::erasing::{Follower, makes_blanks};
 use super::{Cell, DEFAULT, Engine, Gone, INDEXED, Pen, RGB};
 use crate::row;
 
 pub(crate) struct Avt {
     terminal: Terminal,
+    follower: Follower,
 }
 
 impl std::fmt::Debug for Avt {
@@ -40,7 +44,7 @@ impl Engine for Avt {
         let (cols, rows) = (usize::from(cols.max(1)), usize::from(rows.max(1)));
         // No history in the engine: rows go to our own store as they leave.
         let terminal = Terminal::with_scrollback(cols, rows, Some(0)).expect("both sizes are at least 1");
-        Self { terminal }
+        Self { terminal, follower: Follower::new(rows as u16) }
     }
 
     fn feed(&mut self, vt: &str, gone: &mut Gone<'_>) {
@@ -49,15 +53,18 @@ impl Engine for Avt {
         while !rest.is_empty() {
             // Text goes around the engine's own parser, which is half of what it costs.
             let (text, after) = cut(rest, rest.find('\x1b').unwrap_or(rest.len()));
-            self.terminal.execute_with(text.chars().map(function), &mut observer);
+            self.text(text, &mut observer);
             let (sequence, after) = cut(after, sequence_length(after.as_bytes()));
-            self.terminal.feed_with(sequence, &mut observer);
+            self.sequence(sequence, &mut observer);
             rest = after;
         }
     }
 
     fn resize(&mut self, cols: u16, rows: u16, gone: &mut Gone<'_>) {
         let observer = Evicted { gone, cells: Vec::new() };
+        if rows != self.size().1 {
+            self.follower.resized(rows);
+        }
         self.terminal.resize_with(usize::from(cols), usize::from(rows), observer);
     }
 
@@ -80,10 +87,7 @@ impl Engine for Avt {
     }
 
     fn pen(&self) -> String {
-        // The engine does not show its pen, but a dump sets it last and in full.
-        let dump = self.dump();
-        let pen = dump.rfind("\x1b[0").and_then(|start| Some(&dump[start..=start + dump[start..].find('m')?]));
-        pen.unwrap_or("\x1b[0m").to_owned()
+        self.follower.pen()
     }
 
     fn dump(&self) -> String {
@@ -100,6 +104,86 @@ impl Engine for Avt {
         let text = "x".repeat(usize::from(cols) * usize::from(rows.min(2)) + 1);
         let region = if rows > 1 { "\x1b[1;2r" } else { "" };
         format!("{region}{text}\x1b[J\x1b[1J\x1b[r\x1b[H")
+    }
+}
+
+impl Avt {
+    /// Shows the engine text and controls.
+    fn text(&mut self, text: &str, observer: &mut Evicted<'_, '_>) {
+        let Some((erase, draw)) = self.follower.erasing() else {
+            return self.terminal.execute_with(text.chars().map(function), observer);
+        };
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (fits, after) = cut(rest, self.fitting(rest));
+            self.terminal.execute_with(fits.chars().map(function), &mut *observer);
+            let Some(ch) = after.chars().next() else { return };
+            rest = &after[ch.len_utf8()..];
+            match function(ch) {
+                Function::Lf => {
+                    self.terminal.feed_with(erase.as_str(), &mut *observer);
+                    self.terminal.execute_with(Function::Lf, &mut *observer);
+                    self.terminal.feed_with(draw.as_str(), &mut *observer);
+                }
+                print @ Function::Print(_) => self.wrapping(print, &erase, &draw, observer),
+                control => self.terminal.execute_with(control, &mut *observer),
+            }
+        }
+    }
+
+    /// How many bytes of a text can neither wrap nor scroll.
+    fn fitting(&self, text: &str) -> usize {
+        let (cols, _) = self.size();
+        let mut room = usize::from(cols.saturating_sub(self.cursor().0));
+        let stop = |ch: char| {
+            if ch < ' ' {
+                // A carriage return or a backspace makes room, but whoever draws with these does not draw long lines; a tab takes room.
+                return true;
+            }
+            let width = ch.width().unwrap_or(0);
+            let full = width > room;
+            room = room.saturating_sub(width);
+            full
+        };
+        text.find(stop).unwrap_or(text.len())
+    }
+
+    /// Prints what may not fit into its row. When it scrolls, the rest of the new row has been filled with the pen.
+    fn wrapping(&mut self, print: Function, erase: &str, draw: &str, observer: &mut Evicted<'_, '_>) {
+        let (before, row) = self.cursor();
+        self.terminal.execute_with(print, &mut *observer);
+        let (after, _) = self.cursor();
+        if after < before && after < self.size().0 && self.follower.wraps_at_bottom(row) {
+            for part in [erase, "\x1b[K", draw] {
+                self.terminal.feed_with(part, &mut *observer);
+            }
+        }
+    }
+
+    fn sequence(&mut self, sequence: &str, observer: &mut Evicted<'_, '_>) {
+        if sequence == "\x1b[?1049h" {
+            // The same in two steps: the pen that is saved is not the one that the other screen is cleared with.
+            self.sequence("\x1b[?1048h", observer);
+            return self.sequence("\x1b[?1047h", observer);
+        }
+        let erasing = self.follower.erasing();
+        match erasing {
+            Some((erase, draw)) if makes_blanks(sequence) => {
+                for part in [&erase, sequence, &draw] {
+                    self.terminal.feed_with(part, &mut *observer);
+                }
+            }
+            Some((erase, draw)) if sequence.ends_with('b') => {
+                // REP is as many characters.
+                let count = sequence.trim_start_matches("\x1b[").trim_end_matches('b').parse().unwrap_or(1).max(1);
+                for _ in 0..count {
+                    self.wrapping(Function::Rep(1), &erase, &draw, observer);
+                }
+            }
+            _ => self.terminal.feed_with(sequence, &mut *observer),
+        }
+        let (_, rows) = self.size();
+        self.follower.sequence(sequence, rows);
     }
 }
 

@@ -119,6 +119,27 @@ fn erased_cells_have_a_background_and_nothing_else() {
     );
 }
 
+/// As in xterm and xterm.js: what follows a full row is written below its end, not at the beginning of the row after the next.
+#[test]
+fn moving_to_another_row_ends_a_pending_wrap() {
+    for (stream, expected) in [
+        ("0123456789\nx", "0123456789\n         x"),
+        ("0123456789\x0bx", "0123456789\n         x"),
+        ("0123456789\x1bDx", "0123456789\n         x"),
+        ("\n0123456789\x1bMx", "         x\n0123456789"),
+        ("0123456789\x1bEx", "0123456789\nx"),
+        ("0123456789\r\nx", "0123456789\nx"),
+        ("01234567\t*\t*", "01234567 *\n*"),
+        ("01234567\x1b[I*\x1b[2I*", "01234567 *\n*"),
+    ] {
+        for piece in [1, 100] {
+            let mut screen = Screen::new(10, 3, 0);
+            stream.as_bytes().chunks(piece).for_each(|piece| drop(screen.feed(piece)));
+            assert_eq!(screen.text(), expected, "{stream:?}");
+        }
+    }
+}
+
 #[test]
 fn the_pen_outlives_what_it_erases() {
     for stream in [

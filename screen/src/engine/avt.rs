@@ -110,6 +110,36 @@ impl Engine for Avt {
 impl Avt {
     /// Shows the engine text and controls.
     fn text(&mut self, text: &str, observer: &mut Evicted<'_, '_>) {
+        let mut rest = text;
+        while let Some(place) = moving_control(rest) {
+            let (before, after) = cut(rest, place);
+            let (control, after) = cut(after, 1);
+            self.draw(before, observer);
+            if control != "\t" {
+                self.end_pending_wrap(observer);
+            }
+            if !self.is_wrap_pending() {
+                self.draw(control, observer);
+            }
+            rest = after;
+        }
+        self.draw(rest, observer);
+    }
+
+    /// The last column is written, and the next character goes to the next row. As in xterm, a tab leaves that as it is, and a line feed ends
+    /// it; in the engine a tab ends it and a line feed takes it along.
+    fn is_wrap_pending(&self) -> bool {
+        self.cursor().0 >= self.size().0
+    }
+
+    fn end_pending_wrap(&mut self, observer: &mut Evicted<'_, '_>) {
+        if self.is_wrap_pending() {
+            self.terminal.execute_with(Function::Cha(self.size().0), observer);
+        }
+    }
+
+    /// Text and controls with the pen for each.
+    fn draw(&mut self, text: &str, observer: &mut Evicted<'_, '_>) {
         let Some((erase, draw)) = self.follower.erasing() else {
             return self.terminal.execute_with(text.chars().map(function), observer);
         };
@@ -166,8 +196,12 @@ impl Avt {
             self.sequence("\x1b[?1048h", observer);
             return self.sequence("\x1b[?1047h", observer);
         }
-        let erasing = self.follower.erasing();
-        match erasing {
+        if matches!(sequence, "\x1bD" | "\x1bM") {
+            self.end_pending_wrap(observer);
+        } else if sequence.ends_with('I') && self.is_wrap_pending() {
+            return;
+        }
+        match self.follower.erasing() {
             Some((erase, draw)) if makes_blanks(sequence) => {
                 for part in [&erase, sequence, &draw] {
                     self.terminal.feed_with(part, &mut *observer);
@@ -198,6 +232,16 @@ fn function(ch: char) -> Function {
         '\x0f' => Function::Si,
         ch => Function::Print(ch),
     }
+}
+
+/// Where a tab stands, or a line feed (or what does the same) that does not follow a carriage return, which has ended a pending wrap.
+fn moving_control(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    (0..bytes.len()).find(|&at| match bytes[at] {
+        b'\t' => true,
+        b'\n'..=0x0c => at == 0 || bytes[at - 1] != b'\r',
+        _ => false,
+    })
 }
 
 /// The length of the escape or control sequence at the beginning. The text is clean: there are no other sequences.

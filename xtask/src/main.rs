@@ -9,6 +9,7 @@ mod fuzz_model;
 mod load;
 mod miri;
 mod mutants;
+mod recordings;
 mod report;
 mod screens;
 mod sim;
@@ -45,6 +46,8 @@ enum Task {
     Attacks(attacks::Arguments),
     /// Takes the pictures in docs/screens anew.
     Screens,
+    /// Records real programs anew, in screen/tests/recordings.
+    Recordings(recordings::Arguments),
     /// Measures, beside a baseline in the same run.
     Bench(bench::Arguments),
     /// Runs the link through random worlds in virtual time, and sees that it finds planted bugs.
@@ -73,6 +76,7 @@ fn main() -> std::process::ExitCode {
         Task::Vectors(arguments) => vectors::run(arguments),
         Task::Attacks(arguments) => attacks::run(arguments),
         Task::Screens => screens::run(),
+        Task::Recordings(arguments) => recordings::run(arguments),
         Task::Bench(arguments) => bench::run(arguments),
         Task::Sim(arguments) => sim::run(arguments),
         Task::Chaos(arguments) => chaos::run(arguments),

@@ -85,6 +85,13 @@ const SUITES: &[Suite] = &[
         arguments: &["run", "--quiet", "--package", "xtask", "--", "web", "--check"],
     },
     Suite {
+        name: "terminal",
+        minutes: 4,
+        what: "real programs look as in xterm.js, or differ as docs/TERMINAL.md says",
+        program: "node",
+        arguments: &["--test", "--test-reporter=spec", "tests/terminal/"],
+    },
+    Suite {
         name: "browser",
         minutes: 6,
         what: "from the QR code to the shell in a real browser",
@@ -151,6 +158,13 @@ impl Suite {
         command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
         if built {
             command.env(tools::PROGRAMS, tools::target().join("debug"));
+        }
+        if self.name == "terminal" {
+            tools::require(&[NODE, NPM])?;
+            tools::npm_ci(&root().join("tests/terminal"))?;
+            tools::quiet(
+                tools::cargo().args(["build", "--package", "happy-screen", "--example", "dump"]).current_dir(root()),
+            )?;
         }
         if self.name == "browser" {
             prepare_browser()?;

@@ -49,7 +49,7 @@ impl Derivation {
         SEALS.with_borrow(Option::is_some).then(|| Self {
             label: info.first().map(|label| String::from_utf8_lossy(label).into_owned()).unwrap_or_default(),
             // Under the key itself, so that the note is of use only to somebody who has it.
-            input_key: key.code([&b"happy hazmat input key"[..]]),
+            input_key: key.code(&[b"happy hazmat input key"]),
             key_and_nonce: labelled_hash("happy hazmat key and nonce", &[okm]),
         })
     }

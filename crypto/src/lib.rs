@@ -61,6 +61,7 @@ mod secret;
 mod suite;
 #[cfg(test)]
 mod testing;
+mod wipe;
 
 pub use bundle::Bundle;
 pub use error::{DecodeError, EncryptError, HandshakeError, OpenError, ParseDeviceIdError, SignatureError};

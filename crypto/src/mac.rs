@@ -2,17 +2,24 @@
 //!
 //! A message of the ratchet needs six codes over a few dozen bytes each. With the hasher of a library every one of them copies and then wipes
 //! a buffer and two states byte by byte, which together cost as much as half of the hashing; and the key of a chain's headers
-//! would be scheduled anew for every message, genuine or forged. The compression function is the library's.
+//! would be scheduled anew for every message, genuine or forged. What all outputs of an expansion share is put into their blocks once. The
+//! compression function is the library's.
+
+use std::slice::from_ref;
 
 use sha2::{Digest, Sha256, block_api::compress256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::wipe::Wiped;
 
 /// Bytes that the hash takes at a time.
 const BLOCK: usize = 64;
 /// Bytes of a code.
 const CODE: usize = 32;
-/// Where the length stands in the last block.
-const LENGTH: usize = BLOCK - 8;
+/// Bytes of the length of a message, with which its last block ends.
+const LENGTH: usize = 8;
+/// The most bytes of info that leave an output's message in two blocks, with the output before it, a number and the padding.
+const INFO: usize = 2 * BLOCK - (CODE + 1) - (1 + LENGTH);
 
 /// A key after both of its blocks were hashed. Whoever has it can compute codes, but not the key.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -24,100 +31,125 @@ pub(crate) struct MacKey {
 impl MacKey {
     /// A key of any length; one that is longer than a block is hashed first.
     pub fn new(key: &[u8]) -> Self {
-        let mut block = Block([0; BLOCK]);
+        let mut block = Wiped([0; BLOCK]);
         match block.0.get_mut(..key.len()) {
             Some(start) => start.copy_from_slice(key),
             None => block.0[..CODE].copy_from_slice(&Sha256::digest(key)),
         }
         let mut scheduled = |pad: u8| {
             block.0.iter_mut().for_each(|byte| *byte ^= pad);
-            let mut state = INITIAL;
-            block.compress(&mut state);
-            state
+            compressed(&INITIAL, from_ref(&block.0))
         };
         Self { inner: scheduled(0x36), outer: scheduled(0x36 ^ 0x5C) }
     }
 
     /// `HMAC(key, parts)`.
-    pub fn code<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; CODE] {
-        let mut block = Block([0; BLOCK]);
+    pub fn code(&self, parts: &[&[u8]]) -> [u8; CODE] {
+        let mut block = Wiped([0; BLOCK]);
         let mut state = self.inner;
         let (mut filled, mut length) = (0, BLOCK);
-        for mut part in parts {
+        for mut part in parts.iter().copied() {
             length += part.len();
             while let Some((now, rest)) = part.split_at_checked(BLOCK - filled) {
                 block.0[filled..].copy_from_slice(now);
-                block.compress(&mut state);
+                compress256(&mut state, from_ref(&block.0));
                 (part, filled) = (rest, 0);
             }
             block.0[filled..filled + part.len()].copy_from_slice(part);
             filled += part.len();
         }
-        block.finish(&mut state, filled, length);
+        block.0[filled] = 0x80;
+        block.0[filled + 1..].fill(0);
+        if filled >= BLOCK - LENGTH {
+            compress256(&mut state, from_ref(&block.0));
+            block.0.fill(0);
+        }
+        block.0[BLOCK - LENGTH..].copy_from_slice(&bits(length));
+        compress256(&mut state, from_ref(&block.0));
+        let mut code = [0; CODE];
+        self.finish(&mut state, &mut code);
+        code
+    }
 
-        block.put(&state);
-        state = self.outer;
-        block.finish(&mut state, CODE, BLOCK + CODE);
-        block.put(&state);
-        state.zeroize();
-        std::array::from_fn(|i| block.0[i])
+    /// The codes of two messages of one byte. Neither half of one waits for the other's, so a processor can work on both at once.
+    pub fn pair(&self, messages: [u8; 2]) -> [[u8; CODE]; 2] {
+        let inner = messages.map(|byte| {
+            let mut block = const { last_block(1) };
+            block[0] = byte;
+            compressed(&self.inner, from_ref(&block))
+        });
+        inner.map(|mut state| {
+            let mut code = [0; CODE];
+            self.finish(&mut state, &mut code);
+            code
+        })
     }
 
     /// `Expand(key, info, output.len())`.
     pub fn expand(&self, info: &[&[u8]], output: &mut [u8]) {
+        let length: usize = info.iter().map(|part| part.len()).sum();
         assert!(
-            output.len() <= 255 * CODE,
-            "RFC 5869 ends there, and no output in this protocol is longer than 192 bytes"
+            output.len() <= 255 * CODE && length <= INFO,
+            "RFC 5869 ends there, and no output or info of this protocol is as long"
         );
-        let mut previous = [0; CODE];
-        for (number, part) in (1..=u8::MAX).zip(output.chunks_mut(CODE)) {
-            let before = if number == 1 { &[][..] } else { &previous };
-            let number = [number];
-            previous = self.code([before].into_iter().chain(info.iter().copied()).chain([&number[..]]));
-            part.copy_from_slice(&previous[..part.len()]);
+        // previous code ‖ info ‖ number ‖ padding. The first message has no previous code and so begins after its place.
+        let mut message = Wiped([0; CODE + 2 * BLOCK]);
+        let mut number_at = CODE;
+        for part in info {
+            message.0[number_at..number_at + part.len()].copy_from_slice(part);
+            number_at += part.len();
         }
-        wipe(&mut previous);
+        message.0[number_at + 1] = 0x80;
+        let mut start = CODE;
+        for part in output.chunks_mut(CODE) {
+            message.0[number_at] += 1;
+            let end = start + (number_at + 2 + LENGTH - start).next_multiple_of(BLOCK);
+            let text = &mut message.0[start..end];
+            text[end - start - LENGTH..].copy_from_slice(&bits(BLOCK + number_at + 1 - start));
+            let mut state = compressed(&self.inner, text.as_chunks().0);
+            text[end - start - LENGTH..].fill(0);
+            start = 0;
+            self.finish(&mut state, &mut message.0[..CODE]);
+            part.copy_from_slice(&message.0[..part.len()]);
+        }
+    }
+
+    /// From the inner hash, which is wiped, to the code.
+    fn finish(&self, inner: &mut [u32; 8], code: &mut [u8]) {
+        let mut block = Wiped(const { last_block(CODE) });
+        put(&mut block.0, inner);
+        inner.zeroize();
+        let mut state = compressed(&self.outer, from_ref(&block.0));
+        put(code, &state);
+        state.zeroize();
     }
 }
 
-/// A block that wipes itself.
-struct Block([u8; BLOCK]);
+/// A state after these blocks.
+fn compressed(state: &[u32; 8], blocks: &[[u8; BLOCK]]) -> [u32; 8] {
+    let mut state = *state;
+    compress256(&mut state, blocks);
+    state
+}
 
-impl Block {
-    fn compress(&self, state: &mut [u32; 8]) {
-        compress256(state, std::slice::from_ref(&self.0));
-    }
-
-    /// Pads and hashes the end of a message of that length, of which so much stands in the block.
-    fn finish(&mut self, state: &mut [u32; 8], filled: usize, length: usize) {
-        self.0[filled] = 0x80;
-        self.0[filled + 1..].fill(0);
-        if filled >= LENGTH {
-            self.compress(state);
-            self.0.fill(0);
-        }
-        self.0[LENGTH..].copy_from_slice(&(8 * length as u64).to_be_bytes());
-        self.compress(state);
-    }
-
-    /// Puts a finished hash at the beginning.
-    fn put(&mut self, state: &[u32; 8]) {
-        for (bytes, word) in self.0.as_chunks_mut().0.iter_mut().zip(state) {
-            *bytes = word.to_be_bytes();
-        }
+/// Puts a hash at the beginning of these bytes.
+fn put(bytes: &mut [u8], hash: &[u32; 8]) {
+    for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(hash) {
+        *bytes = word.to_be_bytes();
     }
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
-    }
+/// A block that ends a message after the block of the key and `filled` bytes, which are to be put at its beginning.
+const fn last_block(filled: usize) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[filled] = 0x80;
+    [block[BLOCK - 2], block[BLOCK - 1]] = (8 * (BLOCK + filled) as u16).to_be_bytes();
+    block
 }
 
-/// Wipes many bytes at a time, where [`Zeroize`] goes byte by byte.
-pub(crate) fn wipe<const N: usize>(bytes: &mut [u8; N]) {
-    *bytes = [0; N];
-    zeroize::optimization_barrier(bytes);
+/// The length of a message in bits, as it stands at the end of its last block.
+fn bits(bytes: usize) -> [u8; LENGTH] {
+    (8 * bytes as u64).to_be_bytes()
 }
 
 /// What SHA-256 begins with (FIPS 180-4, 5.3.3).
@@ -138,14 +170,14 @@ mod tests {
             parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..150), 0..5),
         ) {
             let theirs = Hmac::<Sha256>::new_from_slice(&key).unwrap().chain_update(parts.concat()).finalize();
-            let ours = MacKey::new(&key).code(parts.iter().map(Vec::as_slice));
+            let ours = MacKey::new(&key).code(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert_eq!(&ours[..], &theirs.into_bytes()[..]);
         }
 
         #[test]
         fn expansions_are_those_of_the_library(
             key: [u8; 32],
-            info in prop::collection::vec(any::<u8>(), 0..150),
+            info in prop::collection::vec(any::<u8>(), 0..=INFO),
             cut: prop::sample::Index,
             length in 0_usize..=255 * 32,
         ) {
@@ -157,13 +189,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn wiped_bytes_are_zeros() {
-        let mut bytes = [7; 32];
-        wipe(&mut bytes);
-        assert_eq!(bytes, [0; 32]);
-    }
-
     /// The last byte of a block is where padding goes wrong.
     #[test]
     fn every_length_of_a_message_up_to_three_blocks() {
@@ -171,7 +196,36 @@ mod tests {
         for length in (0..=3 * BLOCK).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let message = vec![5; length];
             let theirs = Hmac::<Sha256>::new_from_slice(b"key").unwrap().chain_update(&message).finalize();
-            assert_eq!(MacKey::new(b"key").code([&message[..]])[..], theirs.into_bytes()[..], "{length}");
+            assert_eq!(MacKey::new(b"key").code(&[&message])[..], theirs.into_bytes()[..], "{length}");
         }
+    }
+
+    #[test]
+    fn both_codes_of_a_pair_are_the_single_ones() {
+        let key = MacKey::new(&[7; 32]);
+        assert_eq!(key.pair([1, 2]), [key.code(&[&[1]]), key.code(&[&[2]])]);
+    }
+
+    /// Each length ends the two kinds of message, with and without the output before, at another place.
+    #[test]
+    fn every_length_of_an_info() {
+        for length in 0..=INFO {
+            let (info, mut ours, mut theirs) = (vec![5; length], [0; 3 * CODE], [0; 3 * CODE]);
+            MacKey::new(&[7; 32]).expand(&[&info], &mut ours);
+            hkdf::Hkdf::<Sha256>::from_prk(&[7; 32]).unwrap().expand(&info, &mut theirs).unwrap();
+            assert_eq!(ours, theirs, "{length}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "RFC 5869")]
+    fn an_info_that_is_too_long_is_refused() {
+        MacKey::new(&[7; 32]).expand(&[&[0; INFO], &[0]], &mut [0; CODE]);
+    }
+
+    #[test]
+    #[should_panic(expected = "RFC 5869")]
+    fn an_output_that_is_too_long_is_refused() {
+        MacKey::new(&[7; 32]).expand(&[], &mut [0; 255 * CODE + 1]);
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Every key has a type of its own, so that a root key in the place of a chain key does not compile.
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::ZeroizeOnDrop;
 
-use crate::mac::MacKey;
+use crate::{
+    mac::MacKey,
+    wipe::{Wiped, wipe},
+};
 
 /// What all 32-byte secrets can do.
 pub(crate) trait Secret32: Sized {
@@ -15,19 +18,19 @@ pub(crate) trait Secret32: Sized {
 macro_rules! secrets {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-        pub(crate) struct $name([u8; 32]);
+        #[derive(Clone, ZeroizeOnDrop)]
+        pub(crate) struct $name(Wiped<32>);
 
         impl $name {
             pub fn as_bytes(&self) -> &[u8; 32] {
-                &self.0
+                &self.0.0
             }
         }
 
         impl Secret32 for $name {
             fn take(bytes: &mut [u8; 32]) -> Self {
-                let secret = Self(*bytes);
-                bytes.zeroize();
+                let secret = Self(Wiped(*bytes));
+                wipe(bytes);
                 secret
             }
         }
@@ -58,16 +61,16 @@ secrets! {
 }
 
 /// Seals the headers of one chain. It is scheduled once, because it meets every message, and every forged one too.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub(crate) struct HeaderKey {
-    bytes: [u8; 32],
+    bytes: Wiped<32>,
     // INVARIANT: made of `bytes`.
     scheduled: MacKey,
 }
 
 impl HeaderKey {
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.bytes
+        &self.bytes.0
     }
 
     pub fn scheduled(&self) -> &MacKey {
@@ -77,8 +80,8 @@ impl HeaderKey {
 
 impl Secret32 for HeaderKey {
     fn take(bytes: &mut [u8; 32]) -> Self {
-        let key = Self { bytes: *bytes, scheduled: MacKey::new(bytes) };
-        bytes.zeroize();
+        let key = Self { bytes: Wiped(*bytes), scheduled: MacKey::new(bytes) };
+        wipe(bytes);
         key
     }
 }

@@ -5,8 +5,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    mac::{MacKey, wipe},
+    mac::MacKey,
     secret::{PseudoRandomKey, Secret32},
+    wipe::Wiped,
 };
 
 /// Bytes that the cipher adds.
@@ -26,6 +27,9 @@ pub fn labelled_hash(label: &str, parts: &[&[u8]]) -> [u8; 32] {
 }
 
 /// `Expand(Extract(salt = "", ikm = secret), label, 32)`: a key of one purpose from a secret of at least 16 random bytes.
+///
+/// # Panics
+/// When the label, a constant, is longer than 86 bytes.
 #[must_use]
 pub fn labelled_key(secret: &[u8], label: &str) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
@@ -35,18 +39,12 @@ pub fn labelled_key(secret: &[u8], label: &str) -> Zeroizing<[u8; 32]> {
 
 /// `HMAC(key, parts)`.
 pub(crate) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    MacKey::new(key).code(parts.iter().copied())
-}
-
-/// Two codes over one byte each under the same key, as the chain step needs them: the key is scheduled once.
-pub(crate) fn hmac_pair(key: &[u8; 32], first: u8, second: u8) -> ([u8; 32], [u8; 32]) {
-    let key = MacKey::new(key);
-    (key.code([&[first][..]]), key.code([&[second][..]]))
+    MacKey::new(key).code(parts)
 }
 
 /// `Extract(salt, ikm)`. An empty salt is the same as 32 zeros (RFC 5869).
 pub(crate) fn extract(salt: &[u8], ikm: &[&[u8]]) -> PseudoRandomKey {
-    PseudoRandomKey::take(&mut MacKey::new(salt).code(ikm.iter().copied()))
+    PseudoRandomKey::take(&mut MacKey::new(salt).code(ikm))
 }
 
 /// `Expand(prk, info, output.len())`; the output has at most 255 blocks of 32 bytes.
@@ -71,16 +69,15 @@ pub(crate) struct Cipher {
 impl Cipher {
     /// `key, nonce = Expand(key, info, 44)`.
     pub fn derive(key: &MacKey, info: &[&[u8]]) -> Self {
-        let mut okm = [0; 44];
-        key.expand(info, &mut okm);
+        let mut okm = Wiped([0; 44]);
+        key.expand(info, &mut okm.0);
         #[cfg(feature = "hazmat")]
-        let derivation = crate::hazmat::Derivation::of(key, info, &okm);
-        let (key, nonce) = okm.split_at(32);
+        let derivation = crate::hazmat::Derivation::of(key, info, &okm.0);
+        let (key, nonce) = okm.0.split_at(32);
         // The conversions cannot fail: 44 = 32 + 12.
         let cipher = Self::new(key.try_into().expect("32 bytes"), nonce.try_into().expect("12 bytes"));
         #[cfg(feature = "hazmat")]
         let cipher = Self { derivation, ..cipher };
-        wipe(&mut okm);
         cipher
     }
 
@@ -129,11 +126,5 @@ mod tests {
         let mut theirs = [0; 32];
         hkdf::Hkdf::<Sha256>::new(None, b"secret of 16 bytes").expand(b"label", &mut theirs).unwrap();
         assert_eq!(*labelled_key(b"secret of 16 bytes", "label"), theirs);
-    }
-
-    #[test]
-    fn both_codes_of_a_pair_are_the_single_ones() {
-        let key = [7; 32];
-        assert_eq!(hmac_pair(&key, 1, 2), (hmac(&key, &[&[1]]), hmac(&key, &[&[2]])));
     }
 }

@@ -6,8 +6,8 @@ use x25519_dalek::StaticSecret;
 
 use crate::{
     agreement::AgreementKey,
+    mac::MacKey,
     secret::{ChainKey, HeaderKey, MessageKey, Secret32},
-    suite::hmac_pair,
 };
 
 use super::MAX_SKIP;
@@ -17,7 +17,7 @@ pub(super) const LAST_NUMBER: u32 = u32::MAX - 1;
 
 /// `MK = HMAC(CK, 0x01), CK' = HMAC(CK, 0x02)`.
 fn step(key: &ChainKey) -> (MessageKey, ChainKey) {
-    let (mut message, mut next) = hmac_pair(key.as_bytes(), 1, 2);
+    let [mut message, mut next] = MacKey::new(key.as_bytes()).pair([1, 2]);
     (MessageKey::take(&mut message), ChainKey::take(&mut next))
 }
 

@@ -27,7 +27,6 @@ use std::{collections::VecDeque, fmt};
 
 use rand_core::CryptoRng;
 use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
 
 use crate::{
     EncryptError, OpenError,
@@ -330,14 +329,10 @@ struct RootStep {
 impl RootStep {
     fn take(root: &RootKey, mine: &StaticSecret, theirs: &AgreementKey) -> Result<Self, WeakKey> {
         let shared = agree(mine, theirs)?;
-        let mut okm = Zeroizing::new([0; 96]);
-        expand(&extract(root.as_bytes(), &[shared.as_bytes()]), &[b"happy/1 ratchet root"], &mut *okm);
-        let mut part = |index: usize| std::array::from_fn(|i| std::mem::take(&mut okm[32 * index + i]));
-        Ok(Self {
-            root: RootKey::take(&mut part(0)),
-            chain: ChainKey::take(&mut part(1)),
-            next_header: HeaderKey::take(&mut part(2)),
-        })
+        let mut okm = [[0; 32]; 3];
+        expand(&extract(root.as_bytes(), &[shared.as_bytes()]), &[b"happy/1 ratchet root"], okm.as_flattened_mut());
+        let [root, chain, next_header] = &mut okm;
+        Ok(Self { root: RootKey::take(root), chain: ChainKey::take(chain), next_header: HeaderKey::take(next_header) })
     }
 }
 

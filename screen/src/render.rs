@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::engine::Engine;
-use crate::parser::{Actions, Parser, Sequence};
-use crate::row::{Color, Row, Style};
+use crate::engine::{DEFAULT, Engine, INDEXED, Pen, RGB};
+use crate::row::{BLINK, BOLD, Color, FAINT, INVERSE, ITALIC, Row, STRIKETHROUGH, Style, UNDERLINE};
 use crate::screen::Screen;
 use crate::sgr;
 
@@ -86,7 +85,7 @@ fn output_modes(screen: &Screen, out: &mut String) {
         // Writing the last character again is the only way into this state.
         repeat_last_character(&screen.row(cursor.row), cols, line, out);
     }
-    out.push_str(&pen(screen));
+    out.push_str(&screen.state.engine.pen());
     for (slot, drawing) in [('(', ledger.drawing[0]), (')', ledger.drawing[1])] {
         if drawing {
             let _ = write!(out, "\x1b{slot}0");
@@ -139,52 +138,26 @@ fn paint(rows: impl Iterator<Item = Row>, out: &mut String) {
     }
 }
 
-/// Sets the whole pen. Semicolons only: not every terminal reads colons.
 fn push_style(style: Style, out: &mut String) {
-    out.push_str("\x1b[0");
-    for (set, number) in [
-        (style.bold, 1),
-        (style.faint, 2),
-        (style.italic, 3),
-        (style.underline, 4),
-        (style.blink, 5),
-        (style.inverse, 7),
-        (style.strikethrough, 9),
+    let mut attributes = 0;
+    for (set, bit) in [
+        (style.bold, BOLD),
+        (style.faint, FAINT),
+        (style.italic, ITALIC),
+        (style.underline, UNDERLINE),
+        (style.strikethrough, STRIKETHROUGH),
+        (style.blink, BLINK),
+        (style.inverse, INVERSE),
     ] {
-        if set {
-            let _ = write!(out, ";{number}");
-        }
+        attributes |= if set { bit } else { 0 };
     }
-    push_color(style.fg, 30, out);
-    push_color(style.bg, 40, out);
-    out.push('m');
+    sgr::set(Pen { attributes, fg: color(style.fg), bg: color(style.bg) }, out);
 }
 
-fn push_color(color: Color, base: u8, out: &mut String) {
-    let _ = match color {
-        Color::Default => Ok(()),
-        Color::Indexed(index @ 0..=7) => write!(out, ";{}", base + index),
-        Color::Indexed(index @ 8..=15) => write!(out, ";{}", base + 52 + index),
-        Color::Indexed(index) => write!(out, ";{};5;{index}", base + 8),
-        Color::Rgb(r, g, b) => write!(out, ";{};2;{r};{g};{b}", base + 8),
-    };
-}
-
-/// The engine's pen in the spelling that every terminal reads.
-fn pen(screen: &Screen) -> String {
-    struct Rewritten(String);
-
-    impl Actions for Rewritten {
-        fn text(&mut self, _: &str) {}
-        fn control(&mut self, _: u8) {}
-        fn escape(&mut self, _: &[u8], _: u8) {}
-        fn csi(&mut self, sequence: &Sequence, _: u8) {
-            sgr::rewrite(sequence, &mut self.0);
-        }
-        fn osc(&mut self, _: &[u8], _: bool) {}
+fn color(color: Color) -> u32 {
+    match color {
+        Color::Default => DEFAULT,
+        Color::Indexed(index) => INDEXED | u32::from(index),
+        Color::Rgb(r, g, b) => RGB | u32::from_be_bytes([0, r, g, b]),
     }
-
-    let mut rewritten = Rewritten(String::new());
-    Parser::default().feed(screen.state.engine.pen().as_bytes(), &mut rewritten);
-    rewritten.0
 }

@@ -5,7 +5,13 @@
 
 use std::fmt::Write;
 
+use crate::engine::{INDEXED, Pen, RGB};
 use crate::parser::Sequence;
+use crate::row::{BLINK, BOLD, FAINT, INVERSE, ITALIC, STRIKETHROUGH, UNDERLINE};
+
+/// The attributes that cells have, and the operation that sets each. It is taken back by the one that is 20 higher; bold by that of faint.
+pub(crate) const ATTRIBUTES: [(u8, u16); 7] =
+    [(BOLD, 1), (FAINT, 2), (ITALIC, 3), (UNDERLINE, 4), (BLINK, 5), (INVERSE, 7), (STRIKETHROUGH, 9)];
 
 /// A colour takes five parameters, and a sequence is split before it would exceed what engines read (32).
 const OPERATIONS_PER_SEQUENCE: usize = 6;
@@ -40,6 +46,28 @@ pub(crate) fn rewrite(sequence: &Sequence, out: &mut String) {
         }
     }
     list.close();
+}
+
+/// Writes the sequence that sets a whole pen, whatever it was before. Semicolons only: not every terminal reads colons.
+pub(crate) fn set(pen: Pen, out: &mut String) {
+    out.push_str("\x1b[0");
+    for (bit, operation) in ATTRIBUTES {
+        if pen.attributes & bit != 0 {
+            // Writing to a string does not fail.
+            let _ = write!(out, ";{operation}");
+        }
+    }
+    for (color, base) in [(pen.fg, 30), (pen.bg, 40)] {
+        let [kind, r, g, b] = color.to_be_bytes();
+        let _ = match (u32::from(kind) << 24, b) {
+            (INDEXED, 0..=7) => write!(out, ";{}", base + u16::from(b)),
+            (INDEXED, 8..=15) => write!(out, ";{}", base + 52 + u16::from(b)),
+            (INDEXED, _) => write!(out, ";{};5;{b}", base + 8),
+            (RGB, _) => write!(out, ";{};2;{r};{g};{b}", base + 8),
+            _ => Ok(()),
+        };
+    }
+    out.push('m');
 }
 
 enum Color {

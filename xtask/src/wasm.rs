@@ -19,7 +19,8 @@ pub fn without_folders(command: &mut Command) -> Result<()> {
             prefixes.push((registry?.path(), "/crates".to_owned()));
         }
     }
-    let mut flags = OsString::new();
+    // The rounds of both hashes as loops: 2.1 KB less to download, for microseconds a message.
+    let mut flags = OsString::from("--cfg=sha2_backend_soft=\"compact\"");
     for (from, to) in prefixes {
         if !flags.is_empty() {
             flags.push("\u{1f}");

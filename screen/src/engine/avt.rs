@@ -5,7 +5,7 @@ use avt::{Line, Observation, Observer, Terminal};
 
 use unicode_width::UnicodeWidthChar;
 
-use super::erasing::{Follower, makes_blanks};
+use super::erasing::{Follower, makes_blanks, number};
 use super::{Cell, DEFAULT, Engine, Gone, INDEXED, Pen, RGB};
 use crate::row;
 
@@ -134,31 +134,45 @@ impl Avt {
 
     fn end_pending_wrap(&mut self, observer: &mut Evicted<'_, '_>) {
         if self.is_wrap_pending() {
-            self.terminal.execute_with(Function::Cha(self.size().0), observer);
+            self.put(&format!("\x1b[{}G", self.size().0), observer);
         }
     }
 
     /// Text and controls with the pen for each.
     fn draw(&mut self, text: &str, observer: &mut Evicted<'_, '_>) {
-        let Some((erase, draw)) = self.follower.erasing() else {
-            return self.terminal.execute_with(text.chars().map(function), observer);
-        };
+        if !self.follower.changes_to_erase() {
+            return self.put(text, observer);
+        }
         let mut rest = text;
         while !rest.is_empty() {
             let (fits, after) = cut(rest, self.fitting(rest));
-            self.terminal.execute_with(fits.chars().map(function), &mut *observer);
-            let Some(ch) = after.chars().next() else { return };
-            rest = &after[ch.len_utf8()..];
-            match function(ch) {
-                Function::Lf => {
-                    self.terminal.feed_with(erase.as_str(), &mut *observer);
-                    self.terminal.execute_with(Function::Lf, &mut *observer);
-                    self.terminal.feed_with(draw.as_str(), &mut *observer);
-                }
-                print @ Function::Print(_) => self.wrapping(print, &erase, &draw, observer),
-                control => self.terminal.execute_with(control, &mut *observer),
+            self.put(fits, observer);
+            let Some(first) = after.chars().next() else { return };
+            let (one, after) = cut(after, first.len_utf8());
+            rest = after;
+            match first {
+                '\n'..='\x0c' => self.erasing(one, observer),
+                '\x08' | '\t' | '\r'..='\x0f' => self.put(one, observer),
+                _ => self.wrapping(one, observer),
             }
         }
+    }
+
+    /// Text and controls, or a sequence, with the pen as it is. Each kind of iterator that the engine is given has a copy of the engine in the
+    /// program that a phone loads, so these are the only two.
+    fn put(&mut self, vt: &str, observer: &mut Evicted<'_, '_>) {
+        if vt.starts_with('\x1b') {
+            self.terminal.feed_with(vt, observer);
+        } else {
+            self.terminal.execute_with(vt.chars().map(function), observer);
+        }
+    }
+
+    /// The same with the pen for erased cells.
+    fn erasing(&mut self, vt: &str, observer: &mut Evicted<'_, '_>) {
+        self.put(&self.follower.erasing_pen(), observer);
+        self.put(vt, observer);
+        self.put(&self.follower.pen(), observer);
     }
 
     /// How many bytes of a text can neither wrap nor scroll.
@@ -179,14 +193,12 @@ impl Avt {
     }
 
     /// Prints what may not fit into its row. When it scrolls, the rest of the new row has been filled with the pen.
-    fn wrapping(&mut self, print: Function, erase: &str, draw: &str, observer: &mut Evicted<'_, '_>) {
+    fn wrapping(&mut self, print: &str, observer: &mut Evicted<'_, '_>) {
         let (before, row) = self.cursor();
-        self.terminal.execute_with(print, &mut *observer);
+        self.put(print, observer);
         let (after, _) = self.cursor();
         if after < before && after < self.size().0 && self.follower.wraps_at_bottom(row) {
-            for part in [erase, "\x1b[K", draw] {
-                self.terminal.feed_with(part, &mut *observer);
-            }
+            self.erasing("\x1b[K", observer);
         }
     }
 
@@ -201,20 +213,17 @@ impl Avt {
         } else if sequence.ends_with('I') && self.is_wrap_pending() {
             return;
         }
-        match self.follower.erasing() {
-            Some((erase, draw)) if makes_blanks(sequence) => {
-                for part in [&erase, sequence, &draw] {
-                    self.terminal.feed_with(part, &mut *observer);
-                }
+        let changes = self.follower.changes_to_erase();
+        if changes && makes_blanks(sequence) {
+            self.erasing(sequence, observer);
+        } else if changes && sequence.ends_with('b') {
+            // REP is as many characters.
+            let count = sequence.as_bytes().get(2..sequence.len() - 1).map_or(0, number);
+            for _ in 0..count.max(1) {
+                self.wrapping("\x1b[b", observer);
             }
-            Some((erase, draw)) if sequence.ends_with('b') => {
-                // REP is as many characters.
-                let count = sequence.trim_start_matches("\x1b[").trim_end_matches('b').parse().unwrap_or(1).max(1);
-                for _ in 0..count {
-                    self.wrapping(Function::Rep(1), &erase, &draw, observer);
-                }
-            }
-            _ => self.terminal.feed_with(sequence, &mut *observer),
+        } else {
+            self.put(sequence, observer);
         }
         let (_, rows) = self.size();
         self.follower.sequence(sequence, rows);

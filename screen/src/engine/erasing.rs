@@ -4,91 +4,74 @@
 //! them with the whole pen: after `ESC[7m` and a new line at the bottom the rest of that row would be a bar. So it is given a pen of only a
 //! background for everything that makes blanks, and its own one back afterwards; for that somebody has to know it.
 
-use std::fmt::Write;
-
-/// A pen, as far as the engine's cells can hold it. Colours are the parameters that set them, as in `38;5;1`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Pen {
-    fg: String,
-    bg: String,
-    /// 1 bold or 2 faint; the engine holds one of them, the later.
-    intensity: Option<u16>,
-    /// Bit n: attribute n of SGR is set; 3 italic, 4 underline, 5 blink, 7 inverse, 9 strikethrough.
-    attributes: u16,
-}
+use super::{INDEXED, Pen, RGB};
+use crate::row::{BOLD, FAINT};
+use crate::sgr::{self, ATTRIBUTES};
 
 impl Pen {
     /// The SGR sequence that sets this pen, whatever it was before.
-    fn sgr(&self) -> String {
-        let mut sgr = "\x1b[0".to_owned();
-        let attributes = self.intensity.into_iter().chain((3..=9).filter(|n| self.attributes & 1 << n != 0));
-        for attribute in attributes {
-            // Writing to a string does not fail.
-            let _ = write!(sgr, ";{attribute}");
-        }
-        for color in [&self.fg, &self.bg] {
-            if !color.is_empty() {
-                sgr.push(';');
-                sgr.push_str(color);
-            }
-        }
-        sgr.push('m');
+    fn sgr(self) -> String {
+        let mut sgr = String::new();
+        sgr::set(self, &mut sgr);
         sgr
     }
 
     /// The one for erased cells.
-    fn erasing(&self) -> Self {
-        Self { bg: self.bg.clone(), ..Self::default() }
+    fn erasing(self) -> Self {
+        Self { bg: self.bg, ..Self::default() }
     }
 
-    fn is_erasing(&self) -> bool {
-        self.fg.is_empty() && self.intensity.is_none() && self.attributes == 0
-    }
-
-    /// Applies the parameters of an SGR sequence in the spelling of `sgr`.
-    fn apply(&mut self, params: &str) {
-        let mut params = params.split(';');
-        while let Some(param) = params.next() {
-            // The engine's own dumps spell colours with colons.
-            if let Some((which @ ("38" | "48"), _)) = param.split_once(':') {
-                param.clone_into(self.color(which == "38"));
-                continue;
-            }
-            match param.parse().unwrap_or(0) {
+    /// Applies the parameters of an SGR sequence in the spelling of `sgr`, or in that of the engine's own dumps, which has colons within
+    /// colours.
+    fn apply(&mut self, params: &[u8]) {
+        let mut numbers = params.split(|byte| matches!(byte, b';' | b':')).map(number);
+        while let Some(operation) = numbers.next() {
+            match operation {
                 0 => *self = Self::default(),
-                intensity @ (1 | 2) => self.intensity = Some(intensity),
-                22 => self.intensity = None,
-                attribute @ (3 | 4 | 5 | 7 | 9) => self.attributes |= 1 << attribute,
-                attribute @ (23..=25 | 27 | 29) => self.attributes &= !(1 << (attribute - 20)),
-                which @ (38 | 48) => {
-                    let kind = params.next().unwrap_or_default();
-                    let length = if kind == "2" { 3 } else { 1 };
-                    let values: Vec<&str> = params.by_ref().take(length).collect();
-                    *self.color(which == 38) = format!("{which};{kind};{}", values.join(";"));
+                30..=37 => self.fg = INDEXED | (operation - 30),
+                40..=47 => self.bg = INDEXED | (operation - 40),
+                90..=97 => self.fg = INDEXED | (operation - 82),
+                100..=107 => self.bg = INDEXED | (operation - 92),
+                39 => self.fg = 0,
+                49 => self.bg = 0,
+                38 | 48 => {
+                    let mut part = || numbers.next().unwrap_or(0) & 0xff;
+                    let color = match part() {
+                        2 => RGB | part() << 16 | part() << 8 | part(),
+                        _ => INDEXED | part(),
+                    };
+                    *if operation == 38 { &mut self.fg } else { &mut self.bg } = color;
                 }
-                39 => self.fg.clear(),
-                49 => self.bg.clear(),
-                30..=37 | 90..=97 => param.clone_into(&mut self.fg),
-                40..=47 | 100..=107 => param.clone_into(&mut self.bg),
-                _ => {}
+                _ => self.attribute(operation),
             }
         }
     }
 
-    fn color(&mut self, foreground: bool) -> &mut String {
-        if foreground { &mut self.fg } else { &mut self.bg }
+    fn attribute(&mut self, operation: u32) {
+        // The engine holds one of these, the later; 22 ends both.
+        if matches!(operation, 1 | 2 | 22) {
+            self.attributes &= !(BOLD | FAINT);
+        }
+        let of =
+            |operation| ATTRIBUTES.iter().find(|(_, sets)| u32::from(*sets) == operation).map_or(0, |(bit, _)| *bit);
+        self.attributes |= of(operation);
+        self.attributes &= !of(operation.wrapping_sub(20));
     }
 }
 
+/// A parameter, which is digits; one that is left out is 0.
+pub(super) fn number(digits: &[u8]) -> u32 {
+    digits.iter().fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit & 0x0f)))
+}
+
 /// What DECSC saves of this.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Saved {
     pen: Pen,
     autowrap: bool,
 }
 
-const NOTHING_SAVED: Saved =
-    Saved { pen: Pen { fg: String::new(), bg: String::new(), intensity: None, attributes: 0 }, autowrap: true };
+const NOTHING_SAVED: Saved = Saved { pen: Pen { attributes: 0, fg: 0, bg: 0 }, autowrap: true };
 
 /// Follows the text of an engine.
 #[derive(Debug)]
@@ -117,9 +100,14 @@ impl Follower {
         self.bottom = rows.saturating_sub(1);
     }
 
-    /// The sequences that change to the pen for erased cells and back; none when the pen is one.
-    pub(super) fn erasing(&self) -> Option<(String, String)> {
-        (!self.pen.is_erasing()).then(|| (self.pen.erasing().sgr(), self.pen.sgr()))
+    /// Whether the pen is another one than that for erased cells.
+    pub(super) fn changes_to_erase(&self) -> bool {
+        self.pen != self.pen.erasing()
+    }
+
+    /// The sequence that changes to the pen for erased cells.
+    pub(super) fn erasing_pen(&self) -> String {
+        self.pen.erasing().sgr()
     }
 
     /// Whether a character that does not fit into a row scrolls, in this row.
@@ -127,66 +115,69 @@ impl Follower {
         self.autowrap && row == self.bottom
     }
 
+    /// The sequence that sets the pen.
     pub(super) fn pen(&self) -> String {
         self.pen.sgr()
     }
 
     /// Takes note of a sequence that the engine gets.
     pub(super) fn sequence(&mut self, sequence: &str, rows: u16) {
-        match sequence {
-            "\x1b7" | "\x1b[s" | "\x1b[?1048h" => self.save(),
-            "\x1b8" | "\x1b[u" | "\x1b[?1048l" => self.restore(),
-            "\x1b[?1047h" => self.alternate = true,
-            "\x1b[?1047l" => self.alternate = false,
-            "\x1b[?1049h" => {
-                self.save();
-                self.alternate = true;
-            }
-            "\x1b[?1049l" => {
-                self.alternate = false;
-                self.restore();
-            }
-            "\x1b[?7h" => self.autowrap = true,
-            "\x1b[?7l" => self.autowrap = false,
-            "\x1bc" => *self = Self::new(rows),
-            "\x1b[!p" => {
+        match sequence.as_bytes() {
+            [0x1b, b'7'] | b"\x1b[s" => self.save(),
+            [0x1b, b'8'] | b"\x1b[u" => self.restore(),
+            [0x1b, b'c'] => *self = Self::new(rows),
+            b"\x1b[!p" => {
                 self.pen = Pen::default();
                 self.saved[usize::from(self.alternate)] = NOTHING_SAVED;
                 self.bottom = rows.saturating_sub(1);
             }
-            _ => self.numbered(sequence, rows),
+            [0x1b, b'[', b'?', mode @ .., end @ (b'h' | b'l')] => self.mode(number(mode), *end == b'h'),
+            [0x1b, b'[', params @ .., b'm'] => self.pen.apply(params),
+            [0x1b, b'[', params @ .., b'r'] => self.margins(params, u32::from(rows)),
+            _ => {}
         }
     }
 
-    fn numbered(&mut self, sequence: &str, rows: u16) {
-        let Some(body) = sequence.strip_prefix("\x1b[") else { return };
-        if let Some(params) = body.strip_suffix('m') {
-            self.pen.apply(params);
-        } else if let Some(params) = body.strip_suffix('r') {
-            let (top, bottom) = params.split_once(';').unwrap_or((params, ""));
-            let number = |text: &str, default| text.parse().ok().filter(|n| *n != 0).unwrap_or(default);
-            let (top, bottom) = (number(top, 1), number(bottom, rows));
-            if top < bottom && bottom <= rows {
-                self.bottom = bottom - 1;
-            }
+    fn mode(&mut self, mode: u32, set: bool) {
+        let saves = matches!(mode, 1048 | 1049);
+        if saves && set {
+            self.save();
+        }
+        match mode {
+            7 => self.autowrap = set,
+            1047 | 1049 => self.alternate = set,
+            _ => {}
+        }
+        if saves && !set {
+            self.restore();
+        }
+    }
+
+    fn margins(&mut self, params: &[u8], rows: u32) {
+        let mut numbers = params.split(|byte| *byte == b';').map(number);
+        let top = numbers.next().unwrap_or(0).max(1);
+        let bottom = numbers.next().filter(|bottom| *bottom != 0).unwrap_or(rows);
+        if top < bottom && bottom <= rows {
+            self.bottom = (bottom - 1) as u16;
         }
     }
 
     fn save(&mut self) {
-        self.saved[usize::from(self.alternate)] = Saved { pen: self.pen.clone(), autowrap: self.autowrap };
+        self.saved[usize::from(self.alternate)] = Saved { pen: self.pen, autowrap: self.autowrap };
     }
 
     fn restore(&mut self) {
-        let saved = self.saved[usize::from(self.alternate)].clone();
+        let saved = self.saved[usize::from(self.alternate)];
         (self.pen, self.autowrap) = (saved.pen, saved.autowrap);
     }
 }
 
 /// Whether a sequence makes blank cells.
 pub(super) fn makes_blanks(sequence: &str) -> bool {
-    match sequence.strip_prefix("\x1b[") {
-        Some(body) => body == "?1047h" || body.ends_with(['J', 'K', 'X', '@', 'P', 'L', 'M', 'S', 'T']),
-        None => matches!(sequence, "\x1bD" | "\x1bE" | "\x1bM"),
+    match sequence.as_bytes() {
+        b"\x1b[?1047h" | [0x1b, b'D' | b'E' | b'M'] => true,
+        [0x1b, b'[', .., last] => b"JKX@PLMST".contains(last),
+        _ => false,
     }
 }
 
@@ -206,7 +197,7 @@ mod tests {
             (&["\x1b[1;31;44m"][..], "\x1b[0;1;31;44m", "\x1b[0;44m"),
             (&["\x1b[3;4;5;7;9m", "\x1b[24;2m"], "\x1b[0;2;3;5;7;9m", "\x1b[0m"),
             (&["\x1b[38;2;1;2;3;48;5;200;4m"], "\x1b[0;4;38;2;1;2;3;48;5;200m", "\x1b[0;48;5;200m"),
-            (&["\x1b[38:2:1:2:3;48:5:200;4m"], "\x1b[0;4;38:2:1:2:3;48:5:200m", "\x1b[0;48:5:200m"),
+            (&["\x1b[38:2:1:2:3;48:5:200;4m"], "\x1b[0;4;38;2;1;2;3;48;5;200m", "\x1b[0;48;5;200m"),
             (&["\x1b[97;107m", "\x1b[m", "\x1b[7m"], "\x1b[0;7m", "\x1b[0m"),
             (&["\x1b[7m", "\x1b7", "\x1b[0;31m", "\x1b8"], "\x1b[0;7m", "\x1b[0m"),
             (&["\x1b[7m", "\x1b[?1049h", "\x1b[31m", "\x1b[?1049l"], "\x1b[0;7m", "\x1b[0m"),
@@ -214,12 +205,13 @@ mod tests {
         ] {
             let follower = follow(sequences);
             assert_eq!(follower.pen(), pen, "{sequences:?}");
-            assert_eq!(follower.erasing(), Some((erasing.into(), pen.into())));
+            assert!(follower.changes_to_erase());
+            assert_eq!(follower.erasing_pen(), erasing);
         }
         for plain in
             [&["\x1b[44m"][..], &["\x1b[31;7m", "\x1b[!p"], &["\x1b[31;7m", "\x1bc"], &["\x1b[1;4m", "\x1b[22;24m"]]
         {
-            assert_eq!(follow(plain).erasing(), None, "{plain:?}");
+            assert!(!follow(plain).changes_to_erase(), "{plain:?}");
         }
     }
 

@@ -373,8 +373,11 @@ pub trait Bus: Send + Sync + 'static {
     fn node(&self) -> String;
     /// The same as nodes name each other.
     fn id(&self) -> NodeId;
-    /// Lets a ticket lead to this node for so many seconds, 300 at most. It does not wait, and never calls back.
-    fn open_ticket(&self, hash: &[u8; 32], seconds: u64);
+    /// Lets a ticket lead to this node, where its host is connected, for so many seconds, 300 at most. False when it leads to another device: the
+    /// first that opens one keeps it. A bus that is out of order says true: one node goes on alone.
+    fn open_ticket<'a>(&'a self, host: &'a DeviceId, hash: &'a [u8; 32], seconds: u64) -> Answer<'a, bool>;
+    /// Says the same again of one that is open, for when it was lost. It does not wait, and never calls back.
+    fn keep_ticket(&self, host: &DeviceId, hash: &[u8; 32], seconds: u64);
     /// The ticket leads here no longer. It does not wait, and never calls back.
     fn close_ticket(&self, hash: &[u8; 32]);
     /// The node that a ticket leads to.
@@ -444,7 +447,7 @@ struct Medium {
     token_keys: Vec<[u8; 32]>,
     vouches: Vouches,
     records: Arc<Records>,
-    tickets: HashMap<[u8; 32], usize>,
+    tickets: HashMap<[u8; 32], (usize, DeviceId)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -502,20 +505,28 @@ impl Bus for MemoryBus {
         id_of(self.node)
     }
 
-    fn open_ticket(&self, hash: &[u8; 32], _seconds: u64) {
-        // The node closes it when its time is over, and both end together.
-        self.medium.write().tickets.insert(*hash, self.node);
+    fn open_ticket<'a>(&'a self, host: &'a DeviceId, hash: &'a [u8; 32], _seconds: u64) -> Answer<'a, bool> {
+        let mut medium = self.medium.write();
+        let older = medium.tickets.get(hash).copied();
+        let is_free = older.is_none_or(|(node, device)| device == *host || medium.inbox(node).is_none());
+        if is_free {
+            // The node closes it when its time is over, and both end together.
+            medium.tickets.insert(*hash, (self.node, *host));
+        }
+        Box::pin(std::future::ready(is_free))
     }
+
+    fn keep_ticket(&self, _host: &DeviceId, _hash: &[u8; 32], _seconds: u64) {}
 
     fn close_ticket(&self, hash: &[u8; 32]) {
         let mut medium = self.medium.write();
-        if medium.tickets.get(hash) == Some(&self.node) {
+        if medium.tickets.get(hash).is_some_and(|(node, _)| *node == self.node) {
             medium.tickets.remove(hash);
         }
     }
 
     fn ticket<'a>(&'a self, hash: &'a [u8; 32]) -> Answer<'a, Result<Option<NodeId>, Apart>> {
-        let node = self.medium.read().tickets.get(hash).map(|node| id_of(*node));
+        let node = self.medium.read().tickets.get(hash).map(|(node, _)| id_of(*node));
         Box::pin(std::future::ready(Ok(node)))
     }
 

@@ -140,8 +140,12 @@ mod tests {
             self.bus.id()
         }
 
-        fn open_ticket(&self, hash: &[u8; 32], seconds: u64) {
-            self.bus.open_ticket(hash, seconds);
+        fn open_ticket<'a>(&'a self, host: &'a DeviceId, hash: &'a [u8; 32], seconds: u64) -> Answer<'a, bool> {
+            self.bus.open_ticket(host, hash, seconds)
+        }
+
+        fn keep_ticket(&self, host: &DeviceId, hash: &[u8; 32], seconds: u64) {
+            self.bus.keep_ticket(host, hash, seconds);
         }
 
         fn close_ticket(&self, hash: &[u8; 32]) {

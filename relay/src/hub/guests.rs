@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::FutureExt as _;
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, MAX_GUESTS, MAX_RENDEZVOUS, RendezvousState, Undelivered};
 use tokio::sync::oneshot;
@@ -78,25 +79,45 @@ impl Drop for Waiting<'_> {
 impl Hub {
     // Rendezvous
 
-    pub(crate) fn open_rendezvous(&self, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
+    pub(crate) fn open_rendezvous(self: &Arc<Self>, host: &Arc<Mailbox>, hash: [u8; 32], seconds: u16) {
         let ends = Instant::now() + Duration::from_secs(seconds.into());
         let opened = if host.host.is_some() { Opened::Refused } else { self.rendezvous.open(host, hash, ends) };
-        let state = match opened {
-            Opened::New => {
-                self.metrics.rendezvous_opened.fetch_add(1, Relaxed);
-                self.metrics.rendezvous_open.fetch_add(1, Relaxed);
-                RendezvousState::Open
-            }
-            Opened::Again => RendezvousState::Open,
-            Opened::Refused => {
-                self.metrics.rendezvous_refused.fetch_add(1, Relaxed);
-                RendezvousState::Refused
-            }
-        };
-        if state == RendezvousState::Open {
-            self.bus.open_ticket(&hash, seconds.into());
+        match opened {
+            Opened::New => drop(self.metrics.rendezvous_open.fetch_add(1, Relaxed)),
+            Opened::Again => {}
+            Opened::Refused => return self.refuse_rendezvous(host, hash),
         }
-        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state });
+        let (hub, host) = (self.clone(), host.clone());
+        let mut telling = Box::pin(async move { hub.tell_opened(&host, hash, seconds, opened).await });
+        // At once when nobody has to be asked, so that answers keep the order of what they answer.
+        if (&mut telling).now_or_never().is_none() {
+            tokio::spawn(telling);
+        }
+    }
+
+    /// Tells a host that its rendezvous is open, once guests are led to it from everywhere; or that their ticket leads to somebody else.
+    async fn tell_opened(&self, host: &Mailbox, hash: [u8; 32], seconds: u16, opened: Opened) {
+        let is_ours = self.bus.open_ticket(&host.device, &hash, seconds.into()).await;
+        let is_open = host.lock().rendezvous.iter().any(|(open, _)| *open == hash);
+        match (is_ours, is_open) {
+            (true, true) => {
+                if opened == Opened::New {
+                    self.metrics.rendezvous_opened.fetch_add(1, Relaxed);
+                }
+                host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state: RendezvousState::Open });
+            }
+            (false, true) => {
+                self.end_rendezvous(host, |open, _| *open == hash);
+                self.refuse_rendezvous(host, hash);
+            }
+            // It was closed meanwhile, and that was said; it may have overtaken the opening.
+            (_, false) => self.bus.close_ticket(&hash),
+        }
+    }
+
+    fn refuse_rendezvous(&self, host: &Mailbox, hash: [u8; 32]) {
+        self.metrics.rendezvous_refused.fetch_add(1, Relaxed);
+        host.notify(&FromRelay::Rendezvous { ticket_hash: hash, state: RendezvousState::Refused });
     }
 
     /// Ends a rendezvous early. Guests that were admitted stay until their own time is over: the one that pairs is among them.
@@ -125,7 +146,7 @@ impl Hub {
         for (hash, ends) in host.lock().rendezvous.clone() {
             let left = ends.saturating_duration_since(now).as_secs();
             if left > 0 {
-                self.bus.open_ticket(&hash, left);
+                self.bus.keep_ticket(&host.device, &hash, left);
             }
         }
     }

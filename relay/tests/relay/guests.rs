@@ -205,7 +205,8 @@ impl Played {
         let weak: Weak<Ears> = Arc::downgrade(&inbox);
         bus.join(weak, [0; 32]);
         assert_eq!(bus.claim(&machine.id(), LOGIN).await, Claim::Held);
-        bus.open_ticket(&hash(TICKET), 120);
+        // Of two that play, the first has it.
+        bus.open_ticket(&machine.id(), &hash(TICKET), 120).await;
         Self { bus, machine, comes, _inbox: inbox }
     }
 

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use happy_relay::access::enrolment_key;
 use happy_relay::{Access, Bus, Config, Enrolment, Policy, RedisBus, RedisUrl, Timings};
 use happy_wire::Code;
-use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, ToRelay, Undelivered, record_kind};
+use happy_wire::relay::{FromRelay, MAX_REQUESTS, RecordAnswer, RendezvousState, ToRelay, Undelivered, record_kind};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -367,12 +367,49 @@ async fn what_does_not_arrive_over_one_redis() {
     what_does_not_arrive_ends_the_guest_alone(left, &servers.node().await).await;
 }
 
+/// Whoever has seen the hash of a ticket could have its guests led astray.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_leads_to_who_opened_it_first_for_as_long_as_that_is_there() {
+    let servers = Servers::one().await;
+    let (left, right) = (servers.node().await, servers.node().await);
+    let (mut machine, other, phone) = (device(), device(), device());
+    let mut host = left.join(&machine).await;
+    assert_eq!(open(&mut host, TICKET, 120).await, RendezvousState::Open);
+    let mut second = right.join(&other).await;
+    assert_eq!(open(&mut second, TICKET, 120).await, RendezvousState::Refused);
+    second.barrier().await;
+    let mut client = right.connect().await;
+    assert_eq!(client.log_in(&phone, Some(TICKET)).await, Some(machine.id()));
+    // It may come to another node itself.
+    machine.epoch = 2;
+    let mut host = right.join(&machine).await;
+    assert_eq!(open(&mut host, TICKET, 120).await, RendezvousState::Open);
+    host.tell(ToRelay::CloseRendezvous { ticket_hash: hash(TICKET) }).await;
+    host.expect(FromRelay::Rendezvous { ticket_hash: hash(TICKET), state: RendezvousState::Ended }).await;
+    let mut third = left.join(&other).await;
+    until("it is free", || servers.ask(servers.ports[0], &["EXISTS", &rendezvous(TICKET)]) == "0").await;
+    assert_eq!(open(&mut third, TICKET, 120).await, RendezvousState::Open);
+    // What a node left behind that has gone is in nobody's way.
+    let dead = "return redis.call('SET', KEYS[1], string.rep('d', 40))";
+    assert_eq!(servers.ask(servers.ports[0], &["EVAL", dead, "1", &rendezvous([7; 32])]), "OK");
+    assert_eq!(open(&mut third, [7; 32], 120).await, RendezvousState::Open);
+    for node in [&left, &right] {
+        node.balances().await;
+    }
+    assert_eq!((left.metric("rendezvous"), right.metric("rendezvous")), (2, 0));
+    assert_eq!((right.metric("rendezvous_opened_total"), right.metric("rendezvous_refused_total")), (1, 1));
+}
+
+fn rendezvous(ticket: [u8; 32]) -> String {
+    format!("hr:rdv:{}", hex(&hash(ticket)))
+}
+
 async fn a_ticket_outlives_an_emptied_redis(servers: &Servers, left: &Server, right: &Server) {
     let (machine, phone) = (device(), device());
     let mut host = left.join(&machine).await;
     open(&mut host, TICKET, 120).await;
     servers.all(&["FLUSHALL"]);
-    let known = || servers.ask(servers.ports[0], &["EXISTS", &format!("hr:rdv:{}", hex(&hash(TICKET)))]) == "1";
+    let known = || servers.ask(servers.ports[0], &["EXISTS", &rendezvous(TICKET)]) == "1";
     until("the ticket is known again", known).await;
     let mut client = guest(right, &phone, TICKET).await;
     client.send(machine.id(), 1, b"may I").await;
@@ -708,7 +745,7 @@ fn a_node_that_dies_without_a_word() {
         presence(&mut third, &b, false).await;
         dying.shutdown_background();
         let began = Instant::now();
-        presence(&mut one, &b, false).await;
+        soon("word that it has gone", presence(&mut one, &b, false)).await;
         assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
         let bucket = format!("hr:dir:{}", &hex(&Sha256::digest(b.id().as_bytes()))[..3]);
         let stands = || servers.ask(servers.ports[0], &["EXISTS", &bucket]) == "1";

@@ -40,6 +40,7 @@ use self::directory::{Claimed, Entry};
 use self::keys::Keys;
 use self::outgoing::{Chore, Outgoing, put, put_all, put_frames, undelivered};
 use self::records::Note;
+use self::tickets::Led;
 use self::vouches::Speaking;
 use self::way::Conn;
 use super::batch::{Batch, Record, Torn};
@@ -191,8 +192,13 @@ impl Bus for RedisBus {
         self.shared.node
     }
 
-    fn open_ticket(&self, hash: &[u8; 32], seconds: u64) {
-        self.shared.chore(Chore::Command(tickets::open(self.shared.node, hash, seconds)));
+    fn open_ticket<'a>(&'a self, host: &'a DeviceId, hash: &'a [u8; 32], seconds: u64) -> Answer<'a, bool> {
+        Box::pin(self.shared.open_ticket(host, hash, seconds))
+    }
+
+    fn keep_ticket(&self, host: &DeviceId, hash: &[u8; 32], seconds: u64) {
+        let to = Led { node: self.shared.node, host: *host };
+        self.shared.chore(Chore::Command(tickets::open(to, hash, seconds, None)));
     }
 
     fn close_ticket(&self, hash: &[u8; 32]) {
@@ -207,7 +213,7 @@ impl Bus for RedisBus {
             if node.is_some() {
                 return Ok(node);
             }
-            // A host may have been told that its rendezvous is open a moment before Redis was.
+            // A host whose node did not get an answer of Redis was told that its rendezvous is open, and Redis may know of it in a moment.
             sleep(tickets::SETTLED).await;
             self.shared.stats.commands.fetch_add(1, Relaxed);
             let node = tickets::find(&conn, hash).await.map_err(|_| Apart)?;
@@ -382,6 +388,32 @@ impl Shared {
         let lease = self.lease_of(node).await.ok()??;
         let (length, address) = lease.get(32..)?.split_first()?;
         String::from_utf8(address.get(..usize::from(*length))?.to_vec()).ok()
+    }
+
+    /// Whether a ticket leads to a device here now. One that leads to another device is left to it, unless that device's node has gone.
+    async fn open_ticket(&self, host: &DeviceId, hash: &[u8; 32], seconds: u64) -> bool {
+        let Some(conn) = self.conn() else { return true };
+        let to = Led { node: self.node, host: *host };
+        let open = async |instead| {
+            self.stats.commands.fetch_add(1, Relaxed);
+            conn.run::<Option<Led>>(&tickets::open(to, hash, seconds, instead)).await
+        };
+        let asked = async {
+            let Some(first) = open(None).await? else { return Ok(true) };
+            self.stats.commands.fetch_add(1, Relaxed);
+            // A node that lives may not have its lease again yet.
+            if self.is_refilling() || directory::lives(&conn, first.node).await? {
+                return Ok(false);
+            }
+            Ok(open(Some(first)).await?.is_none())
+        };
+        let opened: RedisResult<bool> = asked.await;
+        opened.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a rendezvous was not entered");
+            // It is said again with everything else.
+            self.out.lock().incomplete = true;
+            true
+        })
     }
 
     async fn claim(&self, device: &DeviceId, login: Login) -> Claim {

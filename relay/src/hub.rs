@@ -4,8 +4,10 @@
 //! each other share nothing. Logins, departures and changes of peers are rare and go one after the other, so that presence
 //! told is always presence true.
 
+mod arrived;
 mod coming;
 mod guests;
+mod presence;
 mod records;
 
 use std::collections::HashMap;
@@ -19,11 +21,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::{Duration, Instant};
 
 use crate::access::{Policy, Vouching};
-use crate::bus::{Arrived, Bus, Frame, Inbox, Login, MemoryBus, Message, NodeId, Rest, Unsent};
+use crate::bus::{Bus, Frame, MemoryBus, Message, NodeId, Rest, Unsent};
 use crate::changes::Watched;
 use crate::config::Config;
 use crate::login::{Proven, Refusal};
-use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State, is_rendezvous};
+use crate::mailbox::{Count, DELIVER_HEAD, Ending, Host, Mailbox, Standing, State};
 use crate::metrics::{Drop as Dropped, Metrics};
 use crate::pauses::Pauses;
 use crate::rates::Naming;
@@ -339,73 +341,6 @@ impl Hub {
         self.metrics.dropped(Dropped::ReceiverEnded).add(lost.frames, lost.bytes);
     }
 
-    // Peers and presence
-
-    /// Replaces the list of devices that a device names, and gives how many came and went.
-    pub(crate) fn name(&self, me: &Mailbox, list: &[DeviceId]) -> usize {
-        let mut notices = Vec::new();
-        let changed = {
-            let _changes = self.changes.lock();
-            let (came, went, revision) = {
-                let mut state = me.lock();
-                if !state.is_live() {
-                    return 0;
-                }
-                // Nobody is a peer of itself.
-                let (came, went) = state.name(list.iter().copied().filter(|peer| *peer != me.device));
-                let named = state.named();
-                if me.standing == Standing::Enrolled {
-                    // Under the lock, so that what is said last is what was true last.
-                    self.bus.vouch(&me.device, me.login, Vouching::For(&named));
-                }
-                // Also of the same list: who may read may not have been known where the records were put.
-                self.bus.read_by(&me.device, &named);
-                (came, went, state.revision)
-            };
-            notices.extend(went.iter().filter_map(|peer| self.tell_gone(me, peer, revision)));
-            notices.extend(came.iter().filter_map(|peer| self.tell_here(me, peer, revision)));
-            came.len() + went.len()
-        };
-        me.wake();
-        self.post_all(notices);
-        changed
-    }
-
-    /// `PROTOCOL 7`: presence is told once both name each other. Under `changes`.
-    fn tell_here(&self, me: &Mailbox, peer: &DeviceId, revision: u64) -> Option<Message> {
-        let Some(other) = self.find(peer) else { return Some(naming(me, revision, *peer, true)) };
-        let mutual = {
-            let mut state = other.lock();
-            let mutual = state.is_live() && state.names(&me.device);
-            if mutual {
-                state.tell(&me.device, true);
-            }
-            mutual
-        };
-        if mutual {
-            other.wake();
-            me.lock().tell(peer, true);
-        }
-        None
-    }
-
-    /// Under `changes`.
-    fn tell_gone(&self, me: &Mailbox, peer: &DeviceId, revision: u64) -> Option<Message> {
-        let Some(other) = self.find(peer) else { return Some(naming(me, revision, *peer, false)) };
-        other.lock().tell(&me.device, false);
-        other.wake();
-        None
-    }
-
-    fn post_all(&self, notices: Vec<Message>) {
-        for notice in notices {
-            if let Message::Naming { to, .. } = &notice {
-                // A peer that is nowhere learns what it has to when it comes: it asks by naming us.
-                let _ = self.bus.post(&to.clone(), notice);
-            }
-        }
-    }
-
     // Frames
 
     /// Delivers frames of one device, or tells it why not. Those that follow one another to the same receiver go under one lock.
@@ -509,215 +444,6 @@ impl Hub {
     }
 }
 
-impl Inbox for Hub {
-    fn handle(&self, node: NodeId, message: Message) {
-        match message {
-            Message::Frame { from, to, tag, deliver } => {
-                self.handle_frames(node, &[Arrived { from, to, tag, deliver: &deliver }]);
-            }
-            Message::Undelivered { from, to, tag, reason, rendezvous: true } => {
-                self.undelivered_through(node, &from, &FromRelay::Undeliverable { to, tag, reason });
-            }
-            Message::Undelivered { from, to, tag, reason, rendezvous: false } => {
-                if let Some(sender) = self.find(&from) {
-                    sender.notify(&FromRelay::Undeliverable { to, tag, reason });
-                }
-            }
-            Message::Naming { from, epoch, revision, to, named, answer } => {
-                let reply = self.hear(node, (from, epoch, revision), to, named);
-                if let Some(reply) = reply.filter(|_| answer) {
-                    self.post_all(vec![reply]);
-                }
-            }
-            Message::Displaced { device, by } => self.displaced_elsewhere(&device, by),
-            Message::GuestComes { guest, login, ticket_hash } => self.guest_comes(node, guest, login, ticket_hash),
-            Message::GuestAnswer { guest, login, admission } => self.guest_answer(node, guest, login, admission),
-            Message::GuestEnds { guest, login, host, end } => self.guest_ends(guest, login, host, end),
-            Message::Changed { machine, to, kinds } => {
-                self.watched.tell(&machine);
-                if let Some(reader) = self.find(&to) {
-                    self.tell_changed_here(&machine, &reader, kinds);
-                }
-            }
-        }
-    }
-
-    /// Those that follow one another from one device to another are delivered under one lock.
-    fn handle_frames(&self, node: NodeId, frames: &[Arrived<'_>]) {
-        let way = |frame: &Arrived<'_>| (frame.from, frame.to, is_rendezvous(frame.deliver));
-        for run in frames.chunk_by(|one, next| way(one) == way(next)) {
-            let size = |frame: &Arrived<'_>| frame.deliver.len().saturating_sub(DELIVER_HEAD) as u64;
-            self.metrics.from_bus.add(run.len() as u64, run.iter().map(size).sum());
-            for (frame, reason) in self.deliver_from_far(node, run) {
-                self.metrics.dropped(reason.into()).add(1, size(&frame));
-                let Arrived { from, to, tag, deliver } = frame;
-                let rendezvous = is_rendezvous(deliver);
-                let answer = Message::Undelivered { from, to, tag, reason, rendezvous };
-                // A sender that has gone meanwhile needs no answer. A guest is in no directory.
-                let _ = match rendezvous {
-                    true => self.bus.post_to(node, answer),
-                    false => self.bus.post(&from, answer),
-                };
-            }
-        }
-    }
-
-    fn apart(&self) {
-        for mailbox in self.mailboxes() {
-            let _changes = self.changes.lock();
-            let peers = mailbox.lock().named();
-            for peer in peers {
-                if self.find(&peer).is_none() {
-                    mailbox.lock().tell(&peer, false);
-                }
-            }
-            mailbox.wake();
-        }
-    }
-
-    fn gone(&self, node: NodeId) {
-        for mailbox in self.mailboxes() {
-            let _changes = self.changes.lock();
-            let peers = mailbox.lock().gone(node);
-            for peer in &peers {
-                if self.find(peer).is_none() {
-                    mailbox.lock().tell(peer, false);
-                }
-            }
-            if !peers.is_empty() {
-                mailbox.wake();
-            }
-        }
-    }
-
-    fn seats(&self) -> Vec<(DeviceId, Login)> {
-        self.mailboxes().iter().map(|mailbox| (mailbox.device, mailbox.login)).collect()
-    }
-
-    fn seat(&self, device: &DeviceId) -> Option<Login> {
-        self.find(device).map(|mailbox| mailbox.login)
-    }
-
-    fn lost_records(&self, machine: &DeviceId) {
-        self.tell_lost(machine);
-    }
-
-    fn introduce(&self, device: &DeviceId) {
-        let Some(me) = self.find(device) else { return };
-        self.open_tickets_again(&me);
-        {
-            let _changes = self.changes.lock();
-            let mut state = me.lock();
-            if !state.is_live() {
-                return;
-            }
-            state.tell_lost(device);
-            // Whoever was taken off the list while Redis was away reads no longer.
-            self.bus.read_by(device, &state.named());
-        }
-        me.wake();
-        self.names_anew(device);
-    }
-
-    fn names_anew(&self, device: &DeviceId) {
-        let Some(me) = self.find(device) else { return };
-        let notices = {
-            let _changes = self.changes.lock();
-            let (peers, revision) = {
-                let state = me.lock();
-                if !state.is_live() {
-                    return;
-                }
-                (state.named(), state.revision)
-            };
-            let far = peers.into_iter().filter(|peer| self.find(peer).is_none());
-            far.map(|peer| naming(&me, revision, peer, true)).collect()
-        };
-        self.post_all(notices);
-    }
-}
-
-impl Hub {
-    /// Delivers frames of one device to another, and gives those that were not, with the reason.
-    fn deliver_from_far<'a>(&self, node: NodeId, run: &[Arrived<'a>]) -> Vec<(Arrived<'a>, Undelivered)> {
-        let Some(&Arrived { from, to, deliver, .. }) = run.first() else { return Vec::new() };
-        let rendezvous = is_rendezvous(deliver);
-        let receiver = if rendezvous { self.guest_or_host(node, &from, &to) } else { self.find(&to) };
-        let unreachable = |frame: &Arrived<'a>| (*frame, Undelivered::Unreachable);
-        let Some(receiver) = receiver else { return run.iter().map(unreachable).collect() };
-        let (mut first, mut refused) = (false, Vec::new());
-        {
-            let mut state = receiver.lock();
-            if !rendezvous && !state.names(&from) {
-                return run.iter().map(unreachable).collect();
-            }
-            for frame in run {
-                // Whatever a node sends is no Deliver frame when it is too short to be one.
-                let parts = frame.deliver.split_at_checked(DELIVER_HEAD).ok_or(Undelivered::Unreachable);
-                match parts.and_then(|(head, payload)| state.deliver(head, payload)) {
-                    Ok(empty) => first |= empty,
-                    Err(reason) => refused.push((*frame, reason)),
-                }
-            }
-        }
-        if first {
-            receiver.wake();
-        }
-        refused
-    }
-
-    /// Takes a notice about a device at another node. Gives what to say of `to` in return, when it names that device.
-    fn hear(
-        &self,
-        node: NodeId,
-        (from, epoch, revision): (DeviceId, u64, u64),
-        to: DeviceId,
-        named: bool,
-    ) -> Option<Message> {
-        let _changes = self.changes.lock();
-        if self.find(&from).is_some() {
-            // It has come to this node since.
-            return None;
-        }
-        let me = self.find(&to)?;
-        let reply = {
-            let mut state = me.lock();
-            if !state.is_live() || !state.names(&from) {
-                return None;
-            }
-            state.hear(&from, node, (epoch, revision), named);
-            Message::Naming {
-                from: to,
-                epoch: me.login.epoch,
-                revision: state.revision,
-                to: from,
-                named: true,
-                answer: false,
-            }
-        };
-        me.wake();
-        Some(reply)
-    }
-
-    fn displaced_elsewhere(&self, device: &DeviceId, by: Login) {
-        let notices = {
-            let _changes = self.changes.lock();
-            self.coming.displaced(device, by);
-            let older = {
-                let mut shard = self.shard(device).write();
-                match shard.get(device) {
-                    Some(older) if older.login < by => shard.remove(device),
-                    _ => None,
-                }
-            };
-            let Some(older) = older else { return };
-            self.displace(&older);
-            self.forget_peers(&older, Vouching::Moved)
-        };
-        self.post_all(notices);
-    }
-}
-
 /// `PROTOCOL 7`: a frame passes only while both have named each other. Whether the receiver has not named the sender or is
 /// away is not told apart.
 fn permitted(mine: &State, theirs: &State, from: &DeviceId, to: &DeviceId) -> Result<(), Undelivered> {
@@ -728,10 +454,6 @@ fn permitted(mine: &State, theirs: &State, from: &DeviceId, to: &DeviceId) -> Re
     } else {
         Ok(())
     }
-}
-
-fn naming(me: &Mailbox, revision: u64, to: DeviceId, named: bool) -> Message {
-    Message::Naming { from: me.device, epoch: me.login.epoch, revision, to, named, answer: named }
 }
 
 /// What stands before the payload of a Deliver frame.
@@ -752,137 +474,16 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use happy_wire::relay::{Credential, LOGIN_LABEL, ToRelay, login_message};
     use rand_chacha::ChaCha20Rng;
     use rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::bus::Claim;
+    use crate::bus::{Claim, Inbox as _, Login};
     use crate::mailbox::Outgoing;
 
     fn hub(config: &Config) -> Arc<Hub> {
         Hub::of_a_test(config)
-    }
-
-    /// A device that comes, goes and changes its mind, always run by one thread.
-    struct Fickle {
-        device: DeviceId,
-        epoch: u64,
-        live: Option<(Arc<Hub>, Arc<Mailbox>)>,
-        /// Those of which it was last told that they are here.
-        told: HashSet<DeviceId>,
-        named: HashSet<DeviceId>,
-    }
-
-    impl Fickle {
-        fn new(n: u8) -> Self {
-            Self {
-                device: DeviceId::from_bytes([n; 32]),
-                epoch: 0,
-                live: None,
-                told: HashSet::new(),
-                named: HashSet::new(),
-            }
-        }
-
-        fn hear(&mut self) {
-            let Some((_, mailbox)) = &self.live else { return };
-            while let Some(Outgoing::Control(frame)) = mailbox.next() {
-                match FromRelay::decode(&frame) {
-                    // Told again when it went and came while the first notice waited.
-                    Ok(FromRelay::Presence { device, here: true }) => {
-                        self.told.insert(device);
-                    }
-                    Ok(FromRelay::Presence { device, here: false }) => {
-                        assert!(self.told.remove(&device), "told twice that it is away")
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-
-        fn leave(&mut self) {
-            if let Some((hub, mailbox)) = self.live.take() {
-                hub.leave(&mailbox);
-            }
-            self.told.clear();
-            self.named.clear();
-        }
-
-        fn act(&mut self, hubs: &[Arc<Hub>], rng: &mut ChaCha20Rng, devices: u8) {
-            match (rng.next_u32() % 8, &self.live) {
-                (0, Some(_)) => self.leave(),
-                // Comes, or comes again without having left, at whatever node.
-                (1 | 2, _) | (_, None) => {
-                    let hub = hubs[rng.next_u32() as usize % hubs.len()].clone();
-                    self.epoch += u64::from(rng.next_u32() % 2);
-                    let mailbox = Mailbox::new(self.device, self.epoch, Standing::Open);
-                    let claim = futures_util::FutureExt::now_or_never(hub.bus.claim(&self.device, mailbox.login));
-                    assert_eq!(claim, Some(Claim::Held));
-                    assert!(hub.register(&mailbox).is_ok());
-                    let older = self.live.replace((hub, mailbox));
-                    self.told.clear();
-                    self.named.clear();
-                    if let Some((hub, mailbox)) = older {
-                        hub.leave(&mailbox);
-                    }
-                }
-                (_, Some((hub, mailbox))) => {
-                    self.named = (0..devices)
-                        .filter(|_| !rng.next_u32().is_multiple_of(3))
-                        .map(|n| DeviceId::from_bytes([n; 32]))
-                        .filter(|peer| *peer != self.device)
-                        .collect();
-                    let list: Vec<_> = self.named.iter().copied().collect();
-                    let (hub, mailbox) = (hub.clone(), mailbox.clone());
-                    hub.name(&mailbox, &list);
-                    self.hear();
-                    // What was said of a device that is no longer named does not count.
-                    self.told.retain(|device| self.named.contains(device));
-                }
-            }
-            self.hear();
-        }
-    }
-
-    /// Many threads, devices that change all the time; when they stop, everybody has been told the truth.
-    fn presence_told_is_presence_true(hubs: &[Arc<Hub>]) {
-        const DEVICES: u8 = 8;
-        let mut devices: Vec<_> = (0..DEVICES).map(Fickle::new).collect();
-        for round in 0..40 {
-            std::thread::scope(|scope| {
-                for (n, part) in devices.chunks_mut(2).enumerate() {
-                    let mut rng = ChaCha20Rng::seed_from_u64(round * 100 + n as u64);
-                    scope.spawn(move || {
-                        for _ in 0..60 {
-                            part.iter_mut().for_each(|device| device.act(hubs, &mut rng, DEVICES));
-                        }
-                    });
-                }
-            });
-            devices.iter_mut().for_each(Fickle::hear);
-            for one in devices.iter().filter(|one| one.live.is_some()) {
-                let mutual = devices.iter().filter(|other| {
-                    other.live.is_some() && other.named.contains(&one.device) && one.named.contains(&other.device)
-                });
-                let truth: HashSet<_> = mutual.map(|other| other.device).collect();
-                assert_eq!(one.told, truth, "round {round}: {:?}", one.device);
-            }
-        }
-    }
-
-    #[test]
-    fn on_one_node() {
-        presence_told_is_presence_true(&[hub(&Config::default())]);
-    }
-
-    #[test]
-    fn on_two_nodes() {
-        let bus = MemoryBus::default();
-        let node = |bus: MemoryBus| hub(&Config { bus: Some(Arc::new(bus)), ..Config::default() });
-        presence_told_is_presence_true(&[node(bus.another()), node(bus)]);
     }
 
     fn enter(hub: &Arc<Hub>, n: u8, epoch: u64, peers: &[u8]) -> Arc<Mailbox> {

@@ -3,6 +3,9 @@
 //! The connection's actor drains the queues; everybody else only appends. All state sits behind one lock per connection,
 //! held for a few map look-ups and never across a wait.
 
+mod bulk;
+mod peers;
+
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,13 +17,14 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use happy_crypto::DeviceId;
 use happy_wire::Code;
-use happy_wire::relay::{FromRelay, QUEUE_BYTES, Undelivered};
+use happy_wire::relay::{FromRelay, Undelivered};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::bus::{Login, NodeId};
-use crate::wait::Watch;
-use crate::websocket;
+use bulk::Bulk;
+pub(crate) use bulk::{Batch, Count};
+use peers::{Nodes, Peers};
 
 /// What stands before the payload of a Deliver frame (`PROTOCOL 7`): type, sender, via.
 pub(crate) const DELIVER_HEAD: usize = 1 + DeviceId::LEN + 1;
@@ -32,12 +36,6 @@ pub(crate) fn is_rendezvous(deliver: &[u8]) -> bool {
 
 /// What a queued frame costs beside its bytes; without it, empty frames would be free and a queue without bound.
 const FRAME_COST: usize = 64;
-/// Frames are queued behind one another as they go onto the socket, in batches of this size; a frame that is larger by itself is one alone. Larger
-/// batches are fewer writes; control frames wait for the one that is being written. Four frames of 16 KiB find room in it, and allocators
-/// have a class of this size.
-const BATCH: usize = 80 * 1024;
-/// A batch that is larger than this has the room of a full one.
-const SMALL: usize = BATCH / 4;
 /// Every bit of Changed that stands for a kind.
 const ALL_KINDS: u8 = 0b11;
 /// A Presence frame (`PROTOCOL 7`): type, device, state. A Changed frame is as long.
@@ -65,20 +63,6 @@ impl Ending {
 
     pub(crate) const fn after_queue(code: Code, retry_after_ms: u32, text: &'static str) -> Self {
         Self { code, retry_after_ms, text, drain: true }
-    }
-}
-
-/// A number of frames, and of bytes in their payloads.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) frames: u64,
-    pub(crate) bytes: u64,
-}
-
-impl std::ops::AddAssign for Count {
-    fn add_assign(&mut self, more: Count) {
-        self.frames += more.frames;
-        self.bytes += more.bytes;
     }
 }
 
@@ -157,110 +141,7 @@ pub(crate) struct State {
     nodes: Nodes,
     control: VecDeque<Notice>,
     control_bytes: usize,
-    bulk: VecDeque<Batch>,
-    /// What the frames in `bulk` cost, and those that are being written.
-    bulk_cost: usize,
-    /// What those cost that are being written.
-    writing_cost: usize,
-    watch: Watch,
-}
-
-/// Deliver frames behind one another, as they go onto the socket.
-#[derive(Default)]
-pub(crate) struct Batch {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) held: Count,
-    cost: usize,
-}
-
-impl Batch {
-    /// Makes room for so many bytes more. The first batch of a device that keeps up is small. A device that lets one grow is slow, and so is one for
-    /// which a batch `follows` another: such a batch will be full, and has its room at once. Doubled until there, it would leave holes in the heap that
-    /// cost as much as the queue itself.
-    fn make_room(&mut self, more: usize, follows: bool) {
-        let needed = self.bytes.len() + more;
-        if needed > self.bytes.capacity() {
-            let room = if follows || needed > SMALL { needed.max(BATCH) } else { needed.next_power_of_two() };
-            self.bytes.reserve_exact(room - self.bytes.len());
-        }
-    }
-
-    /// Whether so many bytes more belong into another one.
-    fn is_full(&self, more: usize) -> bool {
-        !self.bytes.is_empty() && self.bytes.len() + more > BATCH
-    }
-
-    /// Gives back room that nothing will fill, if it is worth the copy.
-    fn close(&mut self) {
-        if self.bytes.capacity() - self.bytes.len() > BATCH / 4 {
-            self.bytes.shrink_to_fit();
-        }
-    }
-}
-
-/// A device that the connection names.
-#[derive(Default, Clone, Copy)]
-struct Peer {
-    /// Whether it is here, as far as this connection may know.
-    here: bool,
-    /// What the connection was last told about it.
-    told: bool,
-    /// Whether its presence waits among the control frames.
-    waiting: bool,
-    /// The place of the last notice from another node.
-    heard: (u64, u64),
-    /// Which of its records have changed since this connection was told; while there are any, a notice waits.
-    changed: u8,
-    /// At which of [`Nodes`] it names this connection's device, as far as was heard.
-    at: Option<u16>,
-}
-
-/// Other nodes from which a connection's peers named it, each once. A place that is free is used again.
-#[derive(Default)]
-struct Nodes(Vec<Option<NodeId>>);
-
-impl Nodes {
-    /// The place of a node. None when there are far more than a relay has.
-    fn place(&mut self, node: NodeId) -> Option<u16> {
-        let find = |nodes: &[Option<NodeId>], wanted| nodes.iter().position(|one| *one == wanted);
-        let place = find(&self.0, Some(node)).or_else(|| find(&self.0, None)).unwrap_or(self.0.len());
-        let short = u16::try_from(place).ok()?;
-        match self.0.get_mut(place) {
-            Some(free) => *free = Some(node),
-            None => self.0.push(Some(node)),
-        }
-        Some(short)
-    }
-
-    /// Frees the place of a node, and gives it.
-    fn free(&mut self, node: NodeId) -> Option<u16> {
-        let place = self.0.iter().position(|one| *one == Some(node))?;
-        self.0[place] = None;
-        u16::try_from(place).ok()
-    }
-}
-
-/// Those that a connection names, by their ids. Most name a few, and 256 of them take half of what a hash map would.
-#[derive(Default)]
-struct Peers(Box<[(DeviceId, Peer)]>);
-
-impl Peers {
-    fn place(&self, device: &DeviceId) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.cmp(device))
-    }
-
-    fn contains(&self, device: &DeviceId) -> bool {
-        self.place(device).is_ok()
-    }
-
-    fn get_mut(&mut self, device: &DeviceId) -> Option<&mut Peer> {
-        let place = self.place(device).ok()?;
-        self.0.get_mut(place).map(|(_, peer)| peer)
-    }
-
-    fn ids(&self) -> impl Iterator<Item = DeviceId> {
-        self.0.iter().map(|(device, _)| *device)
-    }
+    bulk: Bulk,
 }
 
 /// A control frame that waits.
@@ -385,7 +266,7 @@ impl Mailbox {
 
     /// How long a frame that was watched has waited, once.
     pub(crate) fn waited(&self) -> Option<Duration> {
-        self.lock().watch.take()
+        self.lock().bulk.waited()
     }
 }
 
@@ -409,11 +290,8 @@ impl State {
 
     /// Empties the queues, and says what was in them.
     pub(crate) fn discard(&mut self) -> Count {
-        let mut lost = Count::default();
-        self.bulk.iter().for_each(|batch| lost += batch.held);
-        (self.bulk, self.bulk_cost, self.watch) = (VecDeque::new(), self.writing_cost, Watch::default());
         (self.control, self.control_bytes) = (VecDeque::new(), 0);
-        lost
+        self.bulk.discard()
     }
 
     pub(crate) fn names(&self, device: &DeviceId) -> bool {
@@ -534,29 +412,7 @@ impl State {
         if !self.is_live() {
             return Err(Undelivered::Unreachable);
         }
-        let length = head.len() + payload.len();
-        let cost = length + FRAME_COST;
-        if self.bulk_cost + cost > QUEUE_BYTES {
-            return Err(Undelivered::QueueFull);
-        }
-        let first = self.bulk.is_empty();
-        let room = websocket::MAX_HEAD + length;
-        if self.bulk.back().is_none_or(|last| last.is_full(room)) {
-            self.bulk.back_mut().into_iter().for_each(Batch::close);
-            self.bulk.push_back(Batch::default());
-        }
-        let follows = self.bulk.len() > 1;
-        if let Some(last) = self.bulk.back_mut() {
-            last.make_room(room, follows);
-            websocket::put_head(&mut last.bytes, length);
-            last.bytes.extend_from_slice(head);
-            last.bytes.extend_from_slice(payload);
-            last.held += Count { frames: 1, bytes: payload.len() as u64 };
-            last.cost += cost;
-        }
-        self.watch.pushed(self.bulk.len() - 1);
-        self.bulk_cost += cost;
-        Ok(first)
+        self.bulk.push(head, payload)
     }
 
     /// Queues a control frame. A connection to which so many pile up that they would have to be dropped is ended instead:
@@ -590,7 +446,7 @@ impl State {
 
     /// What to write next: control first, so that presence and refusals never wait behind bulk. Who asks has written what it got before.
     fn next(&mut self) -> Option<Outgoing> {
-        self.bulk_cost -= std::mem::take(&mut self.writing_cost);
+        self.bulk.written();
         while let Some(notice) = self.control.pop_front() {
             self.control_bytes -= notice.cost();
             let frame = match notice {
@@ -602,10 +458,7 @@ impl State {
                 return Some(Outgoing::Control(frame));
             }
         }
-        let batch = self.bulk.pop_front()?;
-        self.watch.popped();
-        self.writing_cost = batch.cost;
-        Some(Outgoing::Deliver(batch))
+        self.bulk.pop().map(Outgoing::Deliver)
     }
 }
 
@@ -645,7 +498,10 @@ pub(crate) fn next_number() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use happy_wire::relay::QUEUE_BYTES;
+
     use super::*;
+    use crate::websocket;
 
     fn device(n: u8) -> DeviceId {
         DeviceId::from_bytes([n; 32])
@@ -682,7 +538,7 @@ mod tests {
         assert_eq!(batches.iter().map(|batch| batch.held.frames).collect::<Vec<_>>(), [2, 1, 1]);
         let frames = batches.iter().flat_map(|batch| websocket::messages(&batch.bytes));
         assert_eq!(frames.map(|frame| frame.len() - DELIVER_HEAD).collect::<Vec<_>>(), [10, 60_000, 60_000, 60_000]);
-        assert_eq!((state.bulk_cost, state.writing_cost), (0, 0));
+        assert_eq!(state.bulk.cost(), (0, 0));
     }
 
     #[test]

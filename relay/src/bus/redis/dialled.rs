@@ -30,7 +30,7 @@ const MAX_NODES: usize = 256;
 const MAX_UNPROVEN: usize = 256;
 /// The largest batch that is taken. Those that are sent are smaller.
 const MAX_BATCH: usize = 1024 * 1024;
-const _: () = assert!(batch::MAX_FILLED <= MAX_BATCH);
+const _: () = assert!(batch::MAX_FILLED_DIRECTLY <= MAX_BATCH);
 /// Read at once: small batches, and the beginning of a larger one, of which then exactly the rest is read, so that nothing has to be moved.
 const READ: usize = 64 * 1024;
 

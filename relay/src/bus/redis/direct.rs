@@ -43,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// A secret is at least so long, bytes.
 const MIN_SECRET: usize = 16;
-/// So many batches may be sent and not taken.
+/// So many batches may be sent and not taken: far more than the kernels of both nodes keep of full ones.
 const MAX_UNTAKEN: usize = 64;
 
 type Proof = Hmac<Sha256>;
@@ -134,10 +134,15 @@ pub(super) enum Found {
 }
 
 /// What waits for one node, and whose it is.
-#[derive(Default)]
 pub(super) struct Line {
     queue: Queue,
     shares: Shares,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { queue: Queue::of_batches(batch::FULL_DIRECTLY), shares: Shares::default() }
+    }
 }
 
 impl Line {
@@ -441,7 +446,7 @@ mod tests {
     use crate::access::tests::device;
     use happy_wire::relay::Undelivered;
 
-    use crate::bus::batch::FULL;
+    use crate::bus::batch::FULL_DIRECTLY as FULL;
     use crate::bus::redis::RedisBus;
     use crate::bus::redis::outgoing::Outgoing;
     use crate::bus::{GuestEnd, Login};

@@ -86,8 +86,7 @@ pub struct Watch {
 impl Watch {
     /// From now on. `ours` are the processes that are measured; this one is always among them.
     pub fn begin(ours: &[u32]) -> Result<Watch> {
-        let ours: Vec<u32> = ours.iter().copied().chain([std::process::id()]).collect();
-        Ok(Watch { began: Instant::now(), busy: busy()?, used: used(&ours)?, ours })
+        Ok(Watch { began: Instant::now(), busy: busy()?, used: used(ours)?, ours: ours.to_vec() })
     }
 
     /// Cores that others took since.
@@ -97,12 +96,13 @@ impl Watch {
     }
 }
 
-/// What these took so far. What is left of one that has ended is in the account of its parent, this process.
+/// What these and this process took so far. What is left of a process that has ended is in the account of its parent, this one, and what is left
+/// of a thread of the load in that of its process.
 fn used(ours: &[u32]) -> Result<f64> {
     let lives = |process: &&u32| fs::exists(format!("/proc/{process}")).unwrap_or(false);
     let alive =
         ours.iter().filter(lives).map(|process| Ok(processor::time_of(*process)?.as_secs_f64())).sum::<Result<f64>>();
-    Ok(alive? + of_children()?)
+    Ok(alive? + processor::own_time()?.as_secs_f64() + of_children()?)
 }
 
 /// What the children of this process took that have ended and were waited for.
@@ -111,6 +111,7 @@ fn of_children() -> Result<f64> {
     // Behind the name, which may contain anything, stand the state and numbers.
     let (_, numbers) = text.rsplit_once(')').context("no stat")?;
     let ticks = |number: Option<&str>| number.and_then(|ticks| ticks.parse::<f64>().ok()).context("short stat");
+    // cutime is field 16, and the first number here is field 3, the state (proc_pid_stat(5)).
     let mut numbers = numbers.split_whitespace().skip(13);
     let (user, system) = (ticks(numbers.next())?, ticks(numbers.next())?);
     Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)

@@ -2,7 +2,7 @@
 
 import { execFile, spawn } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -18,11 +18,28 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target');
 const PROFILE = process.env.HAPPY_TEST_PROFILE ?? 'debug';
 export const program = (name) => path.join(TARGET, PROFILE, name);
 
-/** A folder for one test, gone with it. */
+/** A folder for one test, gone with it, and with it the sessions that live there: they outlive their daemon by design. */
 export async function scratch(test) {
   const folder = await mkdtemp(path.join(tmpdir(), 'happy-browser-'));
-  test.after(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
+  test.after(async () => {
+    await endHolders(folder);
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+  });
   return folder;
+}
+
+async function endHolders(folder) {
+  const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  for (const id of processes) {
+    // Those that end meanwhile, and those that are not ours to look at, have none.
+    const words = (await readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => '')).split('\0');
+    if (!words.includes('holder') || !words.some((word) => word.startsWith(folder))) continue;
+    try {
+      process.kill(Number(id), 'SIGKILL');
+    } catch {
+      // It has ended by itself.
+    }
+  }
 }
 
 /** A port that nothing listens on at the moment of asking. */

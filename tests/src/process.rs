@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -409,7 +410,23 @@ impl Drop for Home {
                 }
             }
         }
+        // Those of a daemon that was killed, and those that do not heed.
+        for holder in holders_in(self.path()) {
+            let _ = rustix::process::kill_process(holder, rustix::process::Signal::KILL);
+        }
     }
+}
+
+/// The holders whose sessions live below a folder. With a holder its terminal goes, and with that the program in it.
+fn holders_in(folder: &Path) -> Vec<rustix::process::Pid> {
+    let is_ours = |process: &Path| {
+        let words = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+        words.contains(&&b"holder"[..]) && words.iter().any(|word| word.starts_with(folder.as_os_str().as_bytes()))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let ours = processes.filter(|process| is_ours(process));
+    ours.filter_map(|process| rustix::process::Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)).collect()
 }
 
 /// Asks until the answer is yes.

@@ -36,6 +36,7 @@ pub mod keys;
 mod ledger;
 mod modes;
 mod parser;
+pub mod predict;
 mod queries;
 mod render;
 mod row;

@@ -8,7 +8,7 @@ use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
 use happy_link::{Answer, Class, Event, Login, PairSecrets, Peer, Side};
 use happy_pairing::{Invitation, Joiner, JoinerConfig, JoinerEvent, NextStatement, Origin, PairedPeer, format_code};
-use happy_rpc::{Attached, Call, Session, SessionAttach, SessionCreate};
+use happy_rpc::{Attached, Call, Session, SessionAttach, SessionCreate, SessionDetach};
 use happy_wire::terminal::{LABEL, TerminalMessage};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
@@ -241,8 +241,16 @@ impl Phone {
     /// # Errors
     /// The machine's refusal.
     pub async fn create(&self, command: &[&str]) -> Result<Session> {
+        self.create_sized(command, 80, 24).await
+    }
+
+    /// Starts a program on a screen of this size.
+    ///
+    /// # Errors
+    /// The machine's refusal.
+    pub async fn create_sized(&self, command: &[&str], cols: u16, rows: u16) -> Result<Session> {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        self.call(SessionCreate { command, cols: 80, rows: 24, ..SessionCreate::default() }).await
+        self.call(SessionCreate { command, cols, rows, ..SessionCreate::default() }).await
     }
 
     /// Looks at a session and types into it.
@@ -266,6 +274,37 @@ impl Phone {
             })
             .await?;
         Ok(Viewer { channel, typed: attached.input_offset, attached })
+    }
+
+    /// Attaches, and gives the bytes of the screen that it is shown first.
+    ///
+    /// # Errors
+    /// The machine's refusal, or when nothing comes in time.
+    pub async fn paint(&mut self, session: Uuid) -> Result<(Viewer, Vec<u8>)> {
+        let viewer = self.attach(session).await?;
+        let mut snapshot = Vec::new();
+        loop {
+            let Event::Message { channel, bytes, .. } = self.event().await? else { continue };
+            if channel != viewer.channel {
+                continue;
+            }
+            self.handle.consumed(&self.machine, channel, bytes.len());
+            if let TerminalMessage::Snapshot { part, parts, bytes, .. } = TerminalMessage::decode(&bytes)? {
+                snapshot.extend_from_slice(bytes);
+                if part + 1 == parts {
+                    return Ok((viewer, snapshot));
+                }
+            }
+        }
+    }
+
+    /// Leaves a session.
+    ///
+    /// # Errors
+    /// The machine's refusal.
+    pub async fn detach(&self, viewer: &Viewer) -> Result<()> {
+        self.call(SessionDetach { attachment: viewer.attached.attachment }).await?;
+        Ok(())
     }
 
     /// Types into a session.

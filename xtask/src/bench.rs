@@ -7,7 +7,7 @@ use crate::{root, tools};
 /// Which benchmark.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// `latency`: keystroke echo through the whole path. `link`: what passes through a link and what it costs. `relay`: a relay beside servers that only forward. `crypto`: the cryptography beside vodozemac and its primitives.
+    /// `latency`: keystroke echo through the whole path. `link`: what passes through a link and what it costs. `relay`: a relay beside servers that only forward. `terminal`: a session beside a bare PTY, tmux and ssh. `crypto`: the cryptography beside vodozemac and its primitives.
     name: String,
     /// Passed on to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

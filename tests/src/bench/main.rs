@@ -8,6 +8,8 @@ mod processor;
 #[cfg(target_os = "linux")]
 mod relay;
 mod sample;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -28,6 +30,9 @@ enum Benchmark {
     /// The relay beside servers that only forward: frames, round trips, memory, logins, stuck readers, two nodes.
     #[cfg(target_os = "linux")]
     Relay(relay::Arguments),
+    /// A session's terminal beside a bare PTY, tmux and ssh: echo, floods, attaching, memory.
+    #[cfg(target_os = "linux")]
+    Terminal(terminal::Arguments),
     /// A server that only forwards, for `relay` to start.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
@@ -41,6 +46,8 @@ async fn main() -> Result<()> {
         Benchmark::Link(arguments) => link::run(arguments).await,
         #[cfg(target_os = "linux")]
         Benchmark::Relay(arguments) => relay::run(arguments),
+        #[cfg(target_os = "linux")]
+        Benchmark::Terminal(arguments) => terminal::run(arguments).await,
         #[cfg(target_os = "linux")]
         Benchmark::Bare(arguments) => relay::run_bare(arguments).await,
     }

@@ -1,0 +1,319 @@
+//! A session's terminal, from the key to the glass: echo, floods, attaching, memory. Beside a bare PTY, tmux and ssh in the same run.
+
+mod peers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use happy_screen::Screen;
+use happy_tests::phone::Phone;
+use happy_tests::process::{Home, Relay};
+use uuid::Uuid;
+
+use self::peers::{Pty, Ssh, Tmux};
+use crate::sample::{Sample, goal, goal_at_least};
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Keys typed on each path, without and with a flood beside them.
+    #[arg(long, default_value_t = 1_000)]
+    keys: usize,
+    /// Megabytes that are printed to a lossless viewer.
+    #[arg(long, default_value_t = 100)]
+    megabytes: usize,
+    /// How often a viewer attaches.
+    #[arg(long, default_value_t = 200)]
+    attachments: usize,
+    /// Idle sessions at once.
+    #[arg(long, default_value_t = 100)]
+    sessions: usize,
+    /// Seconds during which idle sessions are watched.
+    #[arg(long, default_value_t = 60)]
+    watched: u64,
+}
+
+/// Milliseconds between keys: a person's pauses, during which every process falls asleep.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Keys at the beginning that are not counted: the first ones pay for memory and caches.
+const WARM_UP: usize = 50;
+/// Lines of history of the sessions that are attached to and weighed.
+const LINES: usize = 10_000;
+
+pub async fn run(arguments: Arguments) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let relay = Relay::start()?;
+    let home = Home::start(&relay.origin())?;
+    let mut phone = home.let_pair("owner", "bench").await?;
+    echo(&arguments, &home, &mut phone, folder.path()).await?;
+    lossless(&arguments, &home, folder.path())?;
+    attach(&arguments, &mut phone).await?;
+    weigh(&arguments, &home, &phone).await
+}
+
+/// A key and its echo, on all paths in turn so that all meet the same weather; then again while another session floods.
+async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Path) -> Result<()> {
+    let session = phone.create(&["cat"]).await?;
+    let mut viewer = phone.attach(session.id).await?;
+    let (mut pty, mut tmux, mut ssh) = (Pty::open(&["cat"], &[])?, Tmux::open(folder)?, Ssh::open(folder)?);
+    let mut goals = Vec::new();
+    for floods in [false, true] {
+        let flood = if floods { Some(Flood::start(home)?) } else { None };
+        let (mut whole, mut bare) = (Sample::default(), Sample::default());
+        let (mut of_tmux, mut of_ssh) = (Sample::default(), Sample::default());
+        for key in 0..WARM_UP + arguments.keys {
+            let began = Instant::now();
+            phone.type_into(&mut viewer, b"x").await?;
+            let echo = phone.output(&viewer).await?;
+            let took = began.elapsed();
+            ensure!(echo == b"x", "the echo is {echo:?}");
+            let others = [pty.echo()?, tmux.pty.echo()?, ssh.pty.echo()?];
+            if key >= WARM_UP {
+                whole.add(took);
+                [&mut bare, &mut of_tmux, &mut of_ssh].into_iter().zip(others).for_each(|(all, one)| all.add(one));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        drop(flood);
+        let beside = if floods { "beside a session that floods" } else { "alone" };
+        anstream::println!(
+            "\necho of one key, {beside}, {} keys\n{:<44}{:>9}{:>9}",
+            whole.len(),
+            "path",
+            "p50 ms",
+            "p99 ms"
+        );
+        for (name, sample) in [
+            ("bare PTY", &bare),
+            ("tmux", &of_tmux),
+            ("ssh over loopback", &of_ssh),
+            ("phone, relay, daemon, holder, PTY (sealed)", &whole),
+        ] {
+            anstream::println!("{name:<44}{:>9.3}{:>9.3}", sample.percentile(50), sample.percentile(99));
+        }
+        goals.push(match floods {
+            false => ("terminal-echo-p50-over-bare-pty", whole.percentile(50) - bare.percentile(50), 0.3),
+            true => ("terminal-echo-p99-beside-flood", whole.percentile(99), 10.0),
+        });
+    }
+    goals.into_iter().for_each(|(name, value, bound)| goal(name, value, "ms", bound));
+    Ok(())
+}
+
+/// A session that prints as fast as it can, and somebody who looks at it.
+struct Flood<'a> {
+    home: &'a Home,
+    session: String,
+    viewer: Child,
+}
+
+impl<'a> Flood<'a> {
+    fn start(home: &'a Home) -> Result<Flood<'a>> {
+        let session = run_detached(home, &["yes"])?;
+        let mut viewer = home.command(["attach", "--lossless", "--read-only", &session])?;
+        // Exact bytes, as fast as they are taken; nobody keeps them.
+        let viewer = viewer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Flood { home, session, viewer })
+    }
+}
+
+impl Drop for Flood<'_> {
+    fn drop(&mut self) {
+        let _ = self.viewer.kill();
+        let _ = self.viewer.wait();
+        let _ = self.home.json(["kill", &self.session]);
+    }
+}
+
+fn run_detached(home: &Home, words: &[&str]) -> Result<String> {
+    let session = home.json(["run", "--detach"].iter().chain(words))?;
+    Ok(session["id"].as_str().context("no session")?.to_owned())
+}
+
+/// Many megabytes to one who must get all of them, beside a bare PTY whose output is only read.
+fn lossless(arguments: &Arguments, home: &Home, folder: &Path) -> Result<()> {
+    let file = folder.join("log");
+    let wanted = arguments.megabytes as u64 * 1_000_000;
+    fs::write(&file, coloured_log(wanted as usize))?;
+    let file = file.to_str().context("a path")?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let began = Instant::now();
+        let got = Pty::open(&["cat", file], &[])?.read_to_end();
+        ensure!(got >= wanted, "only {got} bytes came out of the bare PTY");
+        bare.push(wanted as f64 / 1e6 / began.elapsed().as_secs_f64());
+
+        let session = run_detached(home, &["sh", "-c", &format!("read go; cat {file}")])?;
+        let mut attach = home.command(["attach", "--lossless", &session])?;
+        let mut attach = attach.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut output = attach.stdout.take().context("no output")?;
+        attach.stdin.as_mut().context("no input")?.write_all(b"go\n")?;
+        let (mut buffer, mut got) = (vec![0; 256 * 1024], output.read(&mut [0; 4])? as u64);
+        let began = Instant::now();
+        loop {
+            match output.read(&mut buffer)? {
+                0 => break,
+                count => got += count as u64,
+            }
+        }
+        attach.wait()?;
+        ensure!(got >= wanted, "only {got} bytes came");
+        ours.push(wanted as f64 / 1e6 / began.elapsed().as_secs_f64());
+    }
+    let (bare, ours) = (middle(bare), middle(ours));
+    anstream::println!(
+        "\n{} MB of a coloured log: bare PTY {bare:.0} MB/s, `happy attach --lossless` {ours:.0} MB/s",
+        arguments.megabytes
+    );
+    goal_at_least("terminal-lossless-over-bare-pty", ours / bare, "ratio", 0.8);
+    Ok(())
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Lines as builds print them.
+fn coloured_log(bytes: usize) -> Vec<u8> {
+    let mut log = Vec::with_capacity(bytes + 200);
+    let mut number = 0_u64;
+    while log.len() < bytes {
+        number += 1;
+        let (color, word) = [(32, "ok"), (33, "warn"), (36, "info"), (31, "error")][(number % 4) as usize];
+        let line = format!(
+            "\x1b[2m{number:>9}\x1b[0m \x1b[{color};1m{word:<5}\x1b[0m compiled unit {} in {} ms\r\n",
+            number * 7919 % 104_729,
+            number % 997
+        );
+        log.extend_from_slice(line.as_bytes());
+    }
+    log
+}
+
+/// Prints a whole screen of 200×60 in which every cell has a colour of its own.
+const FULL_COLOUR: &str = r#"awk 'BEGIN { for (row = 0; row < 60; row++) {
+    for (col = 0; col < 200; col++) printf "\033[38;2;%d;%d;%dm#", row * 4, col, (row + col) % 256
+    if (row < 59) printf "\r\n"
+} }'; exec cat"#;
+
+/// From asking to a painted screen.
+async fn attach(arguments: &Arguments, phone: &mut Phone) -> Result<()> {
+    let shell = phone
+        .create(&["sh", "-c", &format!("seq 1 {LINES}; ls -l --color=always /usr; printf '$ '; exec cat")])
+        .await?;
+    let picture = phone.create_sized(&["sh", "-c", FULL_COLOUR], 200, 60).await?;
+    // Both have printed everything when their end is on the screen.
+    until_painted(phone, shell.id, "$").await?;
+    until_painted(phone, picture.id, "#").await?;
+    let mut times = Sample::default();
+    let mut bytes = BTreeMap::new();
+    for round in 0..arguments.attachments {
+        for session in [shell.id, picture.id] {
+            if session == picture.id && round >= 5 {
+                continue;
+            }
+            let began = Instant::now();
+            let (viewer, snapshot) = phone.paint(session).await?;
+            let screen = Screen::restore(&snapshot, 5_000)?;
+            if session == shell.id {
+                times.add(began.elapsed());
+                ensure!(screen.text().contains('$'), "the screen is {}", screen.text());
+            }
+            bytes.insert(session, snapshot.len());
+            phone.detach(&viewer).await?;
+        }
+    }
+    let kib = |session: Uuid| bytes.get(&session).map_or(f64::NAN, |bytes| *bytes as f64 / 1024.0);
+    anstream::println!(
+        "\nattach to a session with {LINES} lines: p50 {:.2} ms, p99 {:.2} ms; first paint {:.1} KiB, of 200×60 in full colour {:.1} KiB",
+        times.percentile(50),
+        times.percentile(99),
+        kib(shell.id),
+        kib(picture.id),
+    );
+    goal("terminal-attach-p50", times.percentile(50), "ms", 5.0);
+    goal("terminal-attach-p99", times.percentile(99), "ms", 20.0);
+    goal("terminal-first-paint-shell", kib(shell.id), "KiB", 4.0);
+    goal("terminal-first-paint-colour", kib(picture.id), "KiB", 16.0);
+    Ok(())
+}
+
+async fn until_painted(phone: &mut Phone, session: Uuid, text: &str) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let (viewer, snapshot) = phone.paint(session).await?;
+        phone.detach(&viewer).await?;
+        let seen = Screen::restore(&snapshot, 0)?.text();
+        if seen.trim_end().ends_with(text) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < happy_tests::PATIENCE, "the screen never showed `{text}`: {seen}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What idle sessions weigh, and that nothing wakes them.
+async fn weigh(arguments: &Arguments, home: &Home, phone: &Phone) -> Result<()> {
+    let script =
+        format!("seq 1 {LINES} | sed 's/$/ lines of an ordinary log are about as long as this one is/'; exec cat");
+    for _ in 0..arguments.sessions {
+        phone.create(&["sh", "-c", &script]).await?;
+    }
+    let holders = loop {
+        let sessions = home.json(["ls"])?;
+        let printed =
+            sessions.as_array().into_iter().flatten().filter(|one| one["output_offset"].as_u64() > Some(500_000));
+        let programs = printed.filter_map(|session| u32::try_from(session["pid"].as_u64()?).ok());
+        let idle = programs.map(parent_of).collect::<Result<Vec<_>>>()?;
+        if idle.len() >= arguments.sessions {
+            break idle;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = holders.iter().map(|holder| switches(*holder)).sum::<Result<u64>>()?;
+    tokio::time::sleep(Duration::from_secs(arguments.watched)).await;
+    let woken = holders.iter().map(|holder| switches(*holder)).sum::<Result<u64>>()? - before;
+    let weights = holders.iter().map(|holder| proportional(*holder)).collect::<Result<Vec<_>>>()?;
+    let (each, all) = (middle(weights.clone()), weights.iter().sum::<f64>());
+    anstream::println!(
+        "\n{} idle sessions with {LINES} lines: {each:.2} MB each, {all:.0} MB in all (proportional); woken {woken} times in {} s",
+        holders.len(),
+        arguments.watched
+    );
+    goal("terminal-idle-session", each, "MB", 4.0);
+    goal("terminal-idle-sessions", all, "MB", 400.0);
+    goal("terminal-idle-wakeups", woken as f64, "", 0.0);
+    Ok(())
+}
+
+/// Who started a process: of the program in a session, its holder.
+fn parent_of(process: u32) -> Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).context("it has ended")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no PPid")?;
+    Ok(line.trim().parse()?)
+}
+
+/// How often the threads of a process have been put onto a processor.
+fn switches(process: u32) -> Result<u64> {
+    let mut all = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task")).context("it has ended")? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).context("no count")?;
+        all += line.trim().parse::<u64>()?;
+    }
+    Ok(all)
+}
+
+/// Memory of a process, what it shares divided among those that share it, in MB.
+fn proportional(process: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).context("it has ended")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? * 1024.0 / 1e6)
+}

@@ -31,6 +31,7 @@
 mod clusters;
 mod codec;
 mod engine;
+mod handover;
 mod interpreter;
 pub mod keys;
 mod ledger;
@@ -45,6 +46,7 @@ mod scrollback;
 mod sgr;
 mod snapshot;
 
+pub use handover::OlderRows;
 pub use modes::{Modes, MouseEncoding, MouseTracking};
 pub use queries::QueryFilter;
 pub use render::{leave_vt, render_vt};

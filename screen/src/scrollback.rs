@@ -41,6 +41,18 @@ impl Scrollback {
         self.rows.push_back(row.into());
     }
 
+    /// Puts rows before the oldest, from the newest of them on, for as long as both bounds allow.
+    pub(crate) fn prepend(&mut self, older: Vec<Box<[u8]>>) {
+        for row in older.into_iter().rev() {
+            let bytes = self.bytes + row.len() + ROW_OVERHEAD;
+            if self.rows.len() >= self.limit || bytes > MAX_SCROLLBACK_BYTES {
+                return;
+            }
+            self.bytes = bytes;
+            self.rows.push_front(row);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.rows = VecDeque::new();
         self.bytes = 0;

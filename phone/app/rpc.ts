@@ -199,7 +199,11 @@ cols: number,
 /**
  * Rows of the screen; 24 when 0.
  */
-rows: number, };
+rows: number, 
+/**
+ * How many bytes of output are kept for viewers that come back, 64 KiB to 1 GiB; as the machine is set when missing.
+ */
+keep?: number, };
 
 export type SessionAttach = { 
 /**

@@ -36,6 +36,10 @@ pub struct SessionCreate {
     /// Rows of the screen; 24 when 0.
     #[serde(default)]
     pub rows: u16,
+    /// How many bytes of output are kept for viewers that come back, 64 KiB to 1 GiB; as the machine is set when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub keep: Option<u64>,
 }
 
 /// Shows a session on a channel.

@@ -225,6 +225,11 @@ struct RunArgs {
     /// The folder in which it starts.
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
+    /// How much output is kept for viewers that come back, as
+    /// 500K, 10M or 1G, from 64K to 1G [default: 10M, or keep
+    /// in settings.json]
+    #[arg(long, value_name = "SIZE", verbatim_doc_comment)]
+    keep: Option<crate::store::Keep>,
     #[command(flatten)]
     machine: MachineArg,
     #[command(flatten)]

@@ -112,8 +112,15 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
         (None, true) => std::env::current_dir().ok(),
         (None, false) => None,
     };
-    let create =
-        SessionCreate { command: args.command, cwd, env: local.then(environment), name: args.name, cols, rows };
+    let create = SessionCreate {
+        command: args.command,
+        cwd,
+        env: local.then(environment),
+        name: args.name,
+        cols,
+        rows,
+        keep: args.keep.map(|keep| keep.bytes),
+    };
     let folder = create.cwd.clone();
     let not_run = |failure| not_run(failure, local, folder.as_deref());
     let (client, session) = match desk {

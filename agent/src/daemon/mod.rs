@@ -47,8 +47,8 @@ use crate::daemon::relay::EmbeddedRelay;
 use crate::service::{self, Caller, EventLog, Once};
 use crate::session::{Config, Sessions};
 use crate::store::{
-    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT,
-    Roster, fit_name, host_name, unix_ms,
+    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, Keep, LogFile, PairSecretsFile, Prekeys,
+    RELAY_PORT, Roster, fit_name, host_name, unix_ms,
 };
 use crate::trouble::Trouble;
 
@@ -178,7 +178,7 @@ impl Daemon {
             // One of the two is there: see above.
             (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
         };
-        let sessions = open_sessions(&home).await?;
+        let sessions = open_sessions(&home, settings.keep, settings.upgrade_sessions).await?;
         let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
         let outboxes = Outboxes::open(&home, |device| roster.is_member(device))?;
         roster.peers().iter().filter(|peer| peer.removed_us).for_each(|peer| outboxes.removed_by(&peer.device));
@@ -536,14 +536,16 @@ fn parse_relay(address: &str) -> Result<Origin, Trouble> {
     })
 }
 
-async fn open_sessions(home: &Home) -> Result<Sessions, Trouble> {
+async fn open_sessions(home: &Home, keep: Option<Keep>, upgrade: Option<bool>) -> Result<Sessions, Trouble> {
     let failed = |error: &dyn std::fmt::Display| {
         Trouble::new(
             format!("The sessions in {} cannot be opened: {error}.", home.sessions().display()),
             "Look at that folder and its permissions.",
         )
     };
-    let config = Config::new(home.root()).map_err(|error| failed(&error))?;
+    let mut config = Config::new(home.root()).map_err(|error| failed(&error))?;
+    config.keep = keep.map(|keep| keep.bytes);
+    config.upgrade = upgrade.unwrap_or(true);
     Sessions::open(config).await.map_err(|error| failed(&error))
 }
 

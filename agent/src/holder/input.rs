@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Bytes that wait for the program to read them. When it is reached no more is read from viewers, so that a pasted heredoc waits in
@@ -23,8 +24,10 @@ pub struct InputGap {
 }
 
 /// The input of a session.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Input {
+    /// Raw in a handover.
+    #[serde(skip)]
     pending: VecDeque<u8>,
     /// Whose the pending bytes are, in order.
     pieces: VecDeque<Piece>,
@@ -33,12 +36,14 @@ pub struct Input {
     clock: u64,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Piece {
     /// `None` for answers to the program's own queries.
     writer: Option<Uuid>,
     left: usize,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Writer {
     accepted: u64,
     taken: u64,
@@ -139,6 +144,18 @@ impl Input {
     /// Every byte of this writer before the offset has reached the program's terminal.
     pub fn taken(&self, writer: Uuid) -> u64 {
         self.writers.get(&writer).map_or(0, |writer| writer.taken)
+    }
+
+    /// All bytes that wait.
+    pub fn pending(&self) -> Vec<u8> {
+        self.pending.iter().copied().collect()
+    }
+
+    /// Puts the bytes back that were waiting in another program; whether they are as many as it had.
+    #[must_use]
+    pub fn resume(&mut self, pending: &[u8]) -> bool {
+        self.pending = pending.iter().copied().collect();
+        self.pieces.iter().try_fold(0usize, |sum, piece| sum.checked_add(piece.left)) == Some(pending.len())
     }
 
     /// The program has ended; nobody reads any more.

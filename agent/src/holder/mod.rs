@@ -8,22 +8,32 @@
 //!
 //! - [`spec`]: the files of a session,
 //! - [`protocol`]: the socket's language (`docs/LOCAL.md`),
-//! - [`state`], [`viewer`], [`input`], [`ring`], [`size`]: the session itself, without I/O,
-//! - [`pty`], [`pump`], [`server`]: the loops around it.
+//! - [`state`], [`viewer`], [`input`], [`ring`], [`size`]: the session itself; of I/O only what [`blocks`] needs,
+//! - [`pty`], [`pump`], [`connection`], [`server`]: the loops around it,
+//! - [`upgrade`], [`handover`], [`history`], [`resume`]: another program for it, while it runs.
 
+pub mod blocks;
+pub mod build;
+pub mod connection;
+pub mod handover;
+pub mod history;
 pub mod input;
+pub mod pretence;
 pub mod protocol;
 pub mod pty;
 pub mod pump;
+pub mod resume;
 pub mod ring;
 pub mod server;
 pub mod size;
 pub mod spec;
 pub mod state;
+pub mod upgrade;
 pub mod viewer;
 
-use std::cell::RefCell;
-use std::ffi::OsString;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -36,14 +46,20 @@ use rustix::process::Signal;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
-use pty::Program;
+use blocks::{Blocks, Place};
+use connection::{Connection, Phase};
+use protocol::{Refusal, Response, kind, put_json, refusal};
+use pty::{Program, Pty, descriptor};
 use pump::Ending;
+use resume::Resumed;
+use ring::Ring;
 use server::Holder;
 use size::Size;
 use spec::{ExitRecord, SessionDir, Spec, Start, StartError, unix_ms};
-use state::State;
+use state::{MIN_LOG, State};
+use upgrade::HeldSignals;
 
 /// How long the last screen of an ended session is served when nobody forgets it.
 pub const ENDED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -59,6 +75,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
     let outcome = match args.as_slice() {
         [flag, dir] if flag == "--dir" => run(Path::new(dir)),
+        [flag] if flag == "--handover-version" => tell_what_it_reads(),
+        [flag, handover, own, refused @ ..] if flag == "--resume" => match (number(handover), number(own)) {
+            (Some(handover), Some(own)) => {
+                go_on(handover, own, refused.first().map(|why| why.to_string_lossy().into()))
+            }
+            _ => Err(StartError::Failed("`--resume` is for one holder's program and the next".into())),
+        },
         _ => Err(StartError::Failed("this is started by the daemon, as `happy holder --dir DIR`".into())),
     };
     match outcome {
@@ -69,6 +92,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn number(text: &OsStr) -> Option<i32> {
+    text.to_str()?.parse().ok()
+}
+
+fn tell_what_it_reads() -> Result<(), StartError> {
+    let reads = pretence::get().reads.unwrap_or_else(|| handover::VERSION.to_string());
+    let line = format!("{} {reads}\n", upgrade::READS);
+    io::stdout().write_all(line.as_bytes()).map_err(|error| StartError::Failed(error.to_string()))
 }
 
 /// Starts the program that is specified in `dir` and holds it until it is forgotten.
@@ -84,29 +117,140 @@ pub fn run(dir: &Path) -> Result<(), StartError> {
     let spec = dir.take_spec().map_err(|error| failed("the session's specification", error))?;
     // Nobody shall be kept from unmounting what the daemon happened to stand in.
     std::env::set_current_dir("/").map_err(|error| failed("/", error))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed("the event loop", error))?;
-    LocalSet::new().block_on(&runtime, hold(&dir, spec))
+    let runtime = runtime().map_err(|error| failed("the event loop", error))?;
+    LocalSet::new().block_on(&runtime, hold(dir, spec))
 }
 
-async fn hold(dir: &SessionDir, spec: Spec) -> Result<(), StartError> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
     let (listener, _socket) = listen(&spec.description.socket)
         .map_err(|error| StartError::Failed(format!("the socket {}: {error}", spec.description.socket.display())))?;
+    let signals = Signals::listen().map_err(|error| StartError::Failed(error.to_string()))?;
     let size = Size::clamped(spec.cols, spec.rows);
     let (pty, program) = pty::start(&spec, size)?;
-    let state = State::new(size, spec.ring_bytes, spec.scrollback_rows as usize, program.pid());
+    let log = open_log(spec.log, &dir, spec.ring_bytes);
+    let state = State::new(size, spec.ring_bytes, log, spec.scrollback_rows as usize, program.pid());
     let pid = program.pid();
+    let socket = spec.description.socket.clone();
     // The environment is the program's business from now on.
     drop(spec);
-    let holder = Rc::new(Holder { state: RefCell::new(state), pty, forgotten: Notify::new() });
-    spawn_local(Rc::clone(&holder).serve(listener));
-    spawn_local(heed_termination(Rc::clone(&holder)));
+    let holder = holder(state, pty, dir, socket, listener);
+    spawn_local(Rc::clone(&holder).serve());
+    spawn_local(signals.heed(Rc::clone(&holder)));
     // Nobody reads it when the daemon has gone in the meantime; the next one finds us by our socket.
     let _ = announce(&Start::Ready { pid });
-    live(&holder, program, dir).await;
+    live(&holder, program).await;
     Ok(())
+}
+
+fn holder(state: State, pty: Pty, dir: SessionDir, socket: PathBuf, listener: UnixListener) -> Rc<Holder> {
+    Rc::new(Holder {
+        state: RefCell::new(state.with_build(build::own())),
+        pty,
+        forgotten: Notify::new(),
+        dir,
+        socket,
+        listener,
+        connections: RefCell::new(BTreeMap::new()),
+        is_upgrading: Cell::new(false),
+    })
+}
+
+/// Where the older part of the raw log goes. A session without it is better than none.
+fn open_log(place: Option<Place>, dir: &SessionDir, capacity: usize) -> Option<Blocks> {
+    let slots = Ring::slots(capacity.max(MIN_LOG));
+    let place = place.unwrap_or_default();
+    [place, Place::Sealed].into_iter().find_map(|place| Blocks::open(place, dir.path(), slots).ok())
+}
+
+/// Goes on where another program has stopped, whose handover is open under the number `handover`, and which is itself under `own`.
+/// `refused`: this is that program again, because the other one did not take over.
+///
+/// # Errors
+/// [`StartError`] when it can be neither taken over nor given back: the session is lost.
+fn go_on(handover: i32, own: i32, refused: Option<String>) -> Result<(), StartError> {
+    let mut held = Some(HeldSignals::inherited());
+    // Until everything is understood and made anew nothing is touched, so that there is a way back from everything, a fault of ours included.
+    let resumed = std::panic::catch_unwind(|| resume::read(handover));
+    let taken = match (resumed, runtime()) {
+        (Ok(Ok(resumed)), Ok(runtime)) => LocalSet::new()
+            .block_on(&runtime, take_over(resumed, own, &mut held, refused.clone()))
+            .map_err(|e| e.to_string()),
+        (Ok(Err(error)), _) => Err(error.to_string()),
+        (Err(_), _) => Err("it failed while it read what the old program left".into()),
+        (_, Err(error)) => Err(error.to_string()),
+    };
+    taken.map_err(|why| match refused {
+        None => StartError::Failed(format!("{why}; nor back: {}", upgrade::go_back(handover, own, &why))),
+        Some(_) => StartError::Failed(why),
+    })
+}
+
+async fn take_over(
+    mut resumed: Resumed,
+    own: i32,
+    held: &mut Option<HeldSignals>,
+    refused: Option<String>,
+) -> io::Result<()> {
+    let left_open = resumed.take_left_open();
+    let Resumed { mut state, handover, master, slave, listener, connections, .. } = resumed;
+    let pty = Pty::new(master, slave)?;
+    let listener = UnixListener::from_std(listener)?;
+    let connections: Vec<(u64, Connection)> =
+        connections.into_iter().map(|(number, left)| Ok((number, left.connect()?))).collect::<io::Result<_>>()?;
+    let signals = Signals::listen()?;
+    let program = state.pid().and_then(Program::new).ok_or(io::ErrorKind::InvalidData)?;
+    let own = descriptor::copy_of(own).map(|_| own)?;
+
+    // From here on there is no way back.
+    left_open.into_iter().chain([own]).for_each(descriptor::close);
+    let _socket = Socket(handover.socket.clone());
+    // An execution by descriptor leaves its number as the name.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_name(c"happy");
+    if refused.is_none() {
+        state.on_upgraded();
+    }
+    let killed_at = state.killed_at();
+    let holder = holder(state, pty, SessionDir::new(handover.dir), handover.socket, listener);
+    spawn_local(Rc::clone(&holder).serve());
+    for (number, connection) in connections {
+        if connection.phase.get() == (Phase::Control { awaits_upgrade: true }) {
+            let response = match &refused {
+                None => Response::Ok(holder.state.borrow().status()),
+                Some(why) => Response::Error(Refusal::new(
+                    refusal::CONFLICT,
+                    format!("the session stays with its program: the new one gave it back: {why}"),
+                )),
+            };
+            put_json(&mut connection.buffer(), kind::RESPONSE, None, &response);
+            connection.phase.set(Phase::Control { awaits_upgrade: false });
+        }
+        holder.take_on(number, connection);
+    }
+    if let Some(at) = killed_at {
+        holder.kill_at(program.pid(), at);
+    }
+    spawn_local(signals.heed(Rc::clone(&holder)));
+    drop(held.take());
+    spawn_local(settle(Rc::clone(&holder), handover.stopped_at));
+    live(&holder, program).await;
+    Ok(())
+}
+
+/// Once everybody has been served: how long that took, and the history.
+async fn settle(holder: Rc<Holder>, stopped_at: u64) {
+    // The others have looked once by then, and the system has told who is ready.
+    yield_now().await;
+    let blackout = Duration::from_nanos(upgrade::monotonic().saturating_sub(stopped_at));
+    tracing::debug!("nobody was served for {blackout:?} while this program took over");
+    holder.state.borrow_mut().on_served(blackout);
+    while !holder.state.borrow_mut().load_history() {
+        yield_now().await;
+    }
 }
 
 /// Takes the socket away with the holder.
@@ -137,7 +281,7 @@ fn announce(start: &Start) -> io::Result<()> {
 }
 
 /// From the start of the program to the end of the holder.
-async fn live(holder: &Rc<Holder>, mut program: Program, dir: &SessionDir) {
+async fn live(holder: &Rc<Holder>, program: Program) {
     let ending = Rc::<Ending>::default();
     let reader = spawn_local({
         let (holder, ending) = (Rc::clone(holder), Rc::clone(&ending));
@@ -151,14 +295,14 @@ async fn live(holder: &Rc<Holder>, mut program: Program, dir: &SessionDir) {
     // children may keep the terminal open for ever.
     let state = program.ended().await;
     holder.state.borrow_mut().on_reaped();
-    program.release();
+    holder.pty.release();
     ending.announce();
     if let Err(error) = reader.await {
         tracing::error!("the loop that reads the terminal has failed: {error}");
     }
     writer.abort();
     let exit = ExitRecord { state, offset: holder.state.borrow().output_offset(), at: unix_ms() };
-    if let Err(error) = dir.write_exit(&exit) {
+    if let Err(error) = holder.dir.write_exit(&exit) {
         tracing::error!("the exit status cannot be written: {error}");
     }
     holder.state.borrow_mut().on_exit(exit);
@@ -166,13 +310,26 @@ async fn live(holder: &Rc<Holder>, mut program: Program, dir: &SessionDir) {
     tokio::time::sleep(FAREWELL).await;
 }
 
-/// When the machine shuts down the program is hung up as if its terminal were closed, and its end is recorded.
-async fn heed_termination(holder: Rc<Holder>) {
-    let Ok(mut terminations) = signal(SignalKind::terminate()) else { return };
-    while terminations.recv().await.is_some() {
-        if holder.kill(Signal::HUP.as_raw().unsigned_abs(), TERMINATED_GRACE_MS).is_err() {
-            // It has ended already: there is nothing to wait for.
-            holder.forgotten.notify_one();
+/// The signals that the holder heeds.
+struct Signals {
+    terminations: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        // A limit on the size of files holds for the raw log too, and shall not end the session but be an error like others. That
+        // somebody listened once is enough.
+        let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+        Ok(Self { terminations: signal(SignalKind::terminate())? })
+    }
+
+    /// When the machine shuts down the program is hung up as if its terminal were closed, and its end is recorded.
+    async fn heed(mut self, holder: Rc<Holder>) {
+        while self.terminations.recv().await.is_some() {
+            if holder.kill(Signal::HUP.as_raw().unsigned_abs(), TERMINATED_GRACE_MS).is_err() {
+                // It has ended already: there is nothing to wait for.
+                holder.forgotten.notify_one();
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //! [`TerminalMessage`]: happy_wire::terminal::TerminalMessage
 
 use std::io;
+use std::path::PathBuf;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use happy_rpc::SessionState;
@@ -104,9 +105,27 @@ pub struct Status {
     pub controller: Option<String>,
     /// What the program calls itself on its terminal.
     pub title: String,
+    /// The holder's own program; all of it missing in those that cannot be upgraded.
+    #[serde(default)]
+    pub build: Build,
+    /// How often another program has taken over.
+    #[serde(default)]
+    pub upgrades: u64,
+    /// How long nobody was served when that happened last, in microseconds.
+    #[serde(default)]
+    pub blackout_us: Option<u64>,
     /// Whether it runs, or how it ended.
     #[serde(flatten)]
     pub state: SessionState,
+}
+
+/// Which program this is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Of the release.
+    pub version: String,
+    /// Another one for every executable file: its length and when it was written.
+    pub id: String,
 }
 
 /// What can be asked on a control connection.
@@ -145,6 +164,11 @@ pub enum Request {
     Detach {
         /// Which viewer.
         viewer: Uuid,
+    },
+    /// Go on as another program; answered by that one.
+    Upgrade {
+        /// The path of its executable.
+        program: PathBuf,
     },
     /// End the holder; refused while the program runs.
     Forget,
@@ -227,7 +251,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// [`FrameError`]; the stream cannot be used afterwards.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
-            if let Some(frame) = self.take()? {
+            if let Some(frame) = take_frame(&mut self.buffer)? {
                 return Ok(Some(frame));
             }
             self.buffer.reserve(READ_AHEAD);
@@ -236,23 +260,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
     }
+}
 
-    fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*length) as usize;
-        if length == 0 || length > MAX_FRAME {
-            return Err(FrameError::Length(length));
-        }
-        if self.buffer.len() < 4 + length {
-            return Ok(None);
-        }
-        self.buffer.advance(4);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+/// Takes the first frame out of what was read, its kind in front; `None` while it is not whole.
+///
+/// # Errors
+/// [`FrameError::Length`].
+pub fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+    let Some(length) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if length == 0 || length > MAX_FRAME {
+        return Err(FrameError::Length(length));
     }
+    if buffer.len() < 4 + length {
+        return Ok(None);
+    }
+    buffer.advance(4);
+    Ok(Some(buffer.split_to(length).freeze()))
 }
 
 /// Room made before each read: most frames fit, and an idle connection holds no more than this.
-const READ_AHEAD: usize = 8 * 1024;
+pub const READ_AHEAD: usize = 8 * 1024;
 
 /// Writes frames to a stream. Frames are put in memory first, [`FrameWriter::flush`] writes them; what it has not written when it
 /// is cancelled is written by the next one.

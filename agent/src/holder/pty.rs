@@ -3,17 +3,18 @@
 //! `portable-pty` opens the terminal and starts the program, no more: its writer would type a newline and an end-of-file into the
 //! shell when it is dropped, and its reader blocks. Bytes move through our own duplicate of the master's descriptor.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use happy_rpc::SessionState;
-use portable_pty::{CommandBuilder, PtySize, SlavePty, native_pty_system};
-use rustix::fs::Access;
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::termios::{InputModes, OptionalActions, Winsize};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,18 +26,16 @@ use crate::trouble::reason;
 /// Where commands are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// The master's side of a terminal.
+/// A terminal, by its master's side.
 pub struct Pty {
     master: AsyncFd<OwnedFd>,
+    /// The other side, kept open until the program has ended, so that the terminal does not report its end only because the program
+    /// has let go of it for a while.
+    slave: RefCell<Option<OwnedFd>>,
 }
 
-/// A running program.
-pub struct Program {
-    child: std::process::Child,
-    /// Kept open until the program has ended, so that the terminal does not report its end only because the program has let go of
-    /// it for a while.
-    slave: Option<Box<dyn SlavePty + Send>>,
-}
+/// A running program, our child.
+pub struct Program(Pid);
 
 /// Opens a terminal and starts the program in it. Must be called within a runtime.
 ///
@@ -50,12 +49,17 @@ pub fn start(spec: &Spec, size: Size) -> Result<(Pty, Program), StartError> {
     let master = descriptor::duplicate(&*pair.master).map_err(|e| failed(&e))?;
     rustix::io::ioctl_fionbio(&master, true).map_err(|e| failed(&e))?;
     erase_whole_characters(&master);
+    let path = pair.master.tty_name().ok_or_else(|| failed(&"the terminal has no name"))?;
+    let slave = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NOCTTY.bits() as i32)
+        .open(&path)
+        .map_err(|error| failed(&format!("{}: {error}", path.display())))?;
     let child = pair.slave.spawn_command(command).map_err(|e| failed(&e))?;
-    let child: Box<dyn portable_pty::Child> = child;
-    // Its own status type names signals in the language of the C library; ours has their numbers.
-    let child = child.downcast::<std::process::Child>().map_err(|_| failed(&"the program's process is not ours"))?;
-    let master = descriptor::watch(master).map_err(|e| failed(&e))?;
-    Ok((Pty { master }, Program { child: *child, slave: Some(pair.slave) }))
+    // Its own handle is not needed: it could not be handed to another program, the number can.
+    let program = child.process_id().and_then(Program::new).ok_or_else(|| failed(&"the program has no process"))?;
+    Ok((Pty::new(master, Some(slave.into())).map_err(|e| failed(&e))?, program))
 }
 
 /// In a line that is still being typed, backspace shall remove a character, not a byte of it. A terminal that cannot is no reason to
@@ -146,6 +150,34 @@ fn fitness(program: &Path) -> io::Result<()> {
 }
 
 impl Pty {
+    /// A terminal by its descriptors. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn new(master: OwnedFd, slave: Option<OwnedFd>) -> io::Result<Self> {
+        Ok(Self { master: descriptor::watch(master)?, slave: RefCell::new(slave) })
+    }
+
+    /// The master's side.
+    pub fn master(&self) -> BorrowedFd<'_> {
+        self.master.get_ref().as_fd()
+    }
+
+    /// The number of the other side, while it is kept open.
+    pub fn slave(&self) -> Option<i32> {
+        self.slave.borrow().as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The other side, while it is kept open.
+    pub fn slave_descriptor(&self) -> std::cell::Ref<'_, Option<OwnedFd>> {
+        self.slave.borrow()
+    }
+
+    /// Lets go of the program's side of the terminal, so that reading comes to an end.
+    pub fn release(&self) {
+        self.slave.take();
+    }
+
     /// Reads what the program printed; 0 at the end. Cancel-safe.
     ///
     /// # Errors
@@ -212,13 +244,18 @@ impl Pty {
 }
 
 impl Program {
+    /// The child with this number.
+    pub fn new(pid: u32) -> Option<Self> {
+        i32::try_from(pid).ok().and_then(Pid::from_raw).map(Self)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Waits until it has ended.
-    pub async fn ended(&mut self) -> SessionState {
+    pub async fn ended(&self) -> SessionState {
         // Listened to before the first look, so that no end is missed.
         let mut children = match signal(SignalKind::child()) {
             Ok(children) => children,
@@ -228,9 +265,9 @@ impl Program {
             }
         };
         loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => {
-                    return match (status.code(), status.signal()) {
+            match rustix::process::waitpid(Some(self.0), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => {
+                    return match (status.exit_status(), status.terminating_signal()) {
                         (Some(code), _) => SessionState::Exited { code: code.unsigned_abs() },
                         (None, Some(signal)) => SessionState::Killed { signal: signal.unsigned_abs() },
                         (None, None) => SessionState::Lost,
@@ -247,19 +284,14 @@ impl Program {
             }
         }
     }
-
-    /// Lets go of the program's side of the terminal, so that reading comes to an end.
-    pub fn release(&mut self) {
-        self.slave = None;
-    }
 }
 
-mod descriptor {
+pub mod descriptor {
     //! The one place where a descriptor's number is taken at its word.
     #![allow(unsafe_code)]
 
     use std::io;
-    use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
     use portable_pty::MasterPty;
     use tokio::io::unix::AsyncFd;
@@ -271,6 +303,31 @@ mod descriptor {
         // function, the borrowed descriptor does not leave it.
         let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
         Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
+    }
+
+    /// A descriptor of our own for what the program before us has left open under this number, closed when a program is executed. The
+    /// number stays as it is.
+    ///
+    /// # Errors
+    /// When nothing is open there.
+    pub fn copy_of(number: i32) -> io::Result<OwnedFd> {
+        if number < 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: nothing in this program has opened or closed the number: the program before us has left it open when it executed us.
+        // The borrowed descriptor does not leave this function, and the kernel says so if the number is not open after all.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
+    }
+
+    /// Closes what the program before us has left open under this number. To be called once for a number of which
+    /// [`copy_of`] made a copy.
+    pub fn close(number: i32) {
+        if number > 2 {
+            // SAFETY: the number is open, since it was copied, and nobody owns it: the program before us is no more, and in this one
+            // nothing but its copy was used.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+        }
     }
 
     /// Lets the runtime watch a descriptor.

@@ -1,24 +1,25 @@
 //! The holder's socket: who may connect, and the two kinds of connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use happy_wire::terminal::TerminalMessage;
 use rustix::process::Signal;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::protocol::{
-    Attach, FrameReader, FrameWriter, Refusal, Request, Response, VERSION, kind, put_json, read_first, read_json,
-    refusal,
-};
+use super::connection::{Connection, Phase};
+use super::protocol::{Attach, Refusal, Request, Response, VERSION, kind, put_json, read_first, read_json, refusal};
 use super::pty::Pty;
+use super::spec::SessionDir;
 use super::state::{Key, Line, MAX_VIEWERS, State};
+use super::upgrade;
 use super::viewer::Next;
 
 /// Connections at once: all viewers, and as many again for control and for those that come and go.
@@ -51,14 +52,23 @@ pub struct Holder {
     pub pty: Pty,
     /// Told to end.
     pub forgotten: Notify,
+    /// Its folder.
+    pub dir: SessionDir,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Its socket.
+    pub listener: UnixListener,
+    /// All connections, by a number of their own.
+    pub connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    /// Another program is about to take over.
+    pub is_upgrading: Cell<bool>,
 }
 
 impl Holder {
     /// Takes connections for as long as it is polled.
-    pub async fn serve(self: Rc<Self>, listener: UnixListener) {
-        let connections = Rc::new(());
+    pub async fn serve(self: Rc<Self>) {
         loop {
-            let stream = match listener.accept().await {
+            let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!("a connection could not be accepted: {error}");
@@ -68,69 +78,98 @@ impl Holder {
             };
             // The socket's mode keeps others out where modes of sockets are heeded; this does everywhere.
             let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::getuid().as_raw());
-            if !ours || Rc::strong_count(&connections) > MAX_CONNECTIONS {
+            let connections = self.connections.borrow();
+            if !ours || connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
-            let (holder, connection) = (Rc::clone(&self), Rc::clone(&connections));
-            spawn_local(async move {
-                if let Err(error) = holder.connection(stream).await {
-                    tracing::debug!("a connection broke: {error}");
-                }
-                drop(connection);
-            });
+            let number = connections.last_key_value().map_or(0, |(last, _)| last + 1);
+            drop(connections);
+            self.take_on(number, Connection::new(stream));
         }
     }
 
-    async fn connection(self: Rc<Self>, stream: UnixStream) -> io::Result<()> {
-        let (reader, writer) = stream.into_split();
-        let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
-        let Ok(Ok(Some(frame))) = timeout(FIRST_FRAME, reader.next()).await else { return Ok(()) };
-        let outcome = match frame.split_first() {
-            Some((&kind::ATTACH, body)) => match read_first(body) {
-                Ok(attach) => self.viewer(attach, &mut reader, &mut writer).await,
-                Err(refused) => Err(refused),
-            },
-            Some((&kind::CONTROL, [VERSION, ..])) => return self.control(reader, writer).await,
-            Some((&kind::CONTROL, body)) => read_first(body),
-            _ => Err(Refusal::new(refusal::MALFORMED, "a connection begins with Attach or Control")),
-        };
-        if let Err(refused) = outcome {
-            put_json(writer.buffer(), kind::REFUSED, None, &refused);
-            let _ = timeout(LAST_WORD, writer.flush()).await;
+    /// Serves a connection until it ends.
+    pub fn take_on(self: &Rc<Self>, number: u64, connection: Connection) {
+        let connection = Rc::new(connection);
+        self.connections.borrow_mut().insert(number, Rc::clone(&connection));
+        let holder = Rc::clone(self);
+        spawn_local(async move {
+            if let Err(error) = holder.connection(&connection).await {
+                tracing::debug!("a connection broke: {error}");
+            }
+            holder.connections.borrow_mut().remove(&number);
+        });
+    }
+
+    async fn connection(self: &Rc<Self>, connection: &Connection) -> io::Result<()> {
+        let is_resumed = connection.phase.get() != Phase::Greeting;
+        if !is_resumed {
+            let Ok(Ok(Some(frame))) = timeout(FIRST_FRAME, connection.next()).await else { return Ok(()) };
+            if let Err(refused) = self.begin(connection, &frame) {
+                bid_farewell(connection, &refused);
+            }
+        }
+        match connection.phase.get() {
+            Phase::Viewer { key } => {
+                let outcome = self.viewer(key, connection).await;
+                self.state.borrow_mut().detach(key);
+                match outcome {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => bid_farewell(connection, &refused),
+                }
+            }
+            Phase::Control { .. } => self.control(connection, is_resumed).await?,
+            Phase::Greeting | Phase::Farewell => {}
+        }
+        if connection.phase.get() == Phase::Farewell {
+            let _ = timeout(LAST_WORD, connection.flush()).await;
         }
         Ok(())
     }
 
-    async fn viewer(
-        &self,
-        attach: Attach,
-        reader: &mut FrameReader<OwnedReadHalf>,
-        writer: &mut FrameWriter<OwnedWriteHalf>,
-    ) -> Result<(), Refusal> {
-        if !attach.lossless {
-            // Only a matter of how fresh the output is.
-            let _ = rustix::net::sockopt::set_socket_send_buffer_size(writer.get_ref().as_ref(), SOCKET_BUFFER);
+    /// Heeds the first frame.
+    fn begin(&self, connection: &Connection, frame: &[u8]) -> Result<(), Refusal> {
+        match frame.split_first() {
+            Some((&kind::ATTACH, body)) => {
+                let attach: Attach = read_first(body)?;
+                if !attach.lossless {
+                    // Only a matter of how fresh the output is.
+                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(connection.descriptor(), SOCKET_BUFFER);
+                }
+                let (key, attached) = self.state.borrow_mut().attach(attach, Instant::now())?;
+                self.apply_size();
+                put_json(&mut connection.buffer(), kind::ATTACHED, Some(VERSION), &attached);
+                connection.phase.set(Phase::Viewer { key });
+                Ok(())
+            }
+            Some((&kind::CONTROL, [VERSION, ..])) => {
+                put_json(&mut connection.buffer(), kind::CONTROLLED, Some(VERSION), &self.state.borrow().status());
+                connection.phase.set(Phase::Control { awaits_upgrade: false });
+                Ok(())
+            }
+            Some((&kind::CONTROL, body)) => read_first(body),
+            _ => Err(Refusal::new(refusal::MALFORMED, "a connection begins with Attach or Control")),
         }
-        let (key, line, attached) = self.state.borrow_mut().attach(attach, Instant::now())?;
-        self.apply_size();
-        put_json(writer.buffer(), kind::ATTACHED, Some(VERSION), &attached);
-        let ended = tokio::select! {
-            ended = self.read_input(key, reader) => ended,
-            ended = self.write_output(key, &line, writer) => ended,
-        };
-        self.state.borrow_mut().detach(key);
-        ended
     }
 
-    async fn read_input(&self, key: Key, reader: &mut FrameReader<OwnedReadHalf>) -> Result<(), Refusal> {
+    async fn viewer(&self, key: Key, connection: &Connection) -> Result<(), Refusal> {
+        // It may have been cut off in the program before this one.
+        let line = self.state.borrow().line(key);
+        let Some(line) = line else { return self.state.borrow_mut().take_end(key) };
+        tokio::select! {
+            ended = self.read_input(key, connection) => ended,
+            ended = self.write_output(key, &line, connection) => ended,
+        }
+    }
+
+    async fn read_input(&self, key: Key, connection: &Connection) -> Result<(), Refusal> {
         let wakes = self.state.borrow().wakes();
         loop {
             while !self.state.borrow().has_input_room() {
                 wakes.input_room.notified().await;
             }
-            let Some(frame) = reader.next().await.map_err(|e| Refusal::new(refusal::MALFORMED, e.to_string()))? else {
-                return Ok(());
-            };
+            let frame = connection.next().await.map_err(|e| Refusal::new(refusal::MALFORMED, e.to_string()))?;
+            let Some(frame) = frame else { return Ok(()) };
             match frame.split_first() {
                 Some((&kind::TERMINAL, message)) => match TerminalMessage::decode(message) {
                     Ok(TerminalMessage::Input { offset, bytes }) => {
@@ -145,18 +184,13 @@ impl Holder {
         }
     }
 
-    async fn write_output(
-        &self,
-        key: Key,
-        line: &Line,
-        writer: &mut FrameWriter<OwnedWriteHalf>,
-    ) -> Result<(), Refusal> {
+    async fn write_output(&self, key: Key, line: &Line, connection: &Connection) -> Result<(), Refusal> {
         loop {
             // A viewer that does not read waits here, at no cost to anybody. Nobody is left to be told of an error.
-            if writer.flush().await.is_err() {
+            if connection.flush().await.is_err() {
                 return Ok(());
             }
-            let next = self.state.borrow_mut().fill(key, Instant::now(), writer.buffer());
+            let next = self.state.borrow_mut().fill(key, Instant::now(), &mut connection.buffer());
             match next {
                 Some(Next::Write) => {}
                 Some(Next::Wait) => line.wake.notified().await,
@@ -164,36 +198,32 @@ impl Holder {
                     () = line.wake.notified() => {}
                     () = sleep_until(time) => {}
                 },
-                None => return line.end.take().map_or(Ok(()), Err),
+                None => return self.state.borrow_mut().take_end(key),
             }
         }
     }
 
-    async fn control(
-        self: &Rc<Self>,
-        mut reader: FrameReader<OwnedReadHalf>,
-        mut writer: FrameWriter<OwnedWriteHalf>,
-    ) -> io::Result<()> {
+    async fn control(self: &Rc<Self>, connection: &Connection, is_resumed: bool) -> io::Result<()> {
         let mut changes = self.state.borrow().wakes().status.subscribe();
-        let mut seen = *changes.borrow_and_update();
+        // Another program has other things to say of itself, whatever was said before.
+        let mut seen = if is_resumed { u64::MAX } else { *changes.borrow_and_update() };
         let mut told_at = Instant::now();
-        put_json(writer.buffer(), kind::CONTROLLED, Some(VERSION), &self.state.borrow().status());
         loop {
-            timeout(CONTROL_WRITE, writer.flush()).await??;
+            timeout(CONTROL_WRITE, connection.flush()).await??;
             tokio::select! {
-                frame = reader.next() => match frame {
+                frame = connection.next() => match frame {
                     Ok(Some(frame)) => {
-                        let response = match self.answer(&frame) {
+                        let response = match self.answer(&frame, connection).await {
                             Ok(()) => Response::Ok(self.state.borrow().status()),
                             Err(refused) => Response::Error(refused),
                         };
-                        put_json(writer.buffer(), kind::RESPONSE, None, &response);
+                        connection.phase.set(Phase::Control { awaits_upgrade: false });
+                        put_json(&mut connection.buffer(), kind::RESPONSE, None, &response);
                     }
                     Ok(None) => return Ok(()),
                     Err(error) => {
-                        let refused = Refusal::new(refusal::MALFORMED, error.to_string());
-                        put_json(writer.buffer(), kind::REFUSED, None, &refused);
-                        return timeout(LAST_WORD, writer.flush()).await?;
+                        bid_farewell(connection, &Refusal::new(refusal::MALFORMED, error.to_string()));
+                        return Ok(());
                     }
                 },
                 // Cancelled by a request, it starts again without having missed anything.
@@ -203,13 +233,13 @@ impl Holder {
                 } => {
                     seen = *changes.borrow_and_update();
                     told_at = Instant::now();
-                    put_json(writer.buffer(), kind::STATUS, None, &self.state.borrow().status());
+                    put_json(&mut connection.buffer(), kind::STATUS, None, &self.state.borrow().status());
                 }
             }
         }
     }
 
-    fn answer(self: &Rc<Self>, frame: &[u8]) -> Result<(), Refusal> {
+    async fn answer(self: &Rc<Self>, frame: &[u8], connection: &Connection) -> Result<(), Refusal> {
         let Some((&kind::REQUEST, body)) = frame.split_first() else {
             return Err(Refusal::new(refusal::UNKNOWN, "this holder does not know that kind of frame"));
         };
@@ -228,6 +258,11 @@ impl Holder {
                 Ok(())
             }
             Request::Detach { viewer } => self.state.borrow_mut().detach_by_id(viewer),
+            Request::Upgrade { program } => {
+                // Whoever takes over answers.
+                connection.phase.set(Phase::Control { awaits_upgrade: true });
+                Err(upgrade::upgrade(self, &program).await)
+            }
             Request::Forget if self.state.borrow().pid().is_some() => {
                 Err(Refusal::new(refusal::CONFLICT, "the program still runs; end it first"))
             }
@@ -264,9 +299,16 @@ impl Holder {
     }
 
     fn kill_later(self: &Rc<Self>, program: u32, after: Duration) {
+        let at = Instant::now() + after;
+        self.state.borrow_mut().kill_at(at);
+        self.kill_at(program, at);
+    }
+
+    /// Kills the program then, if it still runs.
+    pub fn kill_at(self: &Rc<Self>, program: u32, at: Instant) {
         let holder = Rc::clone(self);
         spawn_local(async move {
-            tokio::time::sleep(after).await;
+            sleep_until(at).await;
             // While it is not reaped its number is nobody else's.
             if holder.state.borrow().pid() == Some(program)
                 && let Err(error) = holder.pty.signal(program, Signal::KILL)
@@ -275,4 +317,9 @@ impl Holder {
             }
         });
     }
+}
+
+fn bid_farewell(connection: &Connection, refused: &Refusal) {
+    put_json(&mut connection.buffer(), kind::REFUSED, None, refused);
+    connection.phase.set(Phase::Farewell);
 }

@@ -3,13 +3,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Changes of size that are remembered. Someone who drags a window's edge makes about sixty a second; a viewer that is further
 /// behind skips the oldest and still ends with the right one.
 const MAX_MARKS: usize = 4_096;
 
 /// Columns and rows of a screen, within what terminals and our engine can bear: at one column wide characters do not fit, and
 /// beyond a thousand a hostile size is a demand for memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// 2 to 1,000.
     pub cols: u16,
@@ -26,7 +28,7 @@ impl Size {
 }
 
 /// A change of size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Counts changes.
     pub number: u64,
@@ -37,6 +39,7 @@ pub struct Mark {
 }
 
 /// All changes of size within the ring.
+#[derive(Serialize, Deserialize)]
 pub struct Sizes {
     /// Before the first mark.
     base: Size,

@@ -19,8 +19,13 @@ use happy_rpc::SessionState;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
+use super::blocks::Place;
+
 /// How much output a session keeps for viewers that come back: a phone that was away for a moment goes on at the exact byte.
 pub const RING_BYTES: usize = 10 * 1024 * 1024;
+
+/// How much output a session may be told to keep: the least is in memory anyway, and the most is what a disk or a memory bears a few times.
+pub const KEEP: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// How many scrolled-off rows a session keeps.
 pub const SCROLLBACK_ROWS: u32 = 10_000;
@@ -57,6 +62,9 @@ pub struct Spec {
     pub ring_bytes: usize,
     /// See [`SCROLLBACK_ROWS`].
     pub scrollback_rows: u32,
+    /// Where the older part of the output is kept; what is usual on this system when missing.
+    #[serde(default)]
+    pub log: Option<Place>,
 }
 
 /// How a program ended.
@@ -294,6 +302,7 @@ mod tests {
             rows: 24,
             ring_bytes: RING_BYTES,
             scrollback_rows: SCROLLBACK_ROWS,
+            log: None,
         };
         dir.write_spec(&spec).unwrap();
         assert_eq!(fs::metadata(dir.path().join("spec.json")).unwrap().mode() & 0o777, 0o600);

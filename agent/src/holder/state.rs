@@ -2,19 +2,25 @@
 //! loops around it ([`super::server`], [`super::pty`]) wait and move bytes.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use happy_rpc::SessionState;
 use happy_screen::Screen;
 use happy_wire::terminal::Exit;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::blocks::Blocks;
+use super::handover::{HandoverError, HistoryRange, Parts, Sections};
+use super::history::LateHistory;
 use super::input::Input;
-use super::protocol::{Attach, Attached, Refusal, Status, refusal};
-use super::ring::Ring;
+use super::protocol::{Attach, Attached, Build, Refusal, Status, refusal};
+use super::ring::{self, Ring};
 use super::size::{Size, Sizes};
 use super::spec::ExitRecord;
 use super::viewer::{Next, Stage, Viewer};
@@ -24,6 +30,9 @@ pub const MAX_VIEWERS: usize = 64;
 
 /// The most that one read takes from the terminal.
 pub const MAX_READ: usize = 64 * 1024;
+
+/// The least that is kept of the raw log: a lossless viewer may be half of it behind, and a read fits into the rest.
+pub const MIN_LOG: usize = 4 * MAX_READ;
 
 /// The most bytes of a viewer's name, which everybody else is shown.
 const MAX_NAME: usize = 120;
@@ -39,18 +48,43 @@ pub type Key = u64;
 pub struct Line {
     /// There may be something to send.
     pub wake: Notify,
-    /// Why the viewer was cut off, once it was.
-    pub end: std::cell::RefCell<Option<Refusal>>,
 }
 
 /// A session.
 pub struct State {
     scene: Scene,
     viewers: BTreeMap<Key, (Viewer, Rc<Line>)>,
+    /// Why viewers were cut off whose connections have not been told yet.
+    ends: BTreeMap<Key, Refusal>,
     next_key: Key,
     title: String,
     pid: Option<u32>,
+    /// When the program is killed, if it still runs.
+    kill_at: Option<Instant>,
+    /// Rows that the program before this one had and that are not in their place yet.
+    late: Option<LateHistory>,
+    build: Build,
+    upgrades: u64,
+    blackout: Option<Duration>,
     wakes: Rc<Wakes>,
+}
+
+/// All of a session but what is raw, for another program.
+#[derive(Deserialize)]
+pub struct Saved {
+    ring: ring::Saved,
+    sizes: Sizes,
+    input: Input,
+    control: Vec<(Key, String)>,
+    control_changes: u64,
+    viewers: BTreeMap<Key, Viewer>,
+    ends: BTreeMap<Key, Refusal>,
+    next_key: Key,
+    title: String,
+    pid: u32,
+    kill_in_ms: Option<u64>,
+    scrollback_rows: usize,
+    upgrades: u64,
 }
 
 /// What all viewers look at.
@@ -58,6 +92,7 @@ struct Scene {
     ring: Ring,
     screen: Screen,
     sizes: Sizes,
+    scrollback_rows: usize,
     input: Input,
     /// Who may decide the size, by name: the last one does, those before get it back when it leaves.
     control: Vec<(Key, String)>,
@@ -113,24 +148,177 @@ impl Default for Wakes {
 }
 
 impl State {
-    /// A session whose program runs as `pid`.
-    pub fn new(size: Size, ring_bytes: usize, scrollback_rows: usize, pid: u32) -> Self {
+    /// A session whose program runs as `pid`. Of the raw log at least [`MIN_LOG`] bytes are kept; what is not in memory is in `older`.
+    pub fn new(size: Size, ring_bytes: usize, older: Option<Blocks>, scrollback_rows: usize, pid: u32) -> Self {
         Self {
             scene: Scene {
-                ring: Ring::new(ring_bytes.max(4 * MAX_READ)),
+                ring: Ring::new(ring_bytes.max(MIN_LOG), older),
                 screen: Screen::new(size.cols, size.rows, scrollback_rows),
                 sizes: Sizes::new(size),
+                scrollback_rows,
                 input: Input::default(),
                 control: Vec::new(),
                 control_changes: 0,
                 exit: None,
             },
             viewers: BTreeMap::new(),
+            ends: BTreeMap::new(),
             next_key: 0,
             title: String::new(),
             pid: Some(pid),
+            kill_at: None,
+            late: None,
+            build: Build::default(),
+            upgrades: 0,
+            blackout: None,
             wakes: Rc::default(),
         }
+    }
+
+    /// Says which program this is.
+    pub fn with_build(self, build: Build) -> Self {
+        Self { build, ..self }
+    }
+
+    /// Everything but the descriptors and the history: JSON for what is small, raw sections for the rest. `None` unless the program runs.
+    pub fn save(&self, out: &mut Sections) -> Option<serde_json::Value> {
+        let pid = self.pid?;
+        let (ring, newest) = self.scene.ring.save();
+        out.put("log", &newest);
+        out.put("screen", &self.scene.screen.snapshot(0));
+        out.put("input", &self.scene.input.pending());
+        for (key, (viewer, _)) in &self.viewers {
+            if let Some(snapshot) = viewer.snapshot() {
+                out.put(&format!("snapshot/{key}"), snapshot);
+            }
+        }
+        let now = Instant::now();
+        let kill_in = self.kill_at.map(|at| at.saturating_duration_since(now).as_millis() as u64);
+        let viewers: BTreeMap<Key, &Viewer> = self.viewers.iter().map(|(key, (viewer, _))| (*key, viewer)).collect();
+        Some(serde_json::json!({
+            "ring": ring,
+            "sizes": self.scene.sizes,
+            "input": self.scene.input,
+            "control": self.scene.control,
+            "control_changes": self.scene.control_changes,
+            "viewers": viewers,
+            "ends": self.ends,
+            "next_key": self.next_key,
+            "title": self.title,
+            "pid": pid,
+            "kill_in_ms": kill_in,
+            "scrollback_rows": self.scene.scrollback_rows,
+            "upgrades": self.upgrades,
+        }))
+    }
+
+    /// Goes on with what another program has saved. The history comes later.
+    ///
+    /// # Errors
+    /// [`HandoverError`] when the parts do not fit together.
+    pub fn resume(saved: Saved, parts: &Parts<'_>, log: Option<OwnedFd>) -> Result<Self, HandoverError> {
+        let misfit = |what: &str| HandoverError::part(what);
+        let ring = Ring::resume(saved.ring, parts.section("log"), log).ok_or_else(|| misfit("the raw log"))?;
+        let screen = Screen::restore(parts.section("screen"), saved.scrollback_rows).map_err(HandoverError::part)?;
+        let mut input = saved.input;
+        if !input.resume(parts.section("input")) {
+            return Err(misfit("the pending input"));
+        }
+        let mut viewers = BTreeMap::new();
+        for (key, mut viewer) in saved.viewers {
+            if !viewer.resume(parts.section(&format!("snapshot/{key}")), ring.end()) || key >= saved.next_key {
+                return Err(misfit("a viewer"));
+            }
+            viewers.insert(key, (viewer, Rc::default()));
+        }
+        let now = Instant::now();
+        Ok(Self {
+            scene: Scene {
+                ring,
+                screen,
+                sizes: saved.sizes,
+                scrollback_rows: saved.scrollback_rows,
+                input,
+                control: saved.control,
+                control_changes: saved.control_changes,
+                exit: None,
+            },
+            viewers,
+            ends: saved.ends,
+            next_key: saved.next_key,
+            title: saved.title,
+            pid: Some(saved.pid),
+            kill_at: saved.kill_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms))),
+            late: None,
+            build: Build::default(),
+            upgrades: saved.upgrades,
+            blackout: None,
+            wakes: Rc::default(),
+        })
+    }
+
+    /// Rows of history are still to come.
+    pub fn on_late_history(&mut self, late: LateHistory) {
+        self.late = Some(late);
+    }
+
+    /// This program has taken over from another one.
+    pub fn on_upgraded(&mut self) {
+        self.upgrades += 1;
+    }
+
+    /// How long nobody was served while this program took over.
+    pub fn on_served(&mut self, blackout: Duration) {
+        self.blackout = Some(blackout);
+        self.on_status();
+    }
+
+    /// Puts some more rows of history in their place; whether all are.
+    pub fn load_history(&mut self) -> bool {
+        let Some(late) = &mut self.late else { return true };
+        if !late.load() {
+            return false;
+        }
+        if let Some(late) = self.late.take() {
+            self.scene.screen.prepend_history(late.into_rows());
+        }
+        true
+    }
+
+    /// The raw log's older part, for its descriptor.
+    pub fn log(&self) -> Option<&Blocks> {
+        self.scene.ring.older()
+    }
+
+    /// The screen.
+    pub fn screen(&self) -> &Screen {
+        &self.scene.screen
+    }
+
+    /// The rows of history that are kept.
+    pub fn history(&self, in_file: u64) -> HistoryRange {
+        let numbers = self.scene.screen.history_numbers();
+        HistoryRange { in_file, from: numbers.start, to: numbers.end }
+    }
+
+    /// The program is killed then, unless it is to be killed earlier.
+    pub fn kill_at(&mut self, at: Instant) {
+        self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// When the program is to be killed.
+    pub fn killed_at(&self) -> Option<Instant> {
+        self.kill_at
+    }
+
+    /// Where a viewer's connection hears from the session, while it is attached.
+    pub fn line(&self, key: Key) -> Option<Rc<Line>> {
+        self.viewers.get(&key).map(|(_, line)| Rc::clone(line))
+    }
+
+    /// Why a viewer was cut off, once.
+    pub fn take_end(&mut self, key: Key) -> Result<(), Refusal> {
+        self.ends.remove(&key).map_or(Ok(()), Err)
     }
 
     /// Where its loops hear from it.
@@ -143,6 +331,9 @@ impl State {
         self.scene.ring.push(bytes);
         self.scene.sizes.forget_before(self.scene.ring.start());
         let fed = self.scene.screen.feed(bytes);
+        if fed.history_cleared {
+            self.late = None;
+        }
         // The holder answers, and nobody else: two answers would be typed into a shell.
         if !fed.replies.is_empty() {
             if self.scene.input.answer(&fed.replies) {
@@ -177,7 +368,7 @@ impl State {
     ///
     /// # Errors
     /// A [`Refusal`] for the viewer.
-    pub fn attach(&mut self, attach: Attach, now: Instant) -> Result<(Key, Rc<Line>, Attached), Refusal> {
+    pub fn attach(&mut self, attach: Attach, now: Instant) -> Result<(Key, Attached), Refusal> {
         let inherited = self.displace(attach.writer, attach.viewer);
         if self.viewers.len() >= MAX_VIEWERS {
             return Err(Refusal::new(refusal::TOO_MANY, format!("{MAX_VIEWERS} viewers are attached already")));
@@ -193,14 +384,13 @@ impl State {
         }
         let viewer = Viewer::new(&attach, name, &self.scene.seen_by(key, now));
         let offset = viewer.position();
-        let line = Rc::<Line>::default();
-        self.viewers.insert(key, (viewer, Rc::clone(&line)));
+        self.viewers.insert(key, (viewer, Rc::default()));
         if takes && attach.cols > 0 && attach.rows > 0 {
             self.set_size(Size::clamped(attach.cols, attach.rows));
         }
         self.on_status();
         self.wake_viewers();
-        Ok((key, line, Attached { input_offset, offset, you_control: takes, status: self.status() }))
+        Ok((key, Attached { input_offset, offset, you_control: takes, status: self.status() }))
     }
 
     /// A viewer that comes back before its old connection was noticed to be dead takes its own place. Whether it had control.
@@ -220,14 +410,15 @@ impl State {
 
     fn cut_off(&mut self, key: Key, why: Refusal) {
         if let Some((_, line)) = self.viewers.get(&key) {
-            line.end.replace(Some(why));
             line.wake.notify_one();
         }
         self.detach(key);
+        self.ends.insert(key, why);
     }
 
     /// A viewer has gone. The size stays as it is.
     pub fn detach(&mut self, key: Key) {
+        self.ends.remove(&key);
         let Some((viewer, _)) = self.viewers.remove(&key) else { return };
         self.scene.input.detach(viewer.writer);
         if self.scene.controller() == Some(key) {
@@ -342,6 +533,9 @@ impl State {
 
     /// Puts what a viewer should see next; `None` when it was cut off.
     pub fn fill(&mut self, key: Key, now: Instant, out: &mut BytesMut) -> Option<Next> {
+        if self.late.is_some() && self.viewers.get(&key)?.0.needs_history(&self.scene.seen_by(key, now)) {
+            while !self.load_history() {}
+        }
         let (viewer, _) = self.viewers.get_mut(&key)?;
         let next = viewer.fill(&self.scene.seen_by(key, now), out);
         if viewer.lossless {
@@ -387,6 +581,9 @@ impl State {
             viewers: self.viewers.len() as u32,
             controller: self.scene.control.last().map(|(_, name)| name.clone()),
             title: self.title.clone(),
+            build: self.build.clone(),
+            upgrades: self.upgrades,
+            blackout_us: self.blackout.map(|blackout| blackout.as_micros() as u64),
             state: self.scene.exit.map_or(SessionState::Running, |exit| exit.state),
         }
     }
@@ -400,6 +597,23 @@ impl State {
     }
 }
 
+/// A moment that has passed, as milliseconds before now: another program's clock begins elsewhere.
+pub mod ago {
+    use super::*;
+
+    /// For `serde(with)`.
+    pub fn serialize<S: serde::Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+        (Instant::now().saturating_duration_since(*at).as_millis() as u64).serialize(serializer)
+    }
+
+    /// For `serde(with)`.
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+        let ago = Duration::from_millis(u64::deserialize(deserializer)?);
+        let now = Instant::now();
+        Ok(now.checked_sub(ago).unwrap_or(now))
+    }
+}
+
 /// A name that cannot steer the terminal it is shown on.
 fn clean(name: &str) -> String {
     let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
@@ -409,10 +623,12 @@ fn clean(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
 
     use happy_wire::terminal::TerminalMessage;
 
+    use super::super::blocks::Place;
+    use super::super::history::EarlyHistory;
     use super::super::protocol::kind;
     use super::super::viewer::MAX_BEHIND;
     use super::*;
@@ -443,7 +659,8 @@ mod tests {
     }
 
     fn session() -> State {
-        State::new(Size::clamped(80, 24), 4 * 1024 * 1024, 1_000, 1)
+        let older = Blocks::open(Place::Memory, Path::new("/"), Ring::slots(4 << 20)).unwrap();
+        State::new(Size::clamped(80, 24), 4 << 20, Some(older), 1_000, 1)
     }
 
     /// Everything that the viewer would be sent at `now`, outputs that follow each other as one.
@@ -510,7 +727,7 @@ mod tests {
         assert_eq!(look(&mut state, key, now).0, [Seen::Resized(5, 80, false), Seen::Output(5, (3 << 20) - 5)]);
         // What is no longer kept is a declared gap.
         state.on_output(&vec![b'x'; 3 << 20]);
-        let (key, _, attached) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
+        let (key, attached) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
         assert!(attached.status.kept_from > 5);
         assert_eq!(look(&mut state, key, now).0, [Seen::Gap(5, 6 << 20), Seen::Snapshot(6 << 20)]);
     }
@@ -564,6 +781,83 @@ mod tests {
         state.detach(key);
         assert!(state.may_read());
         state.detach(other);
+    }
+
+    /// The session as the next program has it.
+    fn resumed(state: &mut State) -> State {
+        while !state.load_history() {}
+        let mut early = EarlyHistory::new(tempfile::tempfile().unwrap());
+        while early.copy(state.screen()).unwrap() {}
+        let file = early.descriptor().try_clone_to_owned().unwrap().into();
+        let late = LateHistory::new(file, state.history(early.first()));
+        let mut sections = Sections::default();
+        let saved = state.save(&mut sections).unwrap();
+        let (bytes, json) = (sections.into_bytes(), serde_json::to_vec(&saved).unwrap());
+        let log = state.log().unwrap().descriptor().try_clone_to_owned().unwrap();
+        let saved = serde_json::from_slice(&json).unwrap();
+        let mut next = State::resume(saved, &Parts::read(&bytes).unwrap(), Some(log)).unwrap();
+        next.on_late_history(late);
+        next
+    }
+
+    #[tokio::test]
+    async fn between_any_two_messages_another_program_goes_on() {
+        let now = Instant::now();
+        let script = |state: &mut State, between: &mut dyn FnMut(&mut State)| {
+            let (desk, _) = state.attach(Attach { take_control: true, ..attach() }, now).unwrap();
+            state.on_input(desk, 0, b"typed and not taken").unwrap();
+            let (slow, _) = state.attach(Attach { lossless: true, from: None, ..attach() }, now).unwrap();
+            let mut all = Vec::new();
+            for round in 0..40u64 {
+                // Noise does not become small, so the snapshots have several parts.
+                let noise: Vec<u8> =
+                    (0..150_000).map(|at| b'!' + ((round * 150_000 + at) * 2_654_435_761 >> 17) as u8 % 90).collect();
+                state.on_output(&noise);
+                state.on_typed(3);
+                if round % 8 == 0 {
+                    state.set_size(Size::clamped(100 + round as u16, 24));
+                }
+                for key in [desk, slow] {
+                    let mut out = BytesMut::new();
+                    while state.fill(key, now, &mut out) == Some(Next::Write) && out.len() < 100_000 {
+                        between(state);
+                    }
+                    all.push(out);
+                }
+            }
+            while !state.load_history() {}
+            (all, state.status(), state.scene.screen.snapshot(usize::MAX))
+        };
+        let plain = script(&mut session(), &mut |_| {});
+        let mut switches = 0;
+        let switched = script(&mut session(), &mut |state| {
+            *state = resumed(state);
+            switches += 1;
+        });
+        assert!(switches > 100, "{switches}");
+        assert!(plain == switched, "what was sent differs");
+    }
+
+    #[tokio::test]
+    async fn parts_that_do_not_belong_together_are_refused() {
+        let mut state = session();
+        let (key, _) = state.attach(attach(), Instant::now()).unwrap();
+        state.on_output(b"hello");
+        state.on_input(key, 0, b"typed").unwrap();
+        for (section, wanted) in [("log", "raw log"), ("screen", "snapshot"), ("input", "pending input")] {
+            let (mut whole, mut sections) = (Sections::default(), Sections::default());
+            let saved = state.save(&mut whole).unwrap();
+            let whole = whole.into_bytes();
+            let parts = Parts::read(&whole).unwrap();
+            for name in ["log", "screen", "input"].into_iter().filter(|name| *name != section) {
+                sections.put(name, parts.section(name));
+            }
+            let bytes = sections.into_bytes();
+            let log = state.log().unwrap().descriptor().try_clone_to_owned().unwrap();
+            let saved = serde_json::from_value(saved).unwrap();
+            let error = State::resume(saved, &Parts::read(&bytes).unwrap(), Some(log)).err().unwrap();
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use happy_screen::Screen;
 use happy_wire::terminal::{Exit, MAX_CHUNK, MAX_SNAPSHOT, TerminalMessage};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -71,6 +72,7 @@ pub enum Next {
 }
 
 /// A viewer.
+#[derive(Serialize, Deserialize)]
 pub struct Viewer {
     /// Its id in requests.
     pub id: Uuid,
@@ -96,11 +98,15 @@ pub struct Viewer {
     taken: u64,
     ended: bool,
     burst: usize,
+    #[serde(with = "super::state::ago")]
     sent_at: Instant,
 }
 
 /// A snapshot on its way.
+#[derive(Serialize, Deserialize)]
 struct Parts {
+    /// Raw in a handover.
+    #[serde(skip)]
     bytes: Vec<u8>,
     offset: u64,
     size: Size,
@@ -146,6 +152,25 @@ impl Viewer {
     /// The next byte of output that it will be sent.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The snapshot on its way, for a handover.
+    pub fn snapshot(&self) -> Option<&[u8]> {
+        self.snapshot.as_ref().map(|parts| parts.bytes.as_slice())
+    }
+
+    /// Goes on in another program, with its snapshot if one is on its way; whether that is possible.
+    #[must_use]
+    pub fn resume(&mut self, snapshot: &[u8], end: u64) -> bool {
+        let Some(parts) = &mut self.snapshot else { return self.position <= end };
+        parts.bytes = snapshot.to_vec();
+        self.position <= end && parts.part < parts.count()
+    }
+
+    /// Whether the next thing it is sent is a snapshot with rows of history.
+    pub fn needs_history(&self, stage: &Stage) -> bool {
+        let begins = self.wants_snapshot || self.owed_scrollback || self.is_too_far_behind(stage.ring);
+        self.scrollback > 0 && self.snapshot.is_none() && begins
     }
 
     /// It has typed: what comes next is likely an echo, which does not wait.
@@ -254,10 +279,10 @@ impl Viewer {
             Some(size) if self.control != stage.control => return Some(self.put_size(stage, size, out)),
             Some(_) => {}
         }
-        let until = next_size.map_or(u64::MAX, |mark| mark.offset) - self.position;
-        let bytes = stage.ring.slice(self.position, MAX_CHUNK.min(usize::try_from(until).unwrap_or(usize::MAX)));
-        if !bytes.is_empty() {
-            return Some(self.put_output(stage, bytes, out));
+        if self.position < stage.ring.end() {
+            let until = next_size.map_or(u64::MAX, |mark| mark.offset) - self.position;
+            let max = MAX_CHUNK.min(usize::try_from(until).unwrap_or(usize::MAX));
+            return Some(self.put_output(stage, max, out));
         }
         let exit = stage.exit.filter(|_| !self.ended)?;
         self.ended = true;
@@ -280,16 +305,29 @@ impl Viewer {
         )
     }
 
-    fn put_output(&mut self, stage: &Stage, bytes: &[u8], out: &mut BytesMut) -> Next {
+    fn put_output(&mut self, stage: &Stage, max: usize, out: &mut BytesMut) -> Next {
         let gathered_at = self.sent_at + GATHER;
         if stage.now >= gathered_at {
             self.burst = 0;
         } else if self.burst >= BURST && stage.ring.end() - self.position < MAX_CHUNK as u64 && stage.exit.is_none() {
             return Next::WaitUntil(gathered_at);
         }
-        put(out, &TerminalMessage::Output { offset: self.position, bytes });
-        self.position += bytes.len() as u64;
-        self.burst = self.burst.saturating_add(bytes.len());
+        let (begin, mut read) = (out.len(), Ok(0));
+        put_frame(out, kind::TERMINAL, |out| {
+            // The bytes stand at the end of the message: they are put where they belong without a copy in between.
+            out.put_slice(&TerminalMessage::Output { offset: self.position, bytes: b"" }.to_vec());
+            read = stage.ring.read(self.position, max, out);
+        });
+        let count = match read {
+            Ok(count) if count > 0 => count,
+            failed => {
+                tracing::warn!("a part of the raw log cannot be read: {failed:?}");
+                out.truncate(begin);
+                return self.skip(stage, out);
+            }
+        };
+        self.position += count as u64;
+        self.burst = self.burst.saturating_add(count);
         self.sent_at = stage.now;
         Next::Write
     }

@@ -65,7 +65,13 @@ pub(super) async fn steer(
     let (holder, asks) = mpsc::channel(ASKS);
     let steering = Steering { shared: Arc::downgrade(shared), id: description.id, asks, unanswered: VecDeque::new() };
     tokio::spawn(steering.run(reader, writer));
-    Ok(Entry { session, dir: dir.clone(), socket: description.socket.clone(), holder: Some(holder) })
+    Ok(Entry {
+        session,
+        dir: dir.clone(),
+        socket: description.socket.clone(),
+        build: status.build,
+        holder: Some(holder),
+    })
 }
 
 struct Steering {

@@ -38,6 +38,7 @@ mod client;
 mod error;
 mod spawn;
 mod typist;
+mod upgrade;
 mod viewer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,7 +53,8 @@ use rustix::process::Signal;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::holder::protocol::{Request, Status, refusal};
+use crate::holder::blocks::Place;
+use crate::holder::protocol::{Build, Request, Status, refusal};
 use crate::holder::spec::{Description, ExitRecord, SessionDir};
 
 pub use error::{AttachError, ControlError, CreateError, OpenError, TypeError, ViewerError};
@@ -88,6 +90,12 @@ pub struct Config {
     pub holder: Vec<OsString>,
     /// The environment of sessions whose creator sent none.
     pub env: BTreeMap<String, String>,
+    /// Where holders keep the older part of the output; what is usual on this system when missing.
+    pub log: Option<Place>,
+    /// How many bytes of output a session keeps whose creator did not say.
+    pub keep: Option<u64>,
+    /// Whether holders of another build go on as this one's program.
+    pub upgrade: bool,
 }
 
 impl Config {
@@ -101,6 +109,9 @@ impl Config {
             home: home.into(),
             holder: vec![std::env::current_exe()?.into(), "holder".into()],
             env: env.collect(),
+            log: None,
+            keep: None,
+            upgrade: true,
         })
     }
 }
@@ -123,6 +134,8 @@ struct Entry {
     session: Session,
     dir: SessionDir,
     socket: PathBuf,
+    /// The holder's program.
+    build: Build,
     /// `None` when no holder lives any more.
     holder: Option<mpsc::Sender<Ask>>,
 }
@@ -146,6 +159,7 @@ impl Sessions {
             events: broadcast::channel(EVENTS).0,
         });
         adopt::all(&shared).await?;
+        upgrade::begin(&shared);
         Ok(Self { shared })
     }
 
@@ -368,6 +382,7 @@ impl Shared {
         let Some(entry) = entries.get_mut(&id) else { return };
         let before = entry.session.clone();
         apply(&mut entry.session, status);
+        entry.build.clone_from(&status.build);
         let only_output = Session { output_offset: before.output_offset, ..entry.session.clone() } == before;
         if !only_output && entry.is_settled() {
             let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
@@ -408,7 +423,7 @@ impl Entry {
             created_at: 0,
             socket: PathBuf::new(),
         };
-        Self { session: describe(&description), dir, socket: PathBuf::new(), holder: None }
+        Self { session: describe(&description), dir, socket: PathBuf::new(), build: Build::default(), holder: None }
     }
 
     fn is_settled(&self) -> bool {
@@ -422,7 +437,7 @@ impl Entry {
             session.state = exit.state;
             session.output_offset = exit.offset;
         }
-        Self { session, dir, socket: description.socket.clone(), holder: None }
+        Self { session, dir, socket: description.socket.clone(), build: Build::default(), holder: None }
     }
 }
 

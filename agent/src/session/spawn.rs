@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 use super::{Config, CreateError, HOLDER_DEADLINE};
-use crate::holder::spec::{Description, RING_BYTES, SCROLLBACK_ROWS, SessionDir, Spec, Start, unix_ms};
+use crate::holder::spec::{Description, KEEP, RING_BYTES, SCROLLBACK_ROWS, SessionDir, Spec, Start, unix_ms};
 
 /// The most bytes of a session's name: it is shown in lists.
 const MAX_NAME: usize = 120;
@@ -45,7 +45,11 @@ pub(super) async fn start(
 }
 
 fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) -> Result<Spec, CreateError> {
-    let SessionCreate { command, cwd, env, name, cols, rows } = params;
+    let SessionCreate { command, cwd, env, name, cols, rows, keep } = params;
+    let keep = keep.or(config.keep).unwrap_or(RING_BYTES as u64);
+    if !KEEP.contains(&keep) {
+        return Err(CreateError::Request("a session keeps 64K to 1G of its output (65,536 to 1,073,741,824 bytes)"));
+    }
     if command.first().is_some_and(String::is_empty) {
         return Err(CreateError::Request("the command is empty"));
     }
@@ -73,7 +77,15 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
         socket,
     };
     let (cols, rows) = (if cols == 0 { 80 } else { cols }, if rows == 0 { 24 } else { rows });
-    Ok(Spec { description, env, cols, rows, ring_bytes: RING_BYTES, scrollback_rows: SCROLLBACK_ROWS })
+    Ok(Spec {
+        description,
+        env,
+        cols,
+        rows,
+        ring_bytes: keep as usize,
+        scrollback_rows: SCROLLBACK_ROWS,
+        log: config.log,
+    })
 }
 
 /// A directory as people write it: missing and `~` mean home, relative is relative to home.

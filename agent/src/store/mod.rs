@@ -52,7 +52,7 @@ pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
 pub use relay_keys::{RelayKey, RelayKeys};
 pub use roster::{MemberEntry, Roster};
 pub use seen::Seen;
-pub use settings::{API_PORT, RELAY_PORT, Settings};
+pub use settings::{API_PORT, Keep, RELAY_PORT, Settings};
 pub use state::DaemonState;
 
 use crate::trouble::Trouble;

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::holder::spec::KEEP;
+
 /// The port of the local API unless told otherwise.
 pub const API_PORT: u16 = 64875;
 /// The port of the relay inside the daemon unless told otherwise.
@@ -22,6 +24,50 @@ pub struct Settings {
     pub api_port: Option<u16>,
     /// The key that leaves `happy attach`, as `ctrl-]`.
     pub detach_key: Option<String>,
+    /// How much output a session keeps, as `10M`.
+    pub keep: Option<Keep>,
+    /// Whether sessions of another version go on with this one; yes when missing.
+    pub upgrade_sessions: Option<bool>,
+}
+
+/// An amount of output that a session may keep, as people write it: bytes, or with K, M or G.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Keep {
+    text: String,
+    /// Within [`KEEP`].
+    pub bytes: u64,
+}
+
+impl std::str::FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not an amount from 64K to 1G; write it as 10M");
+        let (number, unit) = match text.char_indices().last() {
+            Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+            Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+            Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+            _ => (text, 1u64),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let bytes = number.checked_mul(unit).filter(|bytes| KEEP.contains(bytes)).ok_or_else(wrong)?;
+        Ok(Self { text: text.to_owned(), bytes })
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Keep> for String {
+    fn from(keep: Keep) -> Self {
+        keep.text
+    }
 }
 
 /// The text of settings with another relay, or none; `text` was read as [`Settings`] before.
@@ -41,6 +87,20 @@ pub fn with_relay(text: Option<&[u8]>, relay: Option<&str>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_is_read_as_people_write_it_and_has_bounds() {
+        for (text, bytes) in
+            [("64K", 65_536), ("65536", 65_536), ("10M", 10 << 20), ("1g", 1 << 30), ("1024m", 1 << 30)]
+        {
+            let read: Settings = serde_json::from_str(&format!("{{\"keep\": \"{text}\"}}")).unwrap();
+            assert_eq!(read.keep.unwrap().bytes, bytes);
+        }
+        for wrong in ["", "K", "63K", "65535", "1025M", "2G", "1.5M", "-1M", "10MB", "18446744073709551615G", "ä"] {
+            let error = wrong.parse::<Keep>().unwrap_err();
+            assert!(error.contains("64K to 1G"), "{error}");
+        }
+    }
 
     #[test]
     fn another_relay_leaves_the_other_fields_as_they_are() {

@@ -9,4 +9,5 @@ mod life;
 mod screen;
 mod support;
 mod typing;
+mod upgrade;
 mod viewers;

@@ -71,6 +71,9 @@ pub fn config(home: &Path) -> Config {
         env: [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/"), ("PS1", "$ "), ("SHELL", "/bin/sh")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
+        log: None,
+        keep: None,
+        upgrade: false,
     }
 }
 

@@ -116,12 +116,17 @@ impl Blocks {
     ///
     /// # Errors
     /// What the system says: there may be no room.
-    pub fn write(&mut self, number: u64, block: &mut Vec<u8>) -> io::Result<()> {
-        let size = if self.seal.is_some() { BLOCK + TAG } else { BLOCK };
-        if let Some(seal) = &mut self.seal {
-            seal.close(number, block)?;
+    pub fn write(&mut self, number: u64, block: &mut [u8]) -> io::Result<()> {
+        match &self.seal {
+            None => self.file.write_all_at(block, number % self.slots * BLOCK as u64),
+            Some(seal) => {
+                let tag = seal.close(number, block)?;
+                let begin = number % self.slots * (BLOCK + TAG) as u64;
+                // Two writes, so that the block need not grow, which would double the memory it takes.
+                self.file.write_all_at(block, begin)?;
+                self.file.write_all_at(&tag, begin + BLOCK as u64)
+            }
         }
-        self.file.write_all_at(block, number % self.slots * size as u64)
     }
 
     /// Appends `length` bytes of a block from `from` on to `out`; nothing when it fails.
@@ -166,11 +171,9 @@ impl Seal {
         nonce.into()
     }
 
-    fn close(&mut self, number: u64, block: &mut Vec<u8>) -> io::Result<()> {
-        let sealed = self.cipher.encrypt_inout_detached(&Self::nonce(number), b"", block.as_mut_slice().into());
-        let tag = sealed.map_err(|_| io::Error::other("a block of the raw log cannot be sealed"))?;
-        block.extend_from_slice(&tag);
-        Ok(())
+    fn close(&self, number: u64, block: &mut [u8]) -> io::Result<Tag> {
+        let sealed = self.cipher.encrypt_inout_detached(&Self::nonce(number), b"", block.into());
+        sealed.map_err(|_| io::Error::other("a block of the raw log cannot be sealed"))
     }
 
     fn open(&self, number: u64, block: &mut Vec<u8>) -> io::Result<()> {

@@ -195,11 +195,12 @@ async fn what_cannot_take_over_is_refused_and_the_session_is_untouched() {
     let mut glass = Glass::attach(&sessions, lossless(&session)).await;
     glass.until_text("ready").await;
     let before = home.status(session.id).unwrap();
-    let gone = home.path().join("gone");
+    let (gone, plain) = (home.path().join("gone"), home.path().join("plain"));
+    std::fs::write(&plain, "text").unwrap();
     for (program, why) in [
         (gone, "No such file"),
         (PathBuf::from("/"), "not a file"),
-        (PathBuf::from("/etc/hostname"), "Permission denied"),
+        (plain, "Permission denied"),
         (PathBuf::from("/bin/true"), "not a program that can take over"),
         (PathBuf::from("/usr/bin/yes"), "not a program that can take over"),
         (script(&home, "exits", "#!/bin/sh\nexit 1\n"), "not a program that can take over"),

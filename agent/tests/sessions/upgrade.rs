@@ -454,7 +454,7 @@ async fn how_long_nobody_is_served() {
         .await
         .unwrap();
     let mut glass = Glass::attach(&sessions, lossless(&session)).await;
-    glass.until_text("ready").await;
+    glass.until("all of it", |glass| glass.output.ends_with(b"ready\r\n")).await;
     let mut all = Vec::new();
     for _ in 0..rounds() {
         upgrade(&home, &session, &mut glass, &this_program()).await.unwrap();

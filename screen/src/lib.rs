@@ -30,12 +30,15 @@
 
 mod clusters;
 mod codec;
+pub mod delta;
 mod engine;
+mod frames;
 mod handover;
 mod interpreter;
 pub mod keys;
 mod ledger;
 mod modes;
+mod pages;
 mod parser;
 pub mod predict;
 mod queries;
@@ -46,11 +49,13 @@ mod scrollback;
 mod sgr;
 mod snapshot;
 
+pub use frames::{FrameError, FramePart, Frames, MAX_FRAME_BYTES};
 pub use handover::OlderRows;
 pub use modes::{Modes, MouseEncoding, MouseTracking};
+pub use pages::{MAX_PAGED_BYTES, MAX_PAGED_ROWS, Pages};
 pub use queries::QueryFilter;
 pub use render::{leave_vt, render_vt};
-pub use row::{Color, Row, Run, Style};
+pub use row::{Color, MAX_ROW_BYTES, Row, Run, Style};
 pub use screen::{Changes, Cursor, Feed, MAX_REPLIES, SYNC_HOLD, Screen, clamp_size};
 pub use scrollback::{DEFAULT_SCROLLBACK, MAX_SCROLLBACK_BYTES};
 pub use snapshot::{MAX_SNAPSHOT, SNAPSHOT_VERSION, SnapshotError};

@@ -16,6 +16,10 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::engine::{Cell, Pen};
 use crate::{MAX_COLS, clusters::MAX_CLUSTER};
 
+/// The most bytes that a row takes. Runs take at least a column each, and beside their text the two bytes of attributes and colour
+/// kinds, two colours of three, and varints of at most two and three.
+pub const MAX_ROW_BYTES: usize = 1 + MAX_COLS as usize * (2 + 6 + 2 + 3 + MAX_CLUSTER);
+
 pub(crate) const BOLD: u8 = 1;
 pub(crate) const FAINT: u8 = 2;
 pub(crate) const ITALIC: u8 = 4;

@@ -204,6 +204,11 @@ impl Screen {
         self.state.history.total
     }
 
+    /// The number of the oldest row of history that is kept.
+    pub fn scrollback_start(&self) -> u64 {
+        self.state.history.start()
+    }
+
     /// A row of the history, from the oldest kept, 0.
     pub fn scrollback_row(&self, index: usize) -> Option<Row> {
         self.state.history.row(index)

@@ -12,7 +12,7 @@ pub const DEFAULT_SCROLLBACK: usize = 10_000;
 /// program can write 10,000 of those.
 pub const MAX_SCROLLBACK_BYTES: usize = 16 << 20;
 /// What the allocator and the queue add to each row.
-const ROW_OVERHEAD: usize = 32;
+pub(crate) const ROW_OVERHEAD: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Scrollback {
@@ -54,8 +54,18 @@ impl Scrollback {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.rows = VecDeque::new();
+        self.take();
+    }
+
+    /// The rows, which are not here any more.
+    pub(crate) fn take(&mut self) -> VecDeque<Box<[u8]>> {
         self.bytes = 0;
+        std::mem::take(&mut self.rows)
+    }
+
+    /// The number of the oldest row that is kept.
+    pub(crate) fn start(&self) -> u64 {
+        self.total - self.rows.len() as u64
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -66,6 +76,12 @@ impl Scrollback {
     pub(crate) fn row(&self, index: usize) -> Option<Row> {
         // Only our own encoder and checked snapshots put rows here.
         self.rows.get(index).map(|row| Row::decode(row).unwrap_or_default())
+    }
+
+    /// The row with this number and those after it.
+    pub(crate) fn since(&self, number: u64) -> impl DoubleEndedIterator<Item = &[u8]> {
+        let index = usize::try_from(number.saturating_sub(self.start())).unwrap_or(usize::MAX);
+        self.rows.range(index.min(self.rows.len())..).map(AsRef::as_ref)
     }
 
     /// The newest rows, at most `count`, oldest first.

@@ -41,6 +41,9 @@ fn terminal() -> Vec<Json> {
     let exited = |exit| TerminalMessage::Exited { offset, exit };
     let size = |fields: Json| fields.with("columns", 120_u8).with("rows", 40_u8);
     let at = || object! { "offset": offset };
+    let base = 0x0001_0203_0405_0600;
+    let frame = |base, part, parts| TerminalMessage::Frame { offset, base, kept_from: 9, part, parts, bytes };
+    let framed = |fields: Json| fields.with("kept from", 9_u8);
     let messages = [
         (
             "Snapshot",
@@ -75,6 +78,31 @@ fn terminal() -> Vec<Json> {
         ("Exited", exited(Exit::Code(1)), terminal::exited(offset, 0, 1), at().with("how", 0_u8).with("value", 1_u8)),
         ("Exited", exited(Exit::Signal(9)), terminal::exited(offset, 1, 9), at().with("how", 1_u8).with("value", 9_u8)),
         ("Exited", exited(Exit::Unknown), terminal::exited(offset, 2, 0), at().with("how", 2_u8).with("value", 0_u8)),
+        (
+            "Frame",
+            frame(Some(base), 0, 1),
+            terminal::frame(offset, [base, 9], [0, 1], bytes),
+            framed(at().with("base", base)).with("part", 0_u8).with("parts", 1_u8).with("bytes", bytes),
+        ),
+        (
+            "Frame",
+            frame(None, 1, 2),
+            terminal::frame(offset, [u64::MAX, 9], [1, 2], bytes),
+            framed(at()).with("part", 1_u8).with("parts", 2_u8).with("bytes", bytes),
+        ),
+        (
+            "History",
+            TerminalMessage::History { first: offset, kept_from: 9, bytes },
+            terminal::history(offset, 9, bytes),
+            framed(object! { "first": offset }).with("bytes", bytes),
+        ),
+        ("Drawn", TerminalMessage::Drawn { offset }, terminal::drawn(offset), at()),
+        (
+            "HistoryWanted",
+            TerminalMessage::HistoryWanted { before: offset, rows: 200 },
+            terminal::history_wanted(offset, 200),
+            object! { "before": offset, "rows": 200_u8 },
+        ),
         ("InputTaken", TerminalMessage::InputTaken { offset }, terminal::input_taken(offset), at()),
         ("Input", TerminalMessage::Input { offset, bytes }, terminal::input(offset, bytes), at().with("bytes", bytes)),
     ];

@@ -42,6 +42,31 @@ pub fn input_taken(offset: u64) -> Vec<u8> {
     message(0x06, offset, &[])
 }
 
+/// Frame; base (all ones: none) and the oldest row, part and parts.
+#[must_use]
+pub fn frame(offset: u64, numbers: [u64; 2], parts: [u16; 2], bytes: &[u8]) -> Vec<u8> {
+    let (numbers, parts) = (numbers.map(u64::to_be_bytes), parts.map(u16::to_be_bytes));
+    message(0x07, offset, &[numbers.as_flattened(), parts.as_flattened(), bytes])
+}
+
+/// History.
+#[must_use]
+pub fn history(first: u64, kept_from: u64, bytes: &[u8]) -> Vec<u8> {
+    message(0x08, first, &[&kept_from.to_be_bytes(), bytes])
+}
+
+/// Drawn.
+#[must_use]
+pub fn drawn(offset: u64) -> Vec<u8> {
+    message(0x12, offset, &[])
+}
+
+/// HistoryWanted.
+#[must_use]
+pub fn history_wanted(before: u64, rows: u16) -> Vec<u8> {
+    message(0x13, before, &[&rows.to_be_bytes()])
+}
+
 /// Input.
 #[must_use]
 pub fn input(offset: u64, bytes: &[u8]) -> Vec<u8> {

@@ -33,7 +33,7 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// All of them.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("records", records),
     ("handshake", handshake),
     ("ratchet", ratchet),
@@ -43,6 +43,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("wire", wire),
     ("link", link),
     ("screen", screen),
+    ("delta", delta),
     ("rpc", rpc),
     ("bus", bus),
     ("websocket", websocket),
@@ -303,6 +304,38 @@ pub fn screen(data: &[u8]) {
     let _ = screen.take_changes();
     let restored = Screen::restore(&screen.snapshot(50), 50);
     assert!(restored.is_ok_and(|restored| restored.text() == screen.text()));
+}
+
+/// Differences between screens and pages of rows, as a machine sends them; and the difference between any two strings.
+pub fn delta(data: &[u8]) {
+    use happy_screen::delta::{apply, diff};
+    use happy_screen::{FramePart, Frames, Pages, Screen};
+    let (kind, bytes) = choose(data);
+    let mut strings = pieces(bytes);
+    match kind % 3 {
+        0 => {
+            let (old, new) = (strings.next().unwrap_or_default(), strings.next().unwrap_or_default());
+            assert_eq!(apply(old, &diff(old, new)).as_deref(), Ok(new));
+            let _ = apply(old, new);
+        }
+        1 => {
+            let mut frames = Frames::default();
+            for (offset, bytes) in (0..).zip(strings) {
+                let base = u64::checked_sub(offset, 1).filter(|_| kind >= 128);
+                if let Ok(Some(snapshot)) = frames.take(FramePart { offset, base, part: 0, parts: 1, bytes }) {
+                    let _ = Screen::restore(snapshot, 0).map(|screen| screen.text());
+                }
+            }
+        }
+        _ => {
+            let mut pages = Pages::default();
+            for (first, page) in (0..).step_by(1 + usize::from(kind >> 4)).zip(strings) {
+                if let Ok(count) = pages.insert_page(first, page) {
+                    (first..first + count).for_each(|number| assert!(pages.row(number).is_some()));
+                }
+            }
+        }
+    }
 }
 
 /// The body of a call.

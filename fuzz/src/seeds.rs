@@ -102,6 +102,24 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 chosen(1, &screen.snapshot(10)),
             ]
         }
+        "delta" => {
+            let mut screen = happy_screen::Screen::new(20, 5, 10);
+            let mut shown = |text: &[u8]| {
+                screen.feed(text);
+                (screen.snapshot(0), screen.history_page(9, 9, 99).1)
+            };
+            let (old, _) = shown(b"one\r\n\x1b[31mtwo\x1b[m\r\nthree");
+            let (new, page) = shown(b"\r\nfour\r\nfive\r\n\x1b[2msix");
+            let steps = happy_screen::delta::diff(&old, &new);
+            let whole = happy_screen::delta::diff(&[], &old);
+            vec![
+                chosen(0, &[piece(&old), piece(&new)].concat()),
+                chosen(0, &[piece(&old), piece(&steps)].concat()),
+                chosen(1, &piece(&whole)),
+                chosen(130, &[piece(&whole), piece(&steps)].concat()),
+                chosen(2, &[piece(&page), piece(&page)].concat()),
+            ]
+        }
         "bus" => vec![
             chosen(0, &batch()),
             chosen(1, b"relay.example:8443"),

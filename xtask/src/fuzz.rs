@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{report, root, tools};
 
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "records",
     "handshake",
     "ratchet",
@@ -22,6 +22,7 @@ const TARGETS: [&str; 12] = [
     "wire",
     "link",
     "screen",
+    "delta",
     "rpc",
     "bus",
     "websocket",

@@ -66,6 +66,9 @@ pub struct SessionAttach {
     /// Never skip output; the program waits for this viewer. Only between machines.
     #[serde(default)]
     pub lossless: bool,
+    /// The viewer tells what it has drawn, is shown screens past what it can take, and asks for history.
+    #[serde(default)]
+    pub credit: bool,
     /// The viewer's own size.
     pub cols: u16,
     /// The viewer's own size.
@@ -88,6 +91,9 @@ pub struct Attached {
     pub session: Session,
     /// Whether this attachment decides the size.
     pub you_control: bool,
+    /// Whether the machine wants to be told what is drawn.
+    #[serde(default)]
+    pub credit: bool,
 }
 
 /// Ends an attachment.

@@ -268,6 +268,7 @@ impl Phone {
                 from: None,
                 scrollback: 0,
                 lossless: false,
+                credit: false,
                 cols: 80,
                 rows: 24,
                 take_control: false,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use happy_rpc::{Attached, ErrorCode, Session, SessionAttach, TerminalResize};
 use happy_wire::Code;
-use happy_wire::terminal::{Exit, LABEL, TerminalMessage};
+use happy_wire::terminal::{DRAWN_EVERY, Exit, LABEL, TerminalMessage};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -242,6 +242,7 @@ impl Watcher {
                 Ok(attached) => {
                     self.note(None)?;
                     self.typed.reattached(attached.input_offset);
+                    self.view.attached();
                     self.controls = attached.you_control;
                     return Ok(Some((attached, channel)));
                 }
@@ -277,6 +278,7 @@ impl Watcher {
             from: self.view.position(),
             scrollback: 0,
             lossless: self.manner.exact && !self.manner.read_only,
+            credit: !self.manner.exact,
             cols,
             rows,
             take_control: !self.manner.exact
@@ -292,7 +294,15 @@ impl Watcher {
         mut channel: Channel,
         interrupts: &mut Interrupts,
     ) -> Result<Step, Trouble> {
+        let mut told = self.view.position().unwrap_or(0);
         loop {
+            let drawn = self.view.drawn().filter(|drawn| attached.credit && *drawn > told);
+            if let Some(offset) = drawn.filter(|drawn| drawn - told >= DRAWN_EVERY || channel.is_idle()) {
+                told = offset;
+                if !client.send(channel.number, TerminalMessage::Drawn { offset }.to_vec()).await {
+                    return Ok(Step::DaemonGone);
+                }
+            }
             while let Some((offset, bytes)) = self.typed.next() {
                 let message = TerminalMessage::Input { offset, bytes }.to_vec();
                 if !client.send(channel.number, message).await {

@@ -175,6 +175,11 @@ impl Channel {
     pub async fn next(&mut self) -> Option<Incoming> {
         self.incoming.recv().await
     }
+
+    /// Whether everything that came was taken.
+    pub fn is_idle(&self) -> bool {
+        self.incoming.is_empty()
+    }
 }
 
 impl Client {

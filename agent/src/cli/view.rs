@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use happy_screen::{MAX_SNAPSHOT, QueryFilter, Screen, render_vt};
+use happy_screen::{FramePart, Frames, MAX_SNAPSHOT, QueryFilter, Screen, SnapshotError, render_vt};
 use happy_wire::terminal::{Exit, TerminalMessage};
 
 use crate::trouble::Trouble;
@@ -51,11 +51,30 @@ impl View {
         match message {
             TerminalMessage::Exited { exit, .. } => Ok(Shown::Ended(*exit)),
             TerminalMessage::InputTaken { offset } => Ok(Shown::InputTaken(*offset)),
-            TerminalMessage::Input { .. } => Err(out_of_place()),
+            TerminalMessage::Input { .. }
+            | TerminalMessage::Drawn { .. }
+            | TerminalMessage::HistoryWanted { .. }
+            | TerminalMessage::History { .. } => Err(out_of_place()),
             _ => match self {
                 View::Exact(exact) => exact.show(message),
                 View::Terminal(view) => view.show(message),
             },
+        }
+    }
+
+    /// A new attachment begins.
+    pub fn attached(&mut self) {
+        if let View::Terminal(view) = self {
+            view.frames.clear();
+        }
+    }
+
+    /// The offset before which everything is in the terminal; none for exact bytes, which are written as they come, and while something
+    /// waits to be drawn.
+    pub fn drawn(&self) -> Option<u64> {
+        match self {
+            View::Terminal(view) if !view.dirty => view.position,
+            _ => None,
         }
     }
 
@@ -70,6 +89,10 @@ impl View {
 
 fn out_of_place() -> Trouble {
     Trouble::new("The other side sent something that does not belong there.", "Upgrade the older of the two sides.")
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Trouble {
+    Trouble::new(format!("The screen of the session cannot be read: {error}."), "Upgrade the older of the two sides.")
 }
 
 fn not_written(error: &io::Error) -> Trouble {
@@ -130,6 +153,7 @@ pub struct TerminalView {
     filter: Option<QueryFilter>,
     position: Option<u64>,
     own: (u16, u16),
+    frames: Frames,
     parts: Vec<u8>,
     next_part: u16,
     dirty: bool,
@@ -145,6 +169,7 @@ impl TerminalView {
             filter: None,
             position: None,
             own,
+            frames: Frames::default(),
             parts: Vec::new(),
             next_part: 0,
             dirty: false,
@@ -210,6 +235,10 @@ impl TerminalView {
                 self.take_part(offset, part, parts, bytes)?;
                 Ok(Shown::Ok)
             }
+            TerminalMessage::Frame { offset, base, part, parts, bytes, .. } => {
+                self.take_frame(FramePart { offset, base, part, parts, bytes })?;
+                Ok(Shown::Ok)
+            }
             TerminalMessage::Output { offset, bytes } => {
                 self.output(offset, bytes)?;
                 Ok(Shown::Ok)
@@ -239,14 +268,21 @@ impl TerminalView {
             return Ok(());
         }
         let snapshot = std::mem::take(&mut self.parts);
-        self.screen = Screen::restore(&snapshot, 0).map_err(|error| {
-            Trouble::new(
-                format!("The screen of the session cannot be read: {error}."),
-                "Upgrade the older of the two sides.",
-            )
-        })?;
+        self.screen = Screen::restore(&snapshot, 0).map_err(|error| unreadable(&error))?;
         self.position = Some(offset);
         self.draw_frames();
+        Ok(())
+    }
+
+    fn take_frame(&mut self, part: FramePart<'_>) -> Result<(), Trouble> {
+        if self.position.is_some_and(|position| part.offset < position) {
+            return Err(out_of_place());
+        }
+        if let Some(snapshot) = self.frames.take(part).map_err(|error| unreadable(&error))? {
+            self.screen = Screen::restore(snapshot, 0).map_err(|error: SnapshotError| unreadable(&error))?;
+            self.position = Some(part.offset);
+            self.draw_frames();
+        }
         Ok(())
     }
 
@@ -291,6 +327,23 @@ mod tests {
         for cut in [&b"\x1b[31"[..], "ü".as_bytes(), b"", b"x\x1b]0;title"] {
             assert!(!is_settled(cut), "{cut:?}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_frame_counts_as_drawn_when_the_terminal_has_it() {
+        let mut machine = Screen::new(20, 4, 0);
+        machine.feed(b"what is there");
+        let bytes = happy_screen::delta::diff(&[], &machine.snapshot(0));
+        let mut view = View::Terminal(Box::new(TerminalView::new((20, 4))));
+        let frame =
+            |offset| TerminalMessage::Frame { offset, base: None, kept_from: 0, part: 0, parts: 1, bytes: &bytes };
+        assert_eq!(view.show(&frame(70)).unwrap(), Shown::Ok);
+        assert_eq!((view.position(), view.drawn()), (Some(70), None));
+        let View::Terminal(terminal) = &mut view else { panic!("another view") };
+        terminal.draw().unwrap();
+        assert_eq!(terminal.screen.text(), "what is there");
+        assert_eq!(view.drawn(), Some(70));
+        assert!(view.show(&frame(69)).is_err(), "a screen of before");
     }
 
     #[test]

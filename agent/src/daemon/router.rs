@@ -224,6 +224,7 @@ mod tests {
                 from: None,
                 scrollback: 0,
                 lossless: false,
+                credit: false,
                 cols: 80,
                 rows: 24,
                 take_control: false,

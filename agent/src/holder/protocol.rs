@@ -62,6 +62,9 @@ pub struct Attach {
     /// Never skip output; the program waits.
     #[serde(default)]
     pub lossless: bool,
+    /// It tells what it has drawn, is shown screens past its window, and asks for history.
+    #[serde(default)]
+    pub credit: bool,
     /// The viewer's own size.
     pub cols: u16,
     /// The viewer's own size.
@@ -80,6 +83,9 @@ pub struct Attached {
     pub offset: u64,
     /// Whether this viewer decides the size.
     pub you_control: bool,
+    /// Whether it may send Drawn and HistoryWanted. A holder of before does not say so, and refuses them.
+    #[serde(default)]
+    pub credit: bool,
     /// The holder's state, this viewer included.
     pub status: Status,
 }

@@ -175,7 +175,11 @@ impl Holder {
                     Ok(TerminalMessage::Input { offset, bytes }) => {
                         self.state.borrow_mut().on_input(key, offset, bytes)?
                     }
-                    Ok(_) => return Err(Refusal::new(refusal::MALFORMED, "a viewer sends nothing but Input")),
+                    Ok(TerminalMessage::Drawn { offset }) => self.state.borrow_mut().on_drawn(key, offset)?,
+                    Ok(TerminalMessage::HistoryWanted { before, rows }) => {
+                        self.state.borrow_mut().on_history_wanted(key, before, rows)?
+                    }
+                    Ok(_) => return Err(Refusal::new(refusal::MALFORMED, "only what a viewer sends is taken from it")),
                     Err(error) => return Err(Refusal::new(refusal::MALFORMED, error.to_string())),
                 },
                 // A later client may say more than we understand.

@@ -188,8 +188,8 @@ impl State {
         out.put("screen", &self.scene.screen.snapshot(0));
         out.put("input", &self.scene.input.pending());
         for (key, (viewer, _)) in &self.viewers {
-            if let Some(snapshot) = viewer.snapshot() {
-                out.put(&format!("snapshot/{key}"), snapshot);
+            if let Some(parts) = viewer.parts() {
+                out.put(&format!("parts/{key}"), parts);
             }
         }
         let now = Instant::now();
@@ -226,7 +226,7 @@ impl State {
         }
         let mut viewers = BTreeMap::new();
         for (key, mut viewer) in saved.viewers {
-            if !viewer.resume(parts.section(&format!("snapshot/{key}")), ring.end()) || key >= saved.next_key {
+            if !viewer.resume(parts.section(&format!("parts/{key}")), ring.end()) || key >= saved.next_key {
                 return Err(misfit("a viewer"));
             }
             viewers.insert(key, (viewer, Rc::default()));
@@ -383,14 +383,14 @@ impl State {
             self.scene.control_changes += 1;
         }
         let viewer = Viewer::new(&attach, name, &self.scene.seen_by(key, now));
-        let offset = viewer.position();
+        let (offset, credit) = (viewer.position(), viewer.has_credit());
         self.viewers.insert(key, (viewer, Rc::default()));
         if takes && attach.cols > 0 && attach.rows > 0 {
             self.set_size(Size::clamped(attach.cols, attach.rows));
         }
         self.on_status();
         self.wake_viewers();
-        Ok((key, Attached { input_offset, offset, you_control: takes, status: self.status() }))
+        Ok((key, Attached { input_offset, offset, you_control: takes, credit, status: self.status() }))
     }
 
     /// A viewer that comes back before its old connection was noticed to be dead takes its own place. Whether it had control.
@@ -511,6 +511,26 @@ impl State {
         Ok(())
     }
 
+    /// A viewer's screen has taken everything before `offset`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when that cannot be; the viewer must be cut off.
+    pub fn on_drawn(&mut self, key: Key, offset: u64) -> Result<(), Refusal> {
+        let Some((viewer, line)) = self.viewers.get_mut(&key) else { return Ok(()) };
+        line.wake.notify_one();
+        viewer.on_drawn(offset)
+    }
+
+    /// A viewer asks for rows of history below a number.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it asks for too many; the viewer must be cut off.
+    pub fn on_history_wanted(&mut self, key: Key, before: u64, rows: u16) -> Result<(), Refusal> {
+        let Some((viewer, line)) = self.viewers.get_mut(&key) else { return Ok(()) };
+        line.wake.notify_one();
+        viewer.on_history_wanted(before, rows)
+    }
+
     /// Whether viewers may type more.
     pub fn has_input_room(&self) -> bool {
         self.scene.input.has_room()
@@ -625,10 +645,11 @@ fn clean(name: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use happy_wire::terminal::TerminalMessage;
+    use happy_wire::terminal::{TerminalMessage, WINDOW};
 
     use super::super::blocks::Place;
     use super::super::history::EarlyHistory;
+    use super::super::input::MAX_PENDING;
     use super::super::protocol::kind;
     use super::super::viewer::MAX_BEHIND;
     use super::*;
@@ -642,6 +663,10 @@ mod tests {
         Resized(u64, u16, bool),
         Taken(u64),
         Exited(u64),
+        /// Offset, base, bytes of its parts.
+        Frame(u64, Option<u64>, Vec<u8>),
+        /// First row, oldest row, bytes.
+        History(u64, u64, usize),
     }
 
     fn attach() -> Attach {
@@ -652,6 +677,7 @@ mod tests {
             from: Some(0),
             scrollback: 1_000,
             lossless: false,
+            credit: false,
             cols: 80,
             rows: 24,
             take_control: false,
@@ -690,7 +716,20 @@ mod tests {
                     }
                     TerminalMessage::InputTaken { offset } => Seen::Taken(offset),
                     TerminalMessage::Exited { offset, .. } => Seen::Exited(offset),
-                    TerminalMessage::Input { .. } => panic!("input for a viewer"),
+                    TerminalMessage::Frame { part, bytes, .. } if part > 0 => match all.last_mut() {
+                        Some(Seen::Frame(.., whole)) => {
+                            whole.extend_from_slice(bytes);
+                            continue;
+                        }
+                        other => panic!("a part of a frame after {other:?}"),
+                    },
+                    TerminalMessage::Frame { offset, base, bytes, .. } => Seen::Frame(offset, base, bytes.to_vec()),
+                    TerminalMessage::History { first, kept_from, bytes } => {
+                        Seen::History(first, kept_from, bytes.len())
+                    }
+                    TerminalMessage::Input { .. }
+                    | TerminalMessage::Drawn { .. }
+                    | TerminalMessage::HistoryWanted { .. } => panic!("a viewer's message for a viewer"),
                 };
                 all.push(seen);
             }
@@ -700,7 +739,7 @@ mod tests {
     #[tokio::test]
     async fn a_backlog_is_sent_whole_up_to_the_bound_and_not_beyond() {
         let (mut state, now) = (session(), Instant::now());
-        let (key, ..) = state.attach(attach(), now).unwrap();
+        let (key, _) = state.attach(attach(), now).unwrap();
         assert_eq!(look(&mut state, key, now).0, [Seen::Resized(0, 80, false)]);
         state.on_output(&vec![b'x'; MAX_BEHIND as usize]);
         assert_eq!(look(&mut state, key, now).0, [Seen::Output(0, MAX_BEHIND as usize)]);
@@ -723,7 +762,7 @@ mod tests {
     async fn who_comes_back_gets_all_that_is_kept_however_much_it_is() {
         let (mut state, now) = (session(), Instant::now());
         state.on_output(&vec![b'x'; 3 << 20]);
-        let (key, ..) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
+        let (key, _) = state.attach(Attach { from: Some(5), ..attach() }, now).unwrap();
         assert_eq!(look(&mut state, key, now).0, [Seen::Resized(5, 80, false), Seen::Output(5, (3 << 20) - 5)]);
         // What is no longer kept is a declared gap.
         state.on_output(&vec![b'x'; 3 << 20]);
@@ -735,7 +774,7 @@ mod tests {
     #[tokio::test]
     async fn output_is_gathered_under_load_and_an_echo_never() {
         let (mut state, now) = (session(), Instant::now());
-        let (key, ..) = state.attach(attach(), now).unwrap();
+        let (key, _) = state.attach(attach(), now).unwrap();
         look(&mut state, key, now);
         let mut held = None;
         for offset in (0..).step_by(5_000).take(10) {
@@ -764,7 +803,7 @@ mod tests {
     #[tokio::test]
     async fn a_lossless_viewer_stops_the_reading_before_the_ring_turns() {
         let (mut state, now) = (session(), Instant::now());
-        let (key, ..) = state.attach(Attach { lossless: true, ..attach() }, now).unwrap();
+        let (key, _) = state.attach(Attach { lossless: true, ..attach() }, now).unwrap();
         let mut printed = 0;
         while state.may_read() {
             state.on_output(&[b'x'; MAX_READ]);
@@ -860,10 +899,240 @@ mod tests {
         }
     }
 
+    const FRAME_PAUSE: Duration = Duration::from_millis(34);
+    const FULL: usize = WINDOW as usize;
+
+    /// A viewer with credit that has seen the first size.
+    fn drawer(state: &mut State, now: Instant) -> Key {
+        let (key, attached) = state.attach(Attach { credit: true, ..attach() }, now).unwrap();
+        assert!(attached.credit);
+        let seen = look(state, key, now).0;
+        assert!(matches!(seen[..], [Seen::Resized(..)]), "{seen:?}");
+        key
+    }
+
+    /// What a viewer makes of a frame.
+    fn shown(base: &[u8], frame: &Seen) -> Vec<u8> {
+        let Seen::Frame(_, _, bytes) = frame else { panic!("{frame:?} is no frame") };
+        happy_screen::delta::apply(base, bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_never_says_what_it_has_drawn_gets_its_window_and_one_screen() {
+        let (mut state, mut now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        for _ in 0..100 {
+            state.on_output(&[b'x'; 10_000]);
+        }
+        let (seen, next) = look(&mut state, key, now);
+        assert_eq!(seen, [Seen::Output(0, FULL)]);
+        let Next::WaitUntil(give_way) = next else { panic!("{next:?}") };
+        assert!(give_way - now <= FRAME_PAUSE, "{:?}", give_way - now);
+        assert_eq!(look(&mut state, key, give_way - Duration::from_millis(1)), (vec![], next));
+        now = give_way;
+        let (seen, next) = look(&mut state, key, now);
+        assert_eq!(seen[0], Seen::Gap(WINDOW, 1_000_000));
+        assert!(matches!(seen[1..], [Seen::Frame(1_000_000, None, _)]), "{seen:?}");
+        assert_eq!(shown(&[], &seen[1]), state.scene.screen.snapshot(0));
+        assert_eq!(next, Next::Wait);
+        for _ in 0..100 {
+            now += Duration::from_secs(1);
+            state.on_output(&[b'y'; 10_000]);
+            assert_eq!(look(&mut state, key, now), (vec![], Next::Wait));
+        }
+        // The program went on all the time, and who draws is shown all of it.
+        assert!(state.may_read() && state.output_offset() == 2_000_000);
+        state.on_drawn(key, 1_000_000).unwrap();
+        assert!(matches!(look(&mut state, key, now).0[..], [Seen::Frame(2_000_000, Some(1_000_000), _)]));
+    }
+
+    #[tokio::test]
+    async fn past_its_window_a_viewer_is_shown_thirty_screens_a_second_each_exact_and_each_from_the_last() {
+        let (mut state, begin) = (session(), Instant::now());
+        let key = drawer(&mut state, begin);
+        let (mut drawing, mut frames, mut gaps, mut base) = (None, Vec::new(), 0, Vec::new());
+        for millisecond in 0..3_000u64 {
+            let now = begin + Duration::from_millis(millisecond);
+            // It takes 20 ms for a frame, in which more is printed than fits into its window.
+            if let Some((offset, _)) = drawing.take_if(|(_, at)| *at == now) {
+                state.on_drawn(key, offset).unwrap();
+            }
+            state.on_output(format!("{millisecond} and what fills the row\r\n").repeat(400).as_bytes());
+            for seen in look(&mut state, key, now).0 {
+                match &seen {
+                    Seen::Output(..) => assert!(frames.is_empty(), "output between frames"),
+                    Seen::Gap(..) => gaps += 1,
+                    Seen::Frame(offset, from, _) => {
+                        assert_eq!(*from, frames.last().copied());
+                        base = shown(&base, &seen);
+                        assert_eq!((base == state.scene.screen.snapshot(0), *offset), (true, state.output_offset()));
+                        frames.push(*offset);
+                        assert_eq!(drawing.replace((*offset, now + Duration::from_millis(20))), None, "not drawn yet");
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(gaps, 1);
+        assert!((80..=90).contains(&frames.len()), "{} frames in three seconds", frames.len());
+    }
+
+    #[tokio::test]
+    async fn bytes_go_on_from_a_frame_that_was_drawn() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        state.on_output(&[b'x'; 3 * FULL]);
+        look(&mut state, key, now);
+        let seen = look(&mut state, key, now + FRAME_PAUSE).0;
+        let end = 3 * WINDOW;
+        assert!(matches!(seen[..], [Seen::Gap(..), Seen::Frame(at, None, _)] if at == end), "{seen:?}");
+        state.on_output(&[b'y'; FULL]);
+        assert_eq!(look(&mut state, key, now + 2 * FRAME_PAUSE).0, []);
+        state.on_drawn(key, end).unwrap();
+        assert_eq!(look(&mut state, key, now + 2 * FRAME_PAUSE), (vec![Seen::Output(end, FULL)], Next::Wait));
+        // The next gap is another one, and its first frame a whole one.
+        state.on_output(&[b'z'; 1]);
+        assert_eq!(look(&mut state, key, now + 3 * FRAME_PAUSE).0, []);
+        let seen = look(&mut state, key, now + 4 * FRAME_PAUSE).0;
+        assert_eq!(seen[0], Seen::Gap(end + WINDOW, end + WINDOW + 1));
+        assert!(matches!(seen[1..], [Seen::Frame(_, None, _)]), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_burst_that_is_drawn_in_time_is_sent_whole() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        state.on_output(&[b'x'; 3 * FULL + 5]);
+        let mut position = 0;
+        for step in 0..4 {
+            let seen = look(&mut state, key, now + Duration::from_millis(8 * step)).0;
+            let [Seen::Output(at, length)] = seen[..] else { panic!("{seen:?}") };
+            assert!(at == position && length <= FULL);
+            position += length as u64;
+            state.on_drawn(key, position).unwrap();
+        }
+        assert_eq!(position, 3 * WINDOW + 5);
+    }
+
+    #[tokio::test]
+    async fn who_lies_about_what_is_drawn_is_refused_and_gains_nothing() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        state.on_output(&[b'x'; 2 * FULL]);
+        look(&mut state, key, now);
+        let refused = state.on_drawn(key, WINDOW + 1).unwrap_err();
+        assert_eq!(refused.code, refusal::MALFORMED);
+        state.on_drawn(key, 1_000).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(WINDOW, 1_000)]);
+        // Going back changes nothing.
+        state.on_drawn(key, 0).unwrap();
+        state.on_drawn(key, 1_000).unwrap();
+        assert_eq!(look(&mut state, key, now).0, []);
+        assert_eq!(state.on_drawn(key, u64::MAX).unwrap_err().code, refusal::MALFORMED);
+        // Who has no credit has nothing to say about it.
+        for other in [attach(), Attach { lossless: true, credit: true, ..attach() }] {
+            let (key, attached) = state.attach(other, now).unwrap();
+            assert!(!attached.credit);
+            assert_eq!(state.on_drawn(key, 0).unwrap_err().code, refusal::MALFORMED);
+            assert_eq!(state.on_history_wanted(key, 0, 1).unwrap_err().code, refusal::MALFORMED);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_with_credit_is_shown_the_present_at_once() {
+        let (mut state, now) = (session(), Instant::now());
+        state.on_output(&[b'x'; 6 << 20]);
+        let back = |from| Attach { from: Some(from), credit: true, ..attach() };
+        for from in [5, 5 << 20] {
+            let (key, _) = state.attach(back(from), now).unwrap();
+            let seen = look(&mut state, key, now).0;
+            assert!(matches!(seen[..], [Seen::Gap(at, _), Seen::Frame(_, None, _)] if at == from), "{seen:?}");
+        }
+        let little = (6 << 20) - WINDOW;
+        let (key, _) = state.attach(back(little), now).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(little, 80, false), Seen::Output(little, FULL)]);
+        // What is from another session is not gone on from.
+        let (key, _) = state.attach(back(7 << 20), now).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Snapshot(6 << 20)]);
+    }
+
+    #[tokio::test]
+    async fn a_first_look_brings_a_screen_of_history_and_pages_bring_the_rest() {
+        let (mut state, now) = (session(), Instant::now());
+        (0..500).for_each(|n| state.on_output(format!("row {n}\r\n").as_bytes()));
+        let (key, _) = state.attach(Attach { from: None, credit: true, ..attach() }, now).unwrap();
+        assert!(matches!(look(&mut state, key, now).0[..], [Seen::Snapshot(_)]));
+        assert_eq!(state.scene.screen.scrollback_total(), 477);
+        for (before, rows) in [(453, 100), (353, 0), (u64::MAX, 1), (0, 9)] {
+            state.on_history_wanted(key, before, rows).unwrap();
+        }
+        let refused = state.on_history_wanted(key, 9, 9).unwrap_err();
+        assert_eq!(refused.code, refusal::TOO_MANY);
+        let seen = look(&mut state, key, now).0;
+        let firsts: Vec<_> = seen
+            .iter()
+            .map(|seen| if let Seen::History(first, 0, _) = seen { *first } else { panic!("{seen:?}") })
+            .collect();
+        assert_eq!(firsts, [353, 353, 476, 0]);
+        // Their turn over, four more may be asked for.
+        state.on_history_wanted(key, 9, 9).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_first_snapshot_has_no_more_rows_than_a_screen() {
+        let (mut state, now) = (session(), Instant::now());
+        (0..500).for_each(|n| state.on_output(format!("row {n}\r\n").as_bytes()));
+        let (key, _) = state.attach(Attach { from: None, credit: true, ..attach() }, now).unwrap();
+        let mut out = BytesMut::new();
+        state.fill(key, now, &mut out);
+        let TerminalMessage::Snapshot { bytes, parts: 1, .. } = TerminalMessage::decode(&out[5..]).unwrap() else {
+            panic!("no snapshot")
+        };
+        assert_eq!(Screen::restore(bytes, 1_000).unwrap().scrollback_len(), 24);
+    }
+
+    #[tokio::test]
+    async fn while_nobody_hears_a_viewer_nothing_waits_for_it() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        // The program does not read, so the holder does not read from viewers either.
+        state.on_input(key, 0, &vec![b'i'; MAX_PENDING]).unwrap();
+        assert!(!state.has_input_room());
+        for n in 0..3 {
+            state.on_output(&[b'x'; FULL]);
+            assert_eq!(look(&mut state, key, now).0, [Seen::Output(n * WINDOW, FULL)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_size_that_changes_between_frames_is_in_the_next_one() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        let id = state.viewers[&key].0.id;
+        state.take_control(id, 80, 24).unwrap();
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(0, 80, true)]);
+        state.on_output(&[b'x'; 3 * FULL]);
+        look(&mut state, key, now);
+        let seen = look(&mut state, key, now + FRAME_PAUSE).0;
+        let base = shown(&[], &seen[1]);
+        // At the offset of the frame itself it is told; later it is part of the next.
+        state.resize(id, 100, 24).unwrap();
+        assert_eq!(look(&mut state, key, now + FRAME_PAUSE).0, [Seen::Resized(3 * WINDOW, 100, true)]);
+        state.on_output(&[b'x'; 2 * FULL]);
+        state.resize(id, 90, 24).unwrap();
+        state.on_drawn(key, 3 * WINDOW).unwrap();
+        let seen = look(&mut state, key, now + 2 * FRAME_PAUSE).0;
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        let screen = Screen::restore(&shown(&base, &seen[0]), 0).unwrap();
+        assert_eq!(screen.size(), (90, 24));
+        state.on_drawn(key, 5 * WINDOW).unwrap();
+        assert_eq!(look(&mut state, key, now + 3 * FRAME_PAUSE), (vec![], Next::Wait));
+    }
+
     #[tokio::test]
     async fn the_end_comes_last_and_once() {
         let (mut state, now) = (session(), Instant::now());
-        let (key, ..) = state.attach(attach(), now).unwrap();
+        let (key, _) = state.attach(attach(), now).unwrap();
         state.on_output(b"last words");
         state.on_reaped();
         state.on_exit(ExitRecord { state: SessionState::Exited { code: 0 }, offset: 10, at: 1 });

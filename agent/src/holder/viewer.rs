@@ -3,17 +3,20 @@
 //! A viewer has no queue. Its queue is the ring, and [`Viewer::fill`] is called when its socket can take bytes; so a slow
 //! viewer costs nothing but its position, and what it is sent is always the newest that its position allows.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use happy_screen::Screen;
-use happy_wire::terminal::{Exit, MAX_CHUNK, MAX_SNAPSHOT, TerminalMessage};
+use happy_screen::{MAX_ROW_BYTES, Screen, delta};
+use happy_wire::terminal::{
+    Exit, HISTORY_HEAD, MAX_CHUNK, MAX_PAGE, MAX_SNAPSHOT, MAX_WANTED, TerminalMessage, WINDOW,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::input::Input;
-use super::protocol::{Attach, kind, put_frame};
+use super::protocol::{Attach, MAX_FRAME, Refusal, kind, put_frame, refusal};
 use super::ring::Ring;
 use super::size::{Size, Sizes};
 
@@ -37,6 +40,13 @@ const CATCH_UP_ROWS: usize = 200;
 
 /// When the output has been quiet for so long, a viewer that was given a short snapshot gets its whole scrollback.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// Between two frames, at least: more than 30 a second nobody sees. A viewer that is past its window for so long is sent frames; a burst that it
+/// has drawn sooner is sent whole.
+const FRAME_PAUSE: Duration = Duration::from_nanos(1_000_000_000 / 30);
+
+// A row of any size fits into a message, behind its length of at most three bytes.
+const _: () = assert!(1 + HISTORY_HEAD + 3 + MAX_ROW_BYTES <= MAX_FRAME && MAX_PAGE <= MAX_CHUNK);
 
 /// What a viewer looks at.
 pub struct Stage<'a> {
@@ -87,8 +97,10 @@ pub struct Viewer {
     position: u64,
     /// Resuming was promised: output before this is sent however much it is, while it is kept.
     resumed_until: u64,
-    snapshot: Option<Parts>,
+    parts: Option<Parts>,
     wants_snapshot: bool,
+    /// None: it does not tell what it has drawn, and is held up by its socket alone.
+    credit: Option<Credit>,
     /// It was given a short snapshot and not yet its scrollback.
     owed_scrollback: bool,
     /// What it was told last: size, number of the next change, control, input taken, end.
@@ -102,7 +114,27 @@ pub struct Viewer {
     sent_at: Instant,
 }
 
-/// A snapshot on its way.
+/// What a viewer has drawn, and what it gets past its window (PROTOCOL 10.1, Credit).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Credit {
+    /// Its screen has taken everything before this offset. INVARIANT: at most the viewer's position.
+    drawn: u64,
+    /// It is past its window; output gives way to frames at this time. After a handover that begins anew.
+    #[serde(skip)]
+    give_way_at: Option<Instant>,
+    /// It is sent frames in the place of output, the last one as of its position.
+    framed: bool,
+    /// When the last frame was begun.
+    #[serde(skip)]
+    frame_at: Option<Instant>,
+    /// The last frame, from which the next one will be the difference; none once output has followed, or after a handover.
+    #[serde(skip)]
+    base: Option<(u64, Vec<u8>)>,
+    /// Pages of history that it has asked for: rows below a number, and how many. INVARIANT: at most [`MAX_WANTED`].
+    wanted: VecDeque<(u64, u16)>,
+}
+
+/// A snapshot or a frame on its way.
 #[derive(Serialize, Deserialize)]
 struct Parts {
     /// Raw in a handover.
@@ -110,6 +142,8 @@ struct Parts {
     bytes: Vec<u8>,
     offset: u64,
     size: Size,
+    /// For a frame, its base and the oldest row of history; none for a snapshot.
+    frame: Option<(Option<u64>, u64)>,
     part: u16,
 }
 
@@ -127,6 +161,7 @@ impl Viewer {
         // An offset from the future belongs to another session: there is nothing to go on from, and no gap to speak of.
         let from = attach.from.filter(|from| *from <= end);
         let position = from.unwrap_or(end);
+        let has_credit = attach.credit && !attach.lossless;
         let (_, next_size) = stage.sizes.at(position);
         Self {
             id: attach.viewer,
@@ -136,8 +171,10 @@ impl Viewer {
             scrollback: attach.scrollback as usize,
             position,
             resumed_until: end,
-            snapshot: None,
-            wants_snapshot: from.is_none_or(|from| from < start),
+            parts: None,
+            wants_snapshot: from.is_none_or(|from| from < start && !has_credit),
+            // Whoever comes back wants the present, and then what it has missed.
+            credit: has_credit.then(|| Credit { drawn: position, give_way_at: Some(stage.now), ..Credit::default() }),
             owed_scrollback: false,
             size: None,
             next_size,
@@ -154,23 +191,66 @@ impl Viewer {
         self.position
     }
 
-    /// The snapshot on its way, for a handover.
-    pub fn snapshot(&self) -> Option<&[u8]> {
-        self.snapshot.as_ref().map(|parts| parts.bytes.as_slice())
+    /// The snapshot or frame on its way, for a handover.
+    pub fn parts(&self) -> Option<&[u8]> {
+        self.parts.as_ref().map(|parts| parts.bytes.as_slice())
     }
 
-    /// Goes on in another program, with its snapshot if one is on its way; whether that is possible.
+    /// Goes on in another program, with its snapshot or frame if one is on its way; whether that is possible.
     #[must_use]
-    pub fn resume(&mut self, snapshot: &[u8], end: u64) -> bool {
-        let Some(parts) = &mut self.snapshot else { return self.position <= end };
-        parts.bytes = snapshot.to_vec();
-        self.position <= end && parts.part < parts.count()
+    pub fn resume(&mut self, parts: &[u8], end: u64) -> bool {
+        let drawn = self.credit.as_ref().map_or(0, |credit| credit.drawn);
+        if drawn > self.position || self.position > end {
+            return false;
+        }
+        let Some(whole) = &mut self.parts else { return true };
+        whole.bytes = parts.to_vec();
+        whole.part < whole.count()
     }
 
-    /// Whether the next thing it is sent is a snapshot with rows of history.
+    /// Whether the next thing it is sent may tell of rows of history.
     pub fn needs_history(&self, stage: &Stage) -> bool {
+        if let Some(credit) = &self.credit
+            && (!credit.wanted.is_empty() || stage.ring.end() - credit.drawn > WINDOW)
+        {
+            return true;
+        }
         let begins = self.wants_snapshot || self.owed_scrollback || self.is_too_far_behind(stage.ring);
-        self.scrollback > 0 && self.snapshot.is_none() && begins
+        self.scrollback > 0 && self.parts.is_none() && begins
+    }
+
+    /// Whether it tells what it has drawn.
+    pub fn has_credit(&self) -> bool {
+        self.credit.is_some()
+    }
+
+    /// Its screen has taken everything before `offset`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when that cannot be; the viewer must be cut off.
+    pub fn on_drawn(&mut self, offset: u64) -> Result<(), Refusal> {
+        let position = self.position;
+        let credit = self.credit.as_mut().ok_or_else(no_credit)?;
+        if offset > position {
+            let why = format!("offset {offset} cannot be drawn: output was sent up to {position}");
+            return Err(Refusal::new(refusal::MALFORMED, why));
+        }
+        credit.drawn = credit.drawn.max(offset);
+        Ok(())
+    }
+
+    /// It asks for a page of history.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it asks for too many; the viewer must be cut off.
+    pub fn on_history_wanted(&mut self, before: u64, rows: u16) -> Result<(), Refusal> {
+        let credit = self.credit.as_mut().ok_or_else(no_credit)?;
+        if credit.wanted.len() >= MAX_WANTED {
+            let why = format!("at most {MAX_WANTED} pages of history may be asked for at once");
+            return Err(Refusal::new(refusal::TOO_MANY, why));
+        }
+        credit.wanted.push_back((before, rows));
+        Ok(())
     }
 
     /// It has typed: what comes next is likely an echo, which does not wait.
@@ -200,11 +280,17 @@ impl Viewer {
             self.taken = taken;
             return put(out, &TerminalMessage::InputTaken { offset: taken });
         }
-        if self.snapshot.is_some() {
+        if self.parts.is_some() {
             return self.put_part(out);
         }
-        if self.wants_snapshot || self.is_too_far_behind(stage.ring) {
+        if let Some((before, rows)) = self.credit.as_mut().and_then(|credit| credit.wanted.pop_front()) {
+            return put_page(stage.screen, before, rows, out);
+        }
+        if self.wants_snapshot || (self.credit.is_none() && self.is_too_far_behind(stage.ring)) {
             return self.skip(stage, out);
+        }
+        if self.credit.is_some() {
+            return self.step_with_credit(stage, out);
         }
         if self.owed_scrollback && self.position == stage.ring.end() {
             let quiet_at = self.sent_at + QUIET;
@@ -216,6 +302,56 @@ impl Viewer {
             return self.put_news(stage, out).unwrap_or(Next::WaitUntil(quiet_at));
         }
         self.put_news(stage, out).unwrap_or(Next::Wait)
+    }
+
+    /// Output within the window, or a frame.
+    fn step_with_credit(&mut self, stage: &Stage, out: &mut BytesMut) -> Next {
+        let (position, end) = (self.position, stage.ring.end());
+        let Some(credit) = &mut self.credit else { return Next::Wait };
+        if !stage.input.has_room() {
+            // Nobody reads what it sends, Drawn among it. It is held up by its socket until the program reads on.
+            credit.drawn = position;
+        }
+        let is_within = end - credit.drawn <= WINDOW && position >= stage.ring.start();
+        let frame_at = match credit.frame_at {
+            Some(last) => last + FRAME_PAUSE,
+            None => stage.now,
+        };
+        let wait_until = match (credit.framed, is_within) {
+            (true, _) if credit.drawn < position => return self.put_sizes(stage, out).unwrap_or(Next::Wait),
+            (_, true) => {
+                (credit.framed, credit.give_way_at, credit.base) = (false, None, None);
+                return self.put_news(stage, out).unwrap_or(Next::Wait);
+            }
+            (true, false) => frame_at,
+            (false, false) => {
+                let give_way_at = *credit.give_way_at.get_or_insert(stage.now + FRAME_PAUSE);
+                if position < stage.ring.start() { frame_at } else { give_way_at.max(frame_at) }
+            }
+        };
+        if stage.now >= wait_until {
+            return self.begin_frame(stage, out);
+        }
+        let news = if credit.framed { self.put_sizes(stage, out) } else { self.put_news(stage, out) };
+        news.unwrap_or(Next::WaitUntil(wait_until))
+    }
+
+    /// Gives up the backlog for the screen as it is.
+    fn begin_frame(&mut self, stage: &Stage, out: &mut BytesMut) -> Next {
+        let end = stage.ring.end();
+        let Some(credit) = &mut self.credit else { return Next::Wait };
+        if !credit.framed && self.position < end {
+            put(out, &TerminalMessage::Gap { from: self.position, to: end });
+        }
+        let snapshot = stage.screen.snapshot(0);
+        let (base, old) = credit.base.take().map_or((None, Vec::new()), |(offset, old)| (Some(offset), old));
+        let mut bytes = delta::diff(&old, &snapshot);
+        bytes.truncate(MAX_SNAPSHOT);
+        let kept_from = stage.screen.scrollback_start();
+        (credit.framed, credit.give_way_at, credit.frame_at) = (true, None, Some(stage.now));
+        credit.base = Some((end, snapshot));
+        self.begin_parts(stage, bytes, Some((base, kept_from)));
+        self.put_part(out)
     }
 
     fn is_too_far_behind(&self, ring: &Ring) -> bool {
@@ -230,7 +366,11 @@ impl Viewer {
             put(out, &TerminalMessage::Gap { from: self.position, to: end });
         }
         let first = self.wants_snapshot;
-        let rows = if first { self.scrollback } else { self.scrollback.min(CATCH_UP_ROWS) };
+        let rows = match (&self.credit, first) {
+            (Some(_), _) => self.scrollback.min(stage.sizes.now().rows.into()),
+            (None, true) => self.scrollback,
+            (None, false) => self.scrollback.min(CATCH_UP_ROWS),
+        };
         self.owed_scrollback = !first && rows < self.scrollback;
         self.wants_snapshot = false;
         self.sent_at = stage.now;
@@ -246,28 +386,60 @@ impl Viewer {
             bytes = stage.screen.snapshot(rows);
         }
         bytes.truncate(MAX_SNAPSHOT);
+        self.begin_parts(stage, bytes, None);
+        if let Some(credit) = &mut self.credit {
+            // The window begins here.
+            credit.drawn = self.position;
+        }
+    }
+
+    fn begin_parts(&mut self, stage: &Stage, bytes: Vec<u8>, frame: Option<(Option<u64>, u64)>) {
         let size = stage.sizes.now();
         self.position = stage.ring.end();
         (self.size, self.next_size) = (Some(size), stage.sizes.next_number());
-        self.snapshot = Some(Parts { bytes, offset: self.position, size, part: 0 });
+        self.parts = Some(Parts { bytes, offset: self.position, size, frame, part: 0 });
     }
 
     fn put_part(&mut self, out: &mut BytesMut) -> Next {
-        let Some(snapshot) = &mut self.snapshot else { return Next::Wait };
-        let parts = snapshot.count();
-        let begin = usize::from(snapshot.part) * MAX_CHUNK;
-        let bytes = &snapshot.bytes[begin..(begin + MAX_CHUNK).min(snapshot.bytes.len())];
-        let Size { cols, rows } = snapshot.size;
-        put(out, &TerminalMessage::Snapshot { offset: snapshot.offset, cols, rows, part: snapshot.part, parts, bytes });
-        snapshot.part += 1;
-        if snapshot.part == parts {
-            self.snapshot = None;
+        let Some(whole) = &mut self.parts else { return Next::Wait };
+        let (offset, part, parts) = (whole.offset, whole.part, whole.count());
+        let begin = usize::from(part) * MAX_CHUNK;
+        let bytes = &whole.bytes[begin..(begin + MAX_CHUNK).min(whole.bytes.len())];
+        let Size { cols, rows } = whole.size;
+        let message = match whole.frame {
+            None => TerminalMessage::Snapshot { offset, cols, rows, part, parts, bytes },
+            Some((base, kept_from)) => TerminalMessage::Frame { offset, base, kept_from, part, parts, bytes },
+        };
+        put(out, &message);
+        whole.part += 1;
+        if whole.part == parts {
+            self.parts = None;
         }
         Next::Write
     }
 
     /// Sizes, control, output and the end, in the order of their offsets; `None` when there is nothing new.
     fn put_news(&mut self, stage: &Stage, out: &mut BytesMut) -> Option<Next> {
+        if let Some(next) = self.put_sizes(stage, out) {
+            return Some(next);
+        }
+        let next_size = stage.sizes.from_number(self.next_size);
+        let until = next_size.map_or(u64::MAX, |mark| mark.offset) - self.position;
+        let window =
+            self.credit.as_ref().map_or(u64::MAX, |credit| WINDOW.saturating_sub(self.position - credit.drawn));
+        let most = usize::try_from(until.min(window)).unwrap_or(usize::MAX);
+        let most = MAX_CHUNK.min(most);
+        if self.position < stage.ring.end() {
+            let is_kept = self.position >= stage.ring.start();
+            return (is_kept && most > 0).then(|| self.put_output(stage, most, out));
+        }
+        let exit = stage.exit.filter(|_| !self.ended)?;
+        self.ended = true;
+        Some(put(out, &TerminalMessage::Exited { offset: self.position, exit }))
+    }
+
+    /// The size at its position, and who decides it, if that is news.
+    fn put_sizes(&mut self, stage: &Stage, out: &mut BytesMut) -> Option<Next> {
         let next_size = stage.sizes.from_number(self.next_size);
         if let Some(mark) = next_size.filter(|mark| mark.offset <= self.position) {
             self.next_size = mark.number + 1;
@@ -275,18 +447,10 @@ impl Viewer {
         }
         match self.size {
             // It goes on from a time when the size may have been another.
-            None => return Some(self.put_size(stage, stage.sizes.at(self.position).0, out)),
-            Some(size) if self.control != stage.control => return Some(self.put_size(stage, size, out)),
-            Some(_) => {}
+            None => Some(self.put_size(stage, stage.sizes.at(self.position).0, out)),
+            Some(size) if self.control != stage.control => Some(self.put_size(stage, size, out)),
+            Some(_) => None,
         }
-        if self.position < stage.ring.end() {
-            let until = next_size.map_or(u64::MAX, |mark| mark.offset) - self.position;
-            let max = MAX_CHUNK.min(usize::try_from(until).unwrap_or(usize::MAX));
-            return Some(self.put_output(stage, max, out));
-        }
-        let exit = stage.exit.filter(|_| !self.ended)?;
-        self.ended = true;
-        Some(put(out, &TerminalMessage::Exited { offset: self.position, exit }))
     }
 
     fn put_size(&mut self, stage: &Stage, size: Size, out: &mut BytesMut) -> Next {
@@ -336,4 +500,13 @@ impl Viewer {
 fn put(out: &mut BytesMut, message: &TerminalMessage) -> Next {
     put_frame(out, kind::TERMINAL, |out| out.put_slice(&message.to_vec()));
     Next::Write
+}
+
+fn put_page(screen: &Screen, before: u64, rows: u16, out: &mut BytesMut) -> Next {
+    let (first, bytes) = screen.history_page(before, rows, MAX_PAGE);
+    put(out, &TerminalMessage::History { first, kept_from: screen.scrollback_start(), bytes: &bytes })
+}
+
+fn no_credit() -> Refusal {
+    Refusal::new(refusal::MALFORMED, "a viewer without credit sends nothing but Input")
 }

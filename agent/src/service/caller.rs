@@ -341,6 +341,7 @@ impl Caller {
             from: params.from,
             scrollback: params.scrollback,
             lossless: params.lossless,
+            credit: params.credit,
             cols: params.cols,
             rows: params.rows,
             take_control: params.take_control,
@@ -361,7 +362,7 @@ impl Caller {
         let Some(state) = channels.same(place) else {
             return Err(CallError::new(ErrorCode::Conflict, "the channel was closed meanwhile"));
         };
-        let pump = tokio::spawn(pump::run(Arc::downgrade(self), place, inbox, sender, receiver));
+        let pump = tokio::spawn(pump::run(Arc::downgrade(self), place, inbox, (sender, attached.credit), receiver));
         state.attachment = Some((attached.attachment, pump.abort_handle()));
         Ok(attached)
     }

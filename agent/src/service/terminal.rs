@@ -12,12 +12,12 @@ use crate::service::caller::Place;
 use crate::service::{Caller, Gone};
 use crate::session::{ViewerError, ViewerReceiver, ViewerSender};
 
-/// Runs an attachment until one side ends it, then closes the channel.
+/// Runs an attachment until one side ends it, then closes the channel. Only a holder that granted credit is sent more than input.
 pub async fn run(
     caller: Weak<Caller>,
     place: Place,
     inbox: mpsc::Receiver<Vec<u8>>,
-    sender: ViewerSender,
+    sender: (ViewerSender, bool),
     receiver: ViewerReceiver,
 ) {
     let end = tokio::select! {
@@ -58,15 +58,18 @@ async fn input(
     caller: &Weak<Caller>,
     channel: ChannelName,
     mut inbox: mpsc::Receiver<Vec<u8>>,
-    mut sender: ViewerSender,
+    (mut sender, credit): (ViewerSender, bool),
 ) -> End {
     while let Some(message) = inbox.recv().await {
-        if !matches!(TerminalMessage::decode(&message), Ok(TerminalMessage::Input { .. })) {
-            return Some((Code::MALFORMED, "only input may be sent on this channel".into()));
-        }
-        let role = caller.upgrade()?.role();
-        if !role.is_some_and(|role| Capability::Act.granted_to(role)) {
-            return Some((Code::NOT_PERMITTED, "this device may look, but not type".into()));
+        match TerminalMessage::decode(&message) {
+            Ok(TerminalMessage::Input { .. }) => {
+                let role = caller.upgrade()?.role();
+                if !role.is_some_and(|role| Capability::Act.granted_to(role)) {
+                    return Some((Code::NOT_PERMITTED, "this device may look, but not type".into()));
+                }
+            }
+            Ok(TerminalMessage::Drawn { .. } | TerminalMessage::HistoryWanted { .. }) if credit => {}
+            _ => return Some((Code::MALFORMED, "only what viewers send may be sent on this channel".into())),
         }
         if sender.send(&message).await.is_err() {
             // The receiver is told why; it ends the attachment.

@@ -14,7 +14,7 @@
 //!
 //! let viewer = sessions
 //!     .attach(AttachRequest { session: session.id, writer: Uuid::new_v4(), name: "desk".into(), from: None, scrollback: 1_000,
-//!                             lossless: false, cols: 80, rows: 24, take_control: true })
+//!                             lossless: false, credit: false, cols: 80, rows: 24, take_control: true })
 //!     .await?;
 //! let (attached, mut sender, mut receiver) = viewer.split();     // attached: happy_rpc::Attached, for the answer of session.attach
 //! let message = receiver.recv().await?;                          // bytes of one TerminalMessage, for the channel as they are

@@ -34,6 +34,7 @@ pub(super) async fn type_text(shared: &Arc<Shared>, id: Uuid, text: &str, enter:
         from: None,
         scrollback: 0,
         lossless: false,
+        credit: false,
         cols,
         rows,
         take_control: false,

@@ -26,6 +26,8 @@ pub struct AttachRequest {
     pub scrollback: u32,
     /// Never skip output; the program waits for this viewer.
     pub lossless: bool,
+    /// The viewer tells what it has drawn.
+    pub credit: bool,
     /// The viewer's own size.
     pub cols: u16,
     /// The viewer's own size.
@@ -36,9 +38,20 @@ pub struct AttachRequest {
 
 impl From<SessionAttach> for AttachRequest {
     fn from(params: SessionAttach) -> Self {
-        let SessionAttach { session, channel: _, writer, name, from, scrollback, lossless, cols, rows, take_control } =
-            params;
-        Self { session, writer, name, from, scrollback, lossless, cols, rows, take_control }
+        let SessionAttach {
+            session,
+            channel: _,
+            writer,
+            name,
+            from,
+            scrollback,
+            lossless,
+            credit,
+            cols,
+            rows,
+            take_control,
+        } = params;
+        Self { session, writer, name, from, scrollback, lossless, credit, cols, rows, take_control }
     }
 }
 
@@ -74,6 +87,7 @@ pub(super) async fn attach(shared: &Arc<Shared>, request: AttachRequest) -> Resu
         from: request.from,
         scrollback: request.scrollback,
         lossless: request.lossless,
+        credit: request.credit,
         cols: request.cols,
         rows: request.rows,
         take_control: request.take_control,
@@ -91,6 +105,7 @@ pub(super) async fn attach(shared: &Arc<Shared>, request: AttachRequest) -> Resu
         input_offset: answer.input_offset,
         session,
         you_control: answer.you_control,
+        credit: answer.credit,
     };
     Ok(Viewer { attached, sender: ViewerSender { writer }, receiver: ViewerReceiver { reader, _attachment: guard } })
 }
@@ -101,8 +116,7 @@ pub struct ViewerSender {
 }
 
 impl ViewerSender {
-    /// Passes on one terminal message ([`happy_wire::terminal::TerminalMessage::Input`], encoded). Waits while the program does not
-    /// read what was typed. When it is cancelled the message may still be sent, whole, by the next call.
+    /// Passes on one terminal message of a viewer, encoded. Waits while the program does not read what was typed. When it is cancelled the message may still be sent, whole, by the next call.
     ///
     /// # Errors
     /// [`ViewerError`]; the receiver says why the attachment ended.

@@ -23,6 +23,7 @@ fn attach() -> Vec<u8> {
         from: None,
         scrollback: u32::MAX,
         lossless: false,
+        credit: false,
         cols: 0,
         rows: u16::MAX,
         take_control: false,
@@ -79,8 +80,9 @@ async fn frames_out_of_place_are_refused_with_a_sentence() {
         (then(attach(), frame(kind::TERMINAL, b"\x99\0\0\0\0\0\0\0\0")), "unknown"),
         (
             then(attach(), frame(kind::TERMINAL, &TerminalMessage::InputTaken { offset: 0 }.to_vec())),
-            "nothing but Input",
+            "only what a viewer sends",
         ),
+        (then(attach(), frame(kind::TERMINAL, &TerminalMessage::Drawn { offset: 0 }.to_vec())), "nothing but Input"),
         (
             then(attach(), frame(kind::TERMINAL, &TerminalMessage::Input { offset: 1, bytes: b"x" }.to_vec())),
             "expected at offset 0",

@@ -2,6 +2,7 @@
 // In helpers, too, a failed expectation is a test's way to speak.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod credit;
 mod daemon;
 mod flood;
 mod hostile;

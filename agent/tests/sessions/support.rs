@@ -123,6 +123,7 @@ pub fn request(session: &Session) -> AttachRequest {
         from: None,
         scrollback: 1_000,
         lossless: false,
+        credit: false,
         cols: 80,
         rows: 24,
         take_control: false,
@@ -260,7 +261,7 @@ impl Glass {
                 assert!(offset > self.taken, "an acknowledgement that says nothing new");
                 self.taken = offset;
             }
-            TerminalMessage::Input { .. } => panic!("input was sent to a viewer"),
+            other => panic!("{other:?} was sent to a viewer without credit"),
         }
     }
 

@@ -78,9 +78,11 @@ export interface Terminal {
   readonly cursorVisible: boolean;
   /** Increases when everything that was drawn must be drawn again. */
   readonly generation: number;
-  /** Absolute number of the oldest kept row that has scrolled off, and of the first that has not. */
+  /** Absolute number of the oldest row that has scrolled off and is kept, here or at the machine, and of the first that has not scrolled off. */
   readonly historyStart: number;
   readonly historyEnd: number;
+  /** Increases with each page of history that comes from the machine. */
+  readonly historyLoaded: number;
   readonly youControl: boolean;
   readonly controller: string;
   /** How the program ended, as a sentence. */
@@ -95,6 +97,10 @@ export interface Terminal {
   rowRuns(row: number): Uint32Array;
   /** The line goes on in the next row. */
   rowWrapped(row: number): boolean;
+  /** The first row of history from this one on that is here; `historyEnd` if none is. */
+  historyHere(row: number): number;
+  /** Asks the machine for the newest `rows` rows before a row, if nothing is on its way yet. */
+  wantHistory(before: number, rows: number): void;
   historyText(row: number): string;
   historyRuns(row: number): Uint32Array;
   historyWrapped(row: number): boolean;

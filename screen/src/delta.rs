@@ -20,7 +20,10 @@ pub fn diff(old: &[u8], new: &[u8]) -> Vec<u8> {
     }
     let mut script = Script::new(old, new);
     for (start, piece) in pieces(new) {
+        let end = start + piece.len();
         if start < script.at {
+            // The last copy ended in the middle of this piece, or behind it.
+            script.copy_from(script.copied, script.at, end);
             continue;
         }
         // Where it would be if nothing had moved since the last copy, and the next place where the old string has this piece.
@@ -30,7 +33,7 @@ pub fn diff(old: &[u8], new: &[u8]) -> Vec<u8> {
         let moved = known.get(next).or(known.first()).copied();
         let best = [moved, Some(unmoved)].into_iter().flatten().max_by_key(|from| script.common(*from, start));
         if let Some(from) = best {
-            script.copy_from(from, start, start + piece.len());
+            script.copy_from(from, start, end);
         }
     }
     script.finish()
@@ -116,11 +119,15 @@ impl<'a> Script<'a> {
         old.iter().zip(&self.new[start..]).take_while(|(old, new)| old == new).count()
     }
 
-    /// Copies what is the same from here on, or at the same distance within the piece that ends at `end`.
+    /// Copies what is the same from here on, or else what is the same at the same distance in the rest of the piece, which ends at `end`:
+    /// no further, because the next piece may have come from elsewhere.
     fn copy_from(&mut self, from: usize, start: usize, end: usize) {
         let mut skipped = 0;
         while start + skipped < end {
-            let same = self.common(from + skipped, start + skipped);
+            let mut same = self.common(from + skipped, start + skipped);
+            if skipped > 0 {
+                same = same.min(end - start - skipped);
+            }
             if same >= MIN_COPY {
                 self.copy(from + skipped, start + skipped, same);
             }

@@ -174,8 +174,8 @@ mod tests {
             let (first, page) = screen.history_page(before, rows, 1 << 20);
             assert_eq!((first, texts(first, &page)), (wanted.start, numbers(wanted)), "before {before}");
         }
-        // Five rows of eight bytes: flags, run head, length, two digits; and three for their lengths.
-        let (first, page) = screen.history_page(90, 99, 5 * 11 + 10);
+        // Five rows of seven bytes: flags, a run of four and two digits; and three for their lengths.
+        let (first, page) = screen.history_page(90, 99, 5 * 10 + 9);
         assert_eq!((first, texts(first, &page)), (85, numbers(85..90)));
     }
 

@@ -1105,6 +1105,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_comes_after_all_that_was_printed_for_who_draws_slowly_too() {
+        let (mut state, now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        state.on_output(&[b'x'; FULL + 9]);
+        state.on_reaped();
+        state.on_exit(ExitRecord { state: SessionState::Exited { code: 0 }, offset: WINDOW + 9, at: 1 });
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(0, FULL)]);
+        let seen = look(&mut state, key, now + FRAME_PAUSE).0;
+        assert!(matches!(seen[..], [Seen::Gap(..), Seen::Frame(..)]), "{seen:?}");
+        state.on_drawn(key, WINDOW + 9).unwrap();
+        assert_eq!(look(&mut state, key, now + FRAME_PAUSE), (vec![Seen::Exited(WINDOW + 9)], Next::Wait));
+    }
+
+    #[tokio::test]
     async fn a_size_that_changes_between_frames_is_in_the_next_one() {
         let (mut state, now) = (session(), Instant::now());
         let key = drawer(&mut state, now);

@@ -433,7 +433,8 @@ impl Viewer {
             let is_kept = self.position >= stage.ring.start();
             return (is_kept && most > 0).then(|| self.put_output(stage, most, out));
         }
-        let exit = stage.exit.filter(|_| !self.ended)?;
+        // Where the window is full there may be more to come.
+        let exit = stage.exit.filter(|_| !self.ended && self.position == stage.ring.end())?;
         self.ended = true;
         Some(put(out, &TerminalMessage::Exited { offset: self.position, exit }))
     }

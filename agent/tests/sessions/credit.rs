@@ -103,7 +103,7 @@ impl Drawer {
                 return true;
             }
             TerminalMessage::Frame { offset, base, kept_from, part, parts, bytes } => {
-                assert_eq!(self.offset, self.told, "a frame before the last one was drawn");
+                assert!(base.is_none() || self.offset == self.told, "a frame before the last one was drawn");
                 let Some(snapshot) = self.frames.take(FramePart { offset, base, part, parts, bytes }).unwrap() else {
                     return false;
                 };
@@ -218,7 +218,7 @@ async fn under_a_flood_a_slow_viewer_sees_an_interrupt_within_its_window_and_hol
     // What comes at 1 MB/s in 0.2 s: the clock of a busy machine proves nothing. Of it the window is two thirds, and what is drawn in the
     // pause before a frame a sixth.
     assert!(behind <= 200_000, "{behind} bytes came before the prompt");
-    assert!(fast.drawn > 2 * before, "the fast viewer was held up: {} bytes", fast.drawn);
+    assert!(fast.offset > before, "the fast viewer was held up at {}", fast.offset);
 
     slow.come_to_rest(&home, &session).await;
     fast.come_to_rest(&home, &session).await;

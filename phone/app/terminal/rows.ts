@@ -10,6 +10,10 @@ import { DEFAULT_BACKGROUND, DEFAULT_FOREGROUND, DIRECT, INDEXED, textOn } from 
 const HISTORY_ROWS = 5_000;
 /** History is built and dropped by the block, and the browser skips the blocks out of sight. */
 const BLOCK_ROWS = 100;
+/** So many rows are asked for at once, and so many more on either side of what is in sight. */
+const PAGE_ROWS = 200;
+const NEAR_ROWS = 60;
+const QUIET_MS = 150;
 /** Closer to the end than this counts as being there. */
 const END_PX = 8;
 
@@ -19,6 +23,8 @@ interface Block {
   element: HTMLElement;
   start: number;
   end: number;
+  /** The rows are not here: the element only takes their room. */
+  missing: boolean;
 }
 
 export class Drawing {
@@ -29,6 +35,8 @@ export class Drawing {
   private blocks: Block[] = [];
   /** The first history row that is not in the document yet. */
   private drawn = 0;
+  private loaded = 0;
+  private asking = 0;
   private generation = -1;
   /** Every row of the screen is to be drawn, not only those that have changed. */
   private everyRow = false;
@@ -48,6 +56,7 @@ export class Drawing {
   /** To be called when the view has scrolled. @returns whether the end is in sight. */
   scrolled(): boolean {
     this.following = this.scroller.scrollTop >= this.end() - END_PX;
+    if (!this.following) this.wantMissing();
     return this.following;
   }
 
@@ -81,7 +90,11 @@ export class Drawing {
     this.drawScreen();
     this.drawCursor();
     if (this.following) this.stay();
-    else if (removed > 0) this.scroller.scrollTop -= removed;
+    else if (removed !== 0) this.scroller.scrollTop -= removed;
+    clearTimeout(this.asking);
+    // Who follows a flood would ask with every screen for what the next one moves away.
+    if (this.following) this.asking = window.setTimeout(() => this.wantMissing(), QUIET_MS);
+    else this.wantMissing();
   }
 
   /** Draws everything anew, in colours that have changed; the person stays where they were. */
@@ -99,7 +112,8 @@ export class Drawing {
     this.generation = this.terminal.generation;
     this.history.replaceChildren();
     this.blocks = [];
-    this.drawn = this.terminal.historyStart;
+    this.drawn = 0;
+    this.loaded = this.terminal.historyLoaded;
   }
 
   /** @returns how many pixels went away above what is left. */
@@ -107,31 +121,95 @@ export class Drawing {
     const end = this.terminal.historyEnd;
     const keepFrom = Math.max(this.terminal.historyStart, end - HISTORY_ROWS);
     let removed = 0;
-    while (this.blocks[0] && this.blocks[0].end <= keepFrom) {
-      const block = this.blocks.shift()!;
-      removed += block.element.offsetHeight;
-      block.element.remove();
+    for (let first = this.blocks[0]; first && (first.end <= keepFrom || (first.missing && first.start < keepFrom)); first = this.blocks[0]) {
+      const before = first.element.offsetHeight;
+      if (first.end > keepFrom) {
+        // What is missing takes as much room as the machine has rows for.
+        first.start = keepFrom;
+        tellRows(first);
+        removed += before - first.element.offsetHeight;
+        break;
+      }
+      removed += before;
+      first.element.remove();
+      this.blocks.shift();
+    }
+    if (this.loaded !== this.terminal.historyLoaded) this.fillGaps();
+    // It became known that the history goes back further.
+    const first = this.blocks[0];
+    if (first && first.start > keepFrom) {
+      this.blocks = [...this.build(keepFrom, first.start, first.element), ...this.blocks];
+      removed -= this.blocks[0] === first ? 0 : first.element.offsetTop - this.blocks[0]!.element.offsetTop;
     }
     // A burst may have scrolled past more than is kept; what nobody can see is not built.
-    for (let row = Math.max(this.drawn, keepFrom); row < end; row += 1) {
-      const block = this.blockFor(row);
-      const element = div("row");
-      fill(element, this.terminal.historyText(row), this.terminal.historyRuns(row), this.terminal.historyWrapped(row));
-      block.element.append(element);
-      block.end = row + 1;
-      block.element.style.setProperty("--rows", String(block.end - block.start));
-    }
+    const from = Math.max(this.drawn, keepFrom);
+    if (from < end) this.append(from, end);
     this.drawn = end;
     return removed;
   }
 
-  private blockFor(row: number): Block {
+  /** Adds rows at the end, to the last block while there is room in it. */
+  private append(from: number, end: number): void {
+    let row = from;
     const last = this.blocks.at(-1);
-    if (last && last.end === row && row - last.start < BLOCK_ROWS) return last;
-    const block: Block = { element: div("block"), start: row, end: row };
-    this.history.append(block.element);
-    this.blocks.push(block);
-    return block;
+    if (last && last.end === row) {
+      const here = this.terminal.historyHere(row);
+      const until = last.missing ? Math.min(here, end) : here > row ? row : Math.min(end, last.start + BLOCK_ROWS);
+      row = this.extend(last, until);
+    }
+    this.blocks.push(...this.build(row, end, null));
+  }
+
+  /** Builds the blocks of a range in front of an element: rows that are here, and room for those that are not. */
+  private build(from: number, end: number, before: Element | null): Block[] {
+    const blocks: Block[] = [];
+    for (let row = from; row < end; ) {
+      const here = Math.min(this.terminal.historyHere(row), end);
+      const missing = here > row;
+      const block: Block = { element: div(missing ? "gap" : "block"), start: row, end: row, missing };
+      this.history.insertBefore(block.element, before);
+      row = this.extend(block, missing ? here : Math.min(row + BLOCK_ROWS, end));
+      blocks.push(block);
+    }
+    return blocks;
+  }
+
+  /** @returns where the block ends: at `end`, or before a row that is not here. */
+  private extend(block: Block, end: number): number {
+    if (block.missing) block.end = end;
+    for (let row = block.end; row < end && this.terminal.historyHere(row) === row; row += 1) {
+      const element = div("row");
+      fill(element, this.terminal.historyText(row), this.terminal.historyRuns(row), this.terminal.historyWrapped(row));
+      block.element.append(element);
+      block.end = row + 1;
+    }
+    tellRows(block);
+    return block.end;
+  }
+
+  /** A page has come: its rows take the place of the room that was kept for them. */
+  private fillGaps(): void {
+    this.loaded = this.terminal.historyLoaded;
+    this.blocks = this.blocks.flatMap((block) => {
+      if (!block.missing || this.terminal.historyHere(block.start) >= block.end) return [block];
+      const filled = this.build(block.start, block.end, block.element);
+      block.element.remove();
+      return filled;
+    });
+  }
+
+  /** Asks for the rows in sight that are not here. */
+  private wantMissing(): void {
+    const { scrollTop, clientHeight } = this.scroller;
+    for (const block of this.blocks) {
+      if (!block.missing) continue;
+      const { offsetTop, offsetHeight } = block.element;
+      const line = offsetHeight / (block.end - block.start);
+      const near = NEAR_ROWS * line;
+      if (line === 0 || offsetTop + offsetHeight < scrollTop - near || offsetTop > scrollTop + clientHeight + near) continue;
+      const inSight = Math.ceil((scrollTop + clientHeight + near - offsetTop) / line);
+      return this.terminal.wantHistory(Math.min(block.end, block.start + inSight), PAGE_ROWS);
+    }
   }
 
   private drawScreen(): void {
@@ -220,6 +298,11 @@ function span(text: string, cells: number, foreground: number, background: numbe
   }
   if (classes.length > 0) element.className = classes.join(" ");
   return element;
+}
+
+/** How much room a block takes, for when the browser has not laid it out. */
+function tellRows(block: Block): void {
+  block.element.style.setProperty("--rows", String(block.end - block.start));
 }
 
 function div(name: string): HTMLElement {

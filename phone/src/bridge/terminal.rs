@@ -26,6 +26,8 @@ use crate::viewer::{SCROLLBACK, Viewer};
 
 /// Between two attempts to attach over a link that is up.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What was drawn since the machine was last told is told after so long, together with what comes meanwhile: a key's echo is not worth a message.
+const TELL_AFTER: Duration = Duration::from_millis(100);
 /// After so many attempts in a row without a byte the person is told.
 const MAX_FAILURES: u32 = 5;
 
@@ -62,6 +64,8 @@ struct Inner {
     wants_control: bool,
     failures: u32,
     problem: Option<String>,
+    /// The timer runs that tells what was drawn.
+    telling: bool,
     /// The row that was asked for last: JavaScript asks for its parts one after the other.
     row: Option<(RowId, Rc<DrawnRow>)>,
 }
@@ -82,6 +86,7 @@ pub struct Live {
     changed: Function,
     inner: RefCell<Inner>,
     retry: Timer,
+    tell: Timer,
 }
 
 impl Live {
@@ -138,6 +143,8 @@ impl Live {
     pub fn on_writable(&self, channel: u32) {
         if matches!(self.stage(), Stage::On { channel: ours, .. } if ours == channel) {
             self.send_input();
+            self.send_drawn(false);
+            self.tell_changed();
         }
     }
 
@@ -151,6 +158,8 @@ impl Live {
             Ok(()) => {
                 inner.failures = 0;
                 drop(inner);
+                self.send_drawn(false);
+                self.ask(Viewer::want_start);
             }
             Err(error) => {
                 inner.viewer.begin_anew();
@@ -163,6 +172,44 @@ impl Live {
             }
         }
         self.tell_changed();
+    }
+
+    /// Tells the machine what was drawn, or soon. `all`: nothing more has come for a moment.
+    fn send_drawn(&self, all: bool) {
+        let due = self.inner.borrow().viewer.due(all);
+        if let Some(offset) = due {
+            if self.send(&TerminalMessage::Drawn { offset }.to_vec()) {
+                self.inner.borrow_mut().viewer.told(offset);
+            }
+            return;
+        }
+        let mut inner = self.inner.borrow_mut();
+        if inner.viewer.due(true).is_some() && !inner.telling {
+            inner.telling = true;
+            self.tell.set(Some(clock::now() + TELL_AFTER));
+        }
+    }
+
+    fn on_tell(&self) {
+        self.inner.borrow_mut().telling = false;
+        self.send_drawn(true);
+    }
+
+    /// Sends what the viewer asks for, if it asks for something.
+    fn ask(&self, what: impl FnOnce(&mut Viewer) -> Option<Vec<u8>>) {
+        if !matches!(self.stage(), Stage::On { .. }) {
+            return;
+        }
+        let message = what(&mut self.inner.borrow_mut().viewer);
+        if message.is_some_and(|message| !self.send(&message)) {
+            self.inner.borrow_mut().viewer.unask();
+        }
+    }
+
+    /// Whether the link took the message; if not, `on_writable` or `on_closed` goes on from here.
+    fn send(&self, message: &[u8]) -> bool {
+        let (Stage::On { channel, .. }, Some(handle)) = (self.stage(), self.handle()) else { return false };
+        handle.send(&self.device, channel, message).is_ok()
     }
 
     fn try_later(&self, why: &str) {
@@ -220,6 +267,7 @@ impl Live {
                 from: inner.viewer.next(),
                 scrollback: u32::try_from(SCROLLBACK).unwrap_or(u32::MAX),
                 lossless: false,
+                credit: true,
                 cols: inner.size.0,
                 rows: inner.size.1,
                 take_control: inner.wants_control || inner.viewer.you_control(),
@@ -242,7 +290,7 @@ impl Live {
 
     fn on_attachment(&self, channel: u32, attached: &Attached) {
         let mut inner = self.inner.borrow_mut();
-        inner.viewer.attached(attached.you_control, attached.session.controller.as_deref());
+        inner.viewer.attached(attached.you_control, attached.session.controller.as_deref(), attached.credit);
         if let Err(out_of_step) = inner.viewer.input.resume(attached.input_offset) {
             // The machine counts this writer's input otherwise. Under a new name both begin at zero.
             inner.writer = Uuid::new_v4();
@@ -260,6 +308,7 @@ impl Live {
         inner.wants_control = false;
         drop(inner);
         self.send_input();
+        self.ask(Viewer::want_start);
     }
 
     fn on_refusal(&self, channel: u32, answered: bool, error: &CallError) {
@@ -308,6 +357,7 @@ impl Live {
     fn close(&self) {
         let stage = std::mem::replace(&mut self.inner.borrow_mut().stage, Stage::Over);
         self.retry.set(None);
+        self.tell.set(None);
         let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
         if let Stage::On { attachment, .. } = stage {
             hub.call(self.device, SessionDetach { attachment }.to_body(), Reply::Nobody);
@@ -339,7 +389,7 @@ impl Terminal {
         let ViewerConfig { name, size, control } = viewer;
         let linked = hub.handle(&device).is_some_and(|handle| handle.is_up(&device));
         let live = Rc::new_cyclic(|this: &Weak<Live>| {
-            let retrying = this.clone();
+            let (retrying, telling) = (this.clone(), this.clone());
             Live {
                 this: this.clone(),
                 hub: Rc::downgrade(hub),
@@ -356,7 +406,13 @@ impl Terminal {
                     wants_control: control,
                     failures: 0,
                     problem: None,
+                    telling: false,
                     row: None,
+                }),
+                tell: Timer::new(move || {
+                    if let Some(live) = telling.upgrade() {
+                        live.on_tell();
+                    }
                 }),
                 retry: Timer::new(move || {
                     if let Some(live) = retrying.upgrade() {
@@ -385,14 +441,10 @@ impl Terminal {
         if let Some((_, row)) = inner.row.as_ref().filter(|(known, _)| *known == id) {
             return row.clone();
         }
-        let row = inner.viewer.screen().map(|screen| match id {
-            RowId::Screen(row) => screen.row(row),
-            RowId::History(row) => {
-                let oldest = screen.scrollback_total() - screen.scrollback_len() as u64;
-                let index = row.checked_sub(oldest).and_then(|index| usize::try_from(index).ok());
-                index.and_then(|index| screen.scrollback_row(index)).unwrap_or_default()
-            }
-        });
+        let row = match id {
+            RowId::Screen(row) => inner.viewer.screen().map(|screen| screen.row(row)),
+            RowId::History(row) => inner.viewer.history_row(row),
+        };
         let drawn = Rc::new(row.map(|row| DrawnRow::from(&row)).unwrap_or_default());
         inner.row = Some((id, drawn.clone()));
         drawn
@@ -464,7 +516,22 @@ impl Terminal {
 
     #[wasm_bindgen(getter, js_name = historyStart)]
     pub fn history_start(&self) -> f64 {
-        self.screen(|screen| (screen.scrollback_total() - screen.scrollback_len() as u64) as f64)
+        self.read(|inner| inner.viewer.history_start() as f64)
+    }
+
+    #[wasm_bindgen(js_name = historyHere)]
+    pub fn history_here(&self, row: f64) -> f64 {
+        self.read(|inner| inner.viewer.history_here(row as u64) as f64)
+    }
+
+    #[wasm_bindgen(getter, js_name = historyLoaded)]
+    pub fn history_loaded(&self) -> u32 {
+        self.read(|inner| inner.viewer.loaded())
+    }
+
+    #[wasm_bindgen(js_name = wantHistory)]
+    pub fn want_history(&self, before: f64, rows: u16) {
+        self.live.ask(|viewer| viewer.want_history(before as u64, rows));
     }
 
     #[wasm_bindgen(getter, js_name = historyEnd)]

@@ -185,7 +185,8 @@ mod tests {
             "control": [[0, "desk"]], "control_changes": 1,
             "viewers": {"0": {"id": "c2a2ec09-71cf-4311-80de-cd4e3f0d33d6", "writer": "6f6dffbd-a870-4f42-82fc-405eccb2b864", "name": "desk",
                 "lossless": false, "scrollback": 1000, "position": 5, "resumed_until": 0,
-                "snapshot": {"offset": 5, "size": {"cols": 90, "rows": 30}, "part": 0}, "wants_snapshot": false, "owed_scrollback": true,
+                "parts": {"offset": 5, "size": {"cols": 90, "rows": 30}, "frame": [3, 0], "part": 0}, "wants_snapshot": false, "owed_scrollback": true,
+                "credit": {"drawn": 3, "framed": true, "wanted": [[9, 5]]},
                 "size": {"cols": 90, "rows": 30}, "next_size": 1, "control": 1, "taken": 5, "ended": false, "burst": 5, "sent_at": 17}},
             "ends": {"3": {"code": 4409, "message": "the same viewer has attached anew"}},
             "next_key": 4, "title": "work", "pid": 4711, "kill_in_ms": 250, "scrollback_rows": 10000, "upgrades": 2},
@@ -200,7 +201,7 @@ mod tests {
         sections.put("log", b"hello");
         sections.put("input", b"abc");
         sections.put("screen", &happy_screen::Screen::new(90, 30, 100).snapshot(0));
-        sections.put("snapshot/0", b"bytes");
+        sections.put("parts/0", b"bytes");
         sections.put("unknown", b"is ignored");
         sections.into_bytes()
     }

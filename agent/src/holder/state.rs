@@ -795,9 +795,39 @@ mod tests {
         state.on_input(key, 0, b"k").unwrap();
         assert_eq!(look(&mut state, key, now).0, [Seen::Output(offset, 5_000)]);
         state.on_typed(1);
-        assert_eq!(look(&mut state, key, now).0, [Seen::Taken(1)]);
+        let (seen, next) = look(&mut state, key, now);
+        assert!(seen.is_empty() && matches!(next, Next::WaitUntil(time) if time - now <= Duration::from_millis(3)));
         state.on_output(b"k");
-        assert_eq!(look(&mut state, key, now + Duration::from_millis(3)).0, [Seen::Output(offset + 5_000, 1)]);
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(offset + 5_000, 1), Seen::Taken(1)]);
+    }
+
+    #[tokio::test]
+    async fn that_input_was_taken_is_told_with_its_echo_or_soon() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, _) = state.attach(attach(), now).unwrap();
+        look(&mut state, key, now);
+        let mut typed = 0;
+        let mut type_in = |state: &mut State| {
+            state.on_input(key, typed, b"k").unwrap();
+            state.on_typed(1);
+            typed += 1;
+        };
+        type_in(&mut state);
+        let (seen, next) = look(&mut state, key, now);
+        let Next::WaitUntil(told) = next else { panic!("{next:?}") };
+        assert!(seen.is_empty() && told > now && told - now <= Duration::from_millis(3));
+        // What is typed meanwhile does not put it off.
+        type_in(&mut state);
+        let between = told - Duration::from_millis(1);
+        assert_eq!(look(&mut state, key, between), (vec![], Next::WaitUntil(told)));
+        assert_eq!(look(&mut state, key, told), (vec![Seen::Taken(2)], Next::Wait));
+        assert_eq!(look(&mut state, key, told + Duration::from_secs(1)), (vec![], Next::Wait));
+        // A flood does not put it off either.
+        type_in(&mut state);
+        state.on_output(&[b'x'; 500_000]);
+        let mut out = BytesMut::new();
+        assert_eq!(state.fill(key, told, &mut out), Some(Next::Write));
+        assert!(out.len() < 100_000 && out.ends_with(&TerminalMessage::InputTaken { offset: 3 }.to_vec()));
     }
 
     #[tokio::test]
@@ -996,6 +1026,40 @@ mod tests {
         let seen = look(&mut state, key, now + 4 * FRAME_PAUSE).0;
         assert_eq!(seen[0], Seen::Gap(end + WINDOW, end + WINDOW + 1));
         assert!(matches!(seen[1..], [Seen::Frame(_, None, _)]), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn another_program_keeps_what_a_viewer_has_drawn_and_begins_with_a_whole_frame() {
+        let (mut state, mut now) = (session(), Instant::now());
+        let key = drawer(&mut state, now);
+        state.on_output(&b"a row of some length\r\n".repeat(FULL / 4));
+        assert_eq!(look(&mut state, key, now).0, [Seen::Output(0, FULL)]);
+        state = resumed(&mut state);
+        assert_eq!(look(&mut state, key, now).0, [], "its window is as full as before");
+        let mut drawn = WINDOW;
+        for round in 0..3 {
+            now += FRAME_PAUSE;
+            let mut seen = look(&mut state, key, now).0;
+            if round == 0 {
+                assert_eq!(seen.remove(0), Seen::Gap(WINDOW, state.output_offset()));
+            }
+            assert!(matches!(seen[..], [Seen::Frame(at, None, _)] if at == state.output_offset()), "{seen:?}");
+            assert!(shown(&[], &seen[0]) == state.scene.screen.snapshot(0));
+            state.on_output(&b"more\r\n".repeat(FULL / 2));
+            state = resumed(&mut state);
+            assert_eq!(look(&mut state, key, now + FRAME_PAUSE).0, [], "a frame before the last one was drawn");
+            let Seen::Frame(at, ..) = seen[0] else { unreachable!() };
+            state.on_drawn(key, at).unwrap();
+            drawn = at;
+        }
+        assert_eq!(state.on_drawn(key, drawn + 1).unwrap_err().code, refusal::MALFORMED);
+        // The page that was asked for before the switch comes after it, with the rows of before.
+        state.on_history_wanted(key, u64::MAX, 5).unwrap();
+        state = resumed(&mut state);
+        let (seen, kept) = (look(&mut state, key, now).0, state.history(0));
+        let page =
+            |seen: &Seen| matches!(seen, Seen::History(first, from, _) if (*first, *from) == (kept.to - 5, kept.from));
+        assert!(seen.first().is_some_and(page), "{seen:?}");
     }
 
     #[tokio::test]

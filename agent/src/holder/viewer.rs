@@ -24,6 +24,10 @@ use super::size::{Size, Sizes};
 /// the longest that anyone should watch old output go by, and more than a build prints in one go.
 pub const MAX_BEHIND: u64 = 1024 * 1024;
 
+/// That input was taken is told together with what the program prints about it, mostly the echo of a key; alone when it has printed nothing for so long.
+/// Each message of its own costs the whole way to the glass a wake-up, and the echo would be behind it.
+const TAKEN_WAIT: Duration = Duration::from_millis(3);
+
 /// Bytes that are put at once before the socket is asked again.
 const FILL: usize = 64 * 1024;
 
@@ -108,6 +112,9 @@ pub struct Viewer {
     next_size: u64,
     control: u64,
     taken: u64,
+    /// When it is told what was taken since, at the latest. After a handover that begins anew.
+    #[serde(skip)]
+    taken_at: Option<Instant>,
     ended: bool,
     burst: usize,
     #[serde(with = "super::state::ago")]
@@ -180,6 +187,7 @@ impl Viewer {
             next_size,
             control: stage.control,
             taken: stage.input.taken(attach.writer),
+            taken_at: None,
             ended: false,
             burst: 0,
             sent_at: stage.now,
@@ -258,28 +266,43 @@ impl Viewer {
         self.burst = 0;
     }
 
-    /// Puts frames of what it should see next. INVARIANT: at most [`FILL`] bytes and one frame more.
+    /// Puts frames of what it should see next. INVARIANT: at most [`FILL`] bytes and two frames more.
     pub fn fill(&mut self, stage: &Stage, out: &mut BytesMut) -> Next {
         let begin = out.len();
-        loop {
-            if out.len() - begin >= FILL {
-                return Next::Write;
-            }
+        let next = loop {
             match self.step(stage, out) {
-                Next::Write => {}
-                _ if out.len() > begin => return Next::Write,
-                wait => return wait,
+                Next::Write if out.len() - begin < FILL => {}
+                next => break next,
             }
+        };
+        let has_more = out.len() > begin;
+        match self.put_taken(stage, has_more, out) {
+            Next::Write => Next::Write,
+            _ if has_more => Next::Write,
+            Next::WaitUntil(told) => match next {
+                Next::WaitUntil(time) => Next::WaitUntil(time.min(told)),
+                _ => Next::WaitUntil(told),
+            },
+            Next::Wait => next,
         }
+    }
+
+    /// How much of its input was taken, if that is news.
+    fn put_taken(&mut self, stage: &Stage, has_more: bool, out: &mut BytesMut) -> Next {
+        let taken = stage.input.taken(self.writer);
+        if taken == self.taken {
+            return Next::Wait;
+        }
+        let told = *self.taken_at.get_or_insert(stage.now + TAKEN_WAIT);
+        if !has_more && stage.now < told {
+            return Next::WaitUntil(told);
+        }
+        (self.taken, self.taken_at) = (taken, None);
+        put(out, &TerminalMessage::InputTaken { offset: taken })
     }
 
     /// Puts at most one message.
     fn step(&mut self, stage: &Stage, out: &mut BytesMut) -> Next {
-        let taken = stage.input.taken(self.writer);
-        if taken != self.taken {
-            self.taken = taken;
-            return put(out, &TerminalMessage::InputTaken { offset: taken });
-        }
         if self.parts.is_some() {
             return self.put_part(out);
         }

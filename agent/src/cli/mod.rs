@@ -242,7 +242,8 @@ struct RunArgs {
 #[derive(Debug, Clone, Default, Args)]
 struct MachineArg {
     /// Another machine: its name or the beginning of its id.
-    #[arg(long, short, value_name = "NAME")]
+    // One id in 64 begins with a hyphen.
+    #[arg(long, short, value_name = "NAME", allow_hyphen_values = true)]
     machine: Option<String>,
 }
 
@@ -356,7 +357,7 @@ enum DevicesCommand {
 #[derive(Debug, Args)]
 struct RevokeArgs {
     /// Its name or the beginning of its id.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", allow_hyphen_values = true)]
     device: Option<String>,
     /// Remove every device and every joined machine, and
     /// make new keys for this one, so that it is a new
@@ -490,5 +491,17 @@ mod tests {
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.command, ["ls", "-la", "--json"]);
         assert!(!cli.json);
+    }
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let words = ["happy", "devices", "revoke", "-4mQx0aB", "--machine", "-hT8s_2k", "--json"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert!(cli.json);
+        let Command::Devices(DevicesArgs { command: Some(DevicesCommand::Revoke(args)), .. }) = cli.command else {
+            panic!("not revoke")
+        };
+        assert_eq!((args.device.as_deref(), args.machine.machine.as_deref()), (Some("-4mQx0aB"), Some("-hT8s_2k")));
+        assert!(Cli::try_parse_from(["happy", "devices", "revoke", "--help"]).is_err_and(|e| e.exit_code() == 0));
     }
 }

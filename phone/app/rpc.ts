@@ -235,6 +235,10 @@ scrollback: number,
  */
 lossless: boolean, 
 /**
+ * The viewer tells what it has drawn, is shown screens past what it can take, and asks for history.
+ */
+credit: boolean, 
+/**
  * The viewer's own size.
  */
 cols: number, 
@@ -263,7 +267,11 @@ session: Session,
 /**
  * Whether this attachment decides the size.
  */
-you_control: boolean, };
+you_control: boolean, 
+/**
+ * Whether the machine wants to be told what is drawn.
+ */
+credit: boolean, };
 
 export type SessionDetach = { 
 /**

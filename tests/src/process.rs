@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -58,12 +59,19 @@ fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A port on 127.0.0.1 that nothing listens on at the moment of asking.
+/// A port of 127.0.0.1 that nothing listens on, another one with each call.
+///
+/// It lies below those that systems give to whoever asks for any: a program that starts a little later would find one of those taken by
+/// somebody else.
 ///
 /// # Errors
-/// When the machine has none left.
+/// When none is left.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = (0..COUNT).map(|_| 10_000 + (std::process::id() % COUNT * 64 + NEXT.fetch_add(1, Relaxed)) % COUNT);
+    let port = ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port as u16)).is_ok());
+    port.map(|port| port as u16).context("every port from 10000 to 19999 is taken")
 }
 
 /// A child whose output arrives line by line, and which does not outlive this value.

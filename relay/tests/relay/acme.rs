@@ -1,7 +1,6 @@
 //! Certificates from a real authority, which runs here: Pebble, the one that Let's Encrypt tests clients with. It refuses some of the nonces and
 //! checks each signature and each proof.
 
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{PATIENCE, Server, soon, until};
+use crate::harness::{PATIENCE, Server, free_ports, soon, until};
 
 /// Programs that end with the test.
 struct Running(Vec<Child>);
@@ -39,12 +38,6 @@ struct Authority {
     names: u16,
     names_management: u16,
     running: Running,
-}
-
-/// Ports that were free just now.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Authority {

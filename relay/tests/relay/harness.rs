@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -33,6 +34,20 @@ pub async fn until(what: &str, mut yes: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Ports of 127.0.0.1 for programs that take no port of the system's choice, each different, and free for the port of a Redis cluster's
+/// bus 10,000 above it too.
+///
+/// They lie below those that systems give to whoever asks for any: a program that starts a little later would find one of those taken by the
+/// test beside it.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports =
+        (0..COUNT).map(|_| 10_000 + ((std::process::id() % COUNT) * 64 + NEXT.fetch_add(1, Relaxed)) % COUNT);
+    let free = |port: u32| TcpListener::bind(("127.0.0.1", port as u16)).is_ok();
+    [(); N].map(|()| ports.find(|port| free(*port) && free(port + COUNT)).expect("some port is free") as u16)
 }
 
 pub struct Server {

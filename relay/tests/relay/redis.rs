@@ -1,7 +1,6 @@
 //! Nodes that share a real Redis, one server or a cluster of three: what crosses, and what happens when Redis is killed, emptied or slow.
 
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::guests::{a_ticket_leads_to_another_node, what_does_not_arrive_ends_the_guest_alone};
-use crate::harness::{Client, Device, Server, http, soon, until};
+use crate::harness::{Client, Device, Server, free_ports, http, soon, until};
 use crate::records::{records_cross, rest_crosses};
 use crate::rendezvous::{TICKET, guest, hash, open, refused};
 
@@ -30,15 +29,23 @@ pub struct Servers {
 
 impl Servers {
     pub async fn one() -> Self {
-        let mut servers =
-            Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(1), children: vec![], cluster: false };
+        let mut servers = Self {
+            folder: tempfile::tempdir().unwrap(),
+            ports: free_ports::<1>().to_vec(),
+            children: vec![],
+            cluster: false,
+        };
         servers.start().await;
         servers
     }
 
     pub async fn cluster() -> Self {
-        let mut servers =
-            Self { folder: tempfile::tempdir().unwrap(), ports: free_ports(3), children: vec![], cluster: true };
+        let mut servers = Self {
+            folder: tempfile::tempdir().unwrap(),
+            ports: free_ports::<3>().to_vec(),
+            children: vec![],
+            cluster: true,
+        };
         servers.start().await;
         let nodes = servers.ports.iter().map(|port| format!("127.0.0.1:{port}"));
         let made = Command::new("redis-cli")
@@ -130,20 +137,6 @@ impl Drop for Servers {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Ports that were free a moment ago, below those that a cluster's bus of a higher one would take.
-fn free_ports(count: usize) -> Vec<u16> {
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port() % 20_000 + 20_000;
-        let bus = port + 10_000;
-        if !ports.contains(&port) && [port, bus].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
-            ports.push(port);
-        }
-    }
-    ports
 }
 
 /// A device that no other scenario has used: the directory remembers their epochs.

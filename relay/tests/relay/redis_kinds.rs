@@ -1,6 +1,5 @@
 //! The other ways to a Redis: a Sentinel group whose master dies, and TLS with a password.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::harness::{Client, Device, Server, get, soon};
+use crate::harness::{Client, Device, Server, free_ports, get, soon};
 use crate::program;
 use crate::redis::{arrives, pair, presence};
 
@@ -32,10 +31,6 @@ impl Process {
         command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
         Self(command.spawn().expect("redis-server is installed (Debian: redis-server)"))
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn ask(arguments: &[&str]) -> String {
@@ -64,7 +59,7 @@ struct Group {
 impl Group {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports = [free_port(), free_port()];
+        let ports = free_ports::<2>();
         let master = ports[0].to_string();
         let mut group = Self { folder, servers: [(ports[0], None), (ports[1], None)], sentinels: Vec::new() };
         for (n, port) in ports.iter().enumerate() {
@@ -77,7 +72,7 @@ impl Group {
         }
         until_says(ports[1], &["INFO", "replication"], "master_link_status:up").await;
         for _ in 0..3 {
-            let port = free_port();
+            let [port] = free_ports();
             let file = group.folder.path().join(format!("sentinel-{port}.conf"));
             let settings = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 2\n\
@@ -141,7 +136,8 @@ async fn nodes_reach_a_redis_with_tls_and_a_password() {
     std::fs::write(path("ca.pem"), authority.pem()).unwrap();
     std::fs::write(path("cert.pem"), certificate.pem()).unwrap();
     std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-    let port = free_port().to_string();
+    let [port] = free_ports();
+    let port = port.to_string();
     let (cert, key, ca) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
     let mut arguments = vec!["--port", "0", "--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
     arguments.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "sesame"]);

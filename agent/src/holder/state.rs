@@ -880,7 +880,7 @@ mod tests {
             for round in 0..40u64 {
                 // Noise does not become small, so the snapshots have several parts.
                 let noise: Vec<u8> =
-                    (0..150_000).map(|at| b'!' + ((round * 150_000 + at) * 2_654_435_761 >> 17) as u8 % 90).collect();
+                    (0..150_000).map(|at| b'!' + (((round * 150_000 + at) * 2_654_435_761) >> 17) as u8 % 90).collect();
                 state.on_output(&noise);
                 state.on_typed(3);
                 if round % 8 == 0 {

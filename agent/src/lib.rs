@@ -12,3 +12,6 @@ pub mod trouble;
 
 pub mod holder;
 pub mod session;
+
+/// The version that this program says it has (`build.rs`).
+pub const VERSION: &str = env!("HAPPY_VERSION");

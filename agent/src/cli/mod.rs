@@ -32,7 +32,7 @@ use crate::trouble::Trouble;
 
 /// Your terminals and coding agents, from your phone, end to end encrypted.
 #[derive(Debug, Parser)]
-#[command(name = "happy", version, after_help = HINTS)]
+#[command(name = "happy", version = crate::VERSION, after_help = HINTS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

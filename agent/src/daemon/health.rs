@@ -66,7 +66,7 @@ async fn health(State(daemon): State<Arc<Daemon>>) -> Json<serde_json::Value> {
     let running = daemon.sessions().list().await.iter().filter(|s| s.state == SessionState::Running).count();
     Json(json!({
         "status": "ok",
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": crate::VERSION,
         "pid": std::process::id(),
         "started_at": daemon.started_at(),
         "relay_connected": daemon.network().is_up(),

@@ -219,14 +219,14 @@ impl Daemon {
         daemon.run(health::serve(api, api_port, daemon.clone()));
         daemon.home.write_state(&DaemonState {
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             started_at: daemon.started_at,
             api_port,
             relay_port: daemon.relay.as_ref().map(EmbeddedRelay::port),
         })?;
         // Last: whoever can connect finds everything in place.
         daemon.run(server::serve(listener, daemon.clone()));
-        tracing::info!(device = %daemon.device_id().short(), version = env!("CARGO_PKG_VERSION"), "the daemon runs");
+        tracing::info!(device = %daemon.device_id().short(), version = crate::VERSION, "the daemon runs");
         Ok(Some(daemon))
     }
 
@@ -480,7 +480,7 @@ impl Daemon {
         let devices = self.roster().peers().len();
         DaemonStatus {
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::holder::build::version(),
             device: self.device_id().to_string(),
             name: self.name.clone(),
             home: self.home.root().display().to_string(),

@@ -101,7 +101,7 @@ async fn greet(daemon: Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             let greeted = Greeted {
                 device: daemon.device_id().to_string(),
                 name: daemon.name().to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version: crate::VERSION.to_owned(),
                 link_up: true,
             };
             say(&mut writer, &Greeting::Ok(greeted)).await?;
@@ -114,7 +114,7 @@ async fn greet(daemon: Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             let greeted = Greeted {
                 device: target.device.to_string(),
                 name: target.name,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                version: crate::VERSION.to_owned(),
                 link_up: daemon.network().links_up().contains(&target.device),
             };
             say(&mut writer, &Greeting::Ok(greeted)).await?;
@@ -132,7 +132,7 @@ fn read_hello(body: &[u8]) -> Result<Hello, CallError> {
     }
     Err(CallError::new(
         ErrorCode::UnknownMethod,
-        format!("this daemon is version {}; the command line is of another version", env!("CARGO_PKG_VERSION")),
+        format!("this daemon is version {}; the command line is of another version", crate::VERSION),
     ))
 }
 

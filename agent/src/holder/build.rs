@@ -30,6 +30,7 @@ fn id(metadata: &Metadata) -> String {
     format!("{:x}-{:x}.{:x}", metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-fn version() -> String {
-    super::pretence::get().version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").into())
+/// The version that it says it has.
+pub fn version() -> String {
+    super::pretence::get().version.unwrap_or_else(|| crate::VERSION.into())
 }

@@ -56,8 +56,12 @@ pub struct Predictor {
     confirmed: u64,
     cells: BTreeMap<(u16, u16), Guess>,
     cursor: Option<Place>,
+    /// Where the cursor was when it was last where it was expected.
+    rest: Option<(u16, u16)>,
     /// Nobody knows where the cursor will be before the echo of this input: nothing is guessed until then.
     lost_until: u64,
+    /// Behind all input.
+    last: u64,
     /// When each key was typed, by the input offset behind it.
     typed: VecDeque<(u64, Duration)>,
     /// Input that was taken, and when its echo is certain to have come.
@@ -107,7 +111,7 @@ impl Predictor {
     /// Guesses nothing any more, and lets nothing unconfirmed be drawn. For a new screen too.
     pub fn reset(&mut self) {
         self.cells.clear();
-        self.cursor = None;
+        self.lose();
         self.begin_epoch();
     }
 
@@ -117,6 +121,7 @@ impl Predictor {
             self.size = screen.size();
             self.reset();
         }
+        self.last = offset;
         if self.typed.len() < MAX_TIMED {
             self.typed.push_back((offset, now));
         }
@@ -187,16 +192,28 @@ impl Predictor {
         Overlay { cells, cursor, marked: self.marked || self.glitch > REPAIRS }
     }
 
+    /// Nobody knows where the cursor will be when the echo of all that was typed has come.
+    fn lose(&mut self) {
+        self.cursor = None;
+        self.lost_until = self.last;
+    }
+
     fn begin_epoch(&mut self) {
         self.epoch = self.epoch.max(self.confirmed) + 1;
     }
 
     fn guess(&mut self, now: Duration, offset: u64, key: Key, screen: &Screen) {
         if self.lost_until > self.echoed {
-            return;
+            // Nor after this key.
+            return self.lose();
         }
         let (cols, _) = self.size;
         let real = screen.cursor();
+        if self.cursor.is_none() && self.rest != Some((real.row, real.col)) {
+            // Something was printed that nobody typed: a question, maybe, to which the answer is a secret.
+            self.rest = Some((real.row, real.col));
+            self.begin_epoch();
+        }
         let (row, col) = self.cursor.map_or((real.row, real.col), |place| (place.row, place.col));
         let known = self.cursor.is_some() || !real.pending_wrap;
         let make = |shows, stood, epoch| Guess { shows, stood, offset, epoch, at: now };
@@ -227,8 +244,7 @@ impl Predictor {
             Key::Right if known && col + 1 < cols => self.move_to(row, col + 1, offset),
             _ => {
                 self.begin_epoch();
-                self.cursor = None;
-                self.lost_until = offset;
+                self.lose();
             }
         }
     }
@@ -305,6 +321,7 @@ impl Predictor {
         let Some(place) = self.cursor.filter(|place| self.echoed >= place.offset) else { return };
         let real = screen.cursor();
         self.cursor = None;
+        self.rest = Some((real.row, real.col));
         if (real.row, real.col) != (place.row, place.col) {
             match place.epoch <= self.confirmed {
                 true => self.reset(),
@@ -316,7 +333,7 @@ impl Predictor {
     /// Guesses of this epoch were wrong before anybody has seen them.
     fn drop_epoch(&mut self, epoch: u64) {
         self.cells.retain(|_, guess| guess.epoch < epoch);
-        self.cursor = self.cursor.filter(|place| place.epoch < epoch);
+        self.lose();
         self.begin_epoch();
     }
 }
@@ -539,6 +556,41 @@ mod tests {
         world.type_in("correct horse");
         let after = &world.shown["sudo true".len() + 1..];
         assert!(after.iter().all(String::is_empty), "{after:?}");
+        world.run(Duration::from_secs(1));
+        world.settle();
+    }
+
+    #[test]
+    fn nothing_is_guessed_while_keys_are_on_their_way_that_nobody_has_guessed() {
+        let mut world = World::new(200, echo);
+        world.type_in("make");
+        world.settle();
+        // The same letter again and again: one that is guessed at the wrong place would seem to be right.
+        world.type_in("\rllllllllllllllllllll");
+        let after = world.shown["make".len()..].iter();
+        assert!(after.clone().all(String::is_empty), "{:?}", after.collect::<Vec<_>>());
+        world.settle();
+        world.type_in("ls");
+        world.settle();
+        world.type_in("x");
+        assert_eq!(drawn(&world.overlay()), "x");
+        world.settle();
+    }
+
+    #[test]
+    fn who_asks_without_being_asked_is_not_answered_in_public() {
+        let mut world = World::new(300, echo);
+        world.type_in("sleep 9; su");
+        world.settle();
+        let before = world.shown.len();
+        // The program of before asks now; the line was confirmed, and what is typed next is none of its echo.
+        world.answer = silence;
+        for screen in [&mut world.program, &mut world.seen] {
+            screen.feed(b"\r\nPassword: ");
+        }
+        world.run(Duration::from_millis(100));
+        world.type_in("hunter2");
+        assert!(world.shown[before..].iter().all(String::is_empty), "{:?}", world.shown);
         world.run(Duration::from_secs(1));
         world.settle();
     }

@@ -106,7 +106,9 @@ pub async fn watch(
         false => {
             let own = tty::size().unwrap_or((80, 24));
             tty::make_room(own.1);
-            View::Terminal(Box::new(TerminalView::new(own)))
+            // On this machine an echo comes at once.
+            let guesses = machine.is_some() && reads;
+            View::Terminal(Box::new(TerminalView::new(own, guesses)))
         }
     };
     let mut watcher = Watcher {
@@ -202,7 +204,7 @@ impl Watcher {
                 attached = self.attach(&client) => attached?,
                 left = waiting.leave(&mut interrupts) => return Ok(left),
             };
-            waiting.end(self);
+            waiting.end(self)?;
             let step = match attached {
                 Some((attached, channel)) => self.follow(&client, attached, channel, &mut interrupts).await?,
                 None => Step::DaemonGone,
@@ -217,7 +219,7 @@ impl Watcher {
                         client = find_again(&self.home, self.machine.as_deref(), "then attach again: the session goes on.") => client?,
                         left = waiting.leave(&mut interrupts) => return Ok(left),
                     };
-                    waiting.end(self);
+                    waiting.end(self)?;
                     self.note(None)?;
                 }
             }
@@ -319,11 +321,11 @@ impl Watcher {
                     Some(Incoming::Closed { code, reason }) => closed(Code(code), &reason)?,
                     None => Step::DaemonGone,
                 },
-                keys = next_keys(&mut self.keys, self.typed.has_room()) => self.type_keys(keys),
+                keys = next_keys(&mut self.keys, self.typed.has_room()) => self.type_keys(keys)?,
                 _ = self.signals.resized.recv() => self.window_changed(client, &attached),
                 () = sleep_until(draw_at) => {
                     if let View::Terminal(view) = &mut self.view {
-                        view.draw()?;
+                        view.on_time()?;
                     }
                     Step::On
                 }
@@ -371,6 +373,9 @@ impl Watcher {
             }
             Shown::InputTaken(offset) => {
                 self.typed.taken(offset);
+                if let View::Terminal(view) = &mut self.view {
+                    view.input_taken(offset);
+                }
                 Ok(Step::On)
             }
             Shown::Resized { you_control } => {
@@ -410,28 +415,37 @@ impl Watcher {
         }
     }
 
-    fn type_keys(&mut self, keys: Option<Vec<u8>>) -> Step {
+    /// Takes what was typed into the session, and shows what its echo will probably be.
+    fn push_typed(&mut self, keys: &[u8]) -> Result<(), Trouble> {
+        self.typed.push(keys);
+        match &mut self.view {
+            View::Terminal(view) => view.typed(self.typed.end(), keys),
+            View::Exact(_) => Ok(()),
+        }
+    }
+
+    fn type_keys(&mut self, keys: Option<Vec<u8>>) -> Result<Step, Trouble> {
         let Some(keys) = keys else {
             self.keys = None;
             if self.manner.ends_input {
                 // In the middle of a line the first one only ends the line.
                 self.typed.push(if self.ends_with_line { &[CTRL_D] } else { &[CTRL_D, CTRL_D] });
             }
-            return Step::On;
+            return Ok(Step::On);
         };
         if self.manner.exact {
             self.ends_with_line = keys.ends_with(b"\n");
             self.typed.push(&keys);
-            return Step::On;
+            return Ok(Step::On);
         }
         match keys.iter().position(|key| *key == self.manner.detach_key) {
             Some(at) => {
                 self.typed.push(&keys[..at]);
-                Step::Leave(Left::Detached)
+                Ok(Step::Leave(Left::Detached))
             }
             None => {
-                self.typed.push(&keys);
-                Step::On
+                self.push_typed(&keys)?;
+                Ok(Step::On)
             }
         }
     }
@@ -524,11 +538,9 @@ impl Waiting {
         }
     }
 
-    fn end(self, watcher: &mut Watcher) {
+    fn end(self, watcher: &mut Watcher) -> Result<(), Trouble> {
         watcher.keys = self.keys;
-        if Instant::now() < self.until {
-            watcher.typed.push(&self.kept);
-        }
+        if Instant::now() < self.until { watcher.push_typed(&self.kept) } else { Ok(()) }
     }
 }
 

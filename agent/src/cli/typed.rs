@@ -26,6 +26,11 @@ impl Typed {
         self.pending.extend_from_slice(bytes);
     }
 
+    /// The offset behind all that was typed.
+    pub fn end(&self) -> u64 {
+        self.start + self.pending.len() as u64
+    }
+
     /// The next message to send: its offset and its bytes.
     pub fn next(&mut self) -> Option<(u64, &[u8])> {
         let from = self.sent;

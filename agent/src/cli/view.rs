@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use happy_screen::predict::{Overlay, Predictor};
 use happy_screen::{FramePart, Frames, MAX_SNAPSHOT, QueryFilter, Screen, SnapshotError, render_vt};
 use happy_wire::terminal::{Exit, TerminalMessage};
 
@@ -66,6 +67,11 @@ impl View {
     pub fn attached(&mut self) {
         if let View::Terminal(view) = self {
             view.frames.clear();
+            // What was typed in between may never have arrived.
+            if let Some(guesses) = &mut view.guesses {
+                guesses.predictor.reset();
+            }
+            view.judge();
         }
     }
 
@@ -159,11 +165,20 @@ pub struct TerminalView {
     dirty: bool,
     drawn_at: Option<Instant>,
     note: Option<String>,
+    guesses: Option<Guesses>,
+}
+
+/// What the echo of keys will probably be (`happy_screen::predict`), on a clock of its own.
+struct Guesses {
+    predictor: Predictor,
+    began: Instant,
+    /// What of it is to be drawn over the screen.
+    overlay: Overlay,
 }
 
 impl TerminalView {
-    /// For a terminal of this size.
-    pub fn new(own: (u16, u16)) -> Self {
+    /// For a terminal of this size; with `guesses` it shows what is typed before the echo has come, if that takes long.
+    pub fn new(own: (u16, u16), guesses: bool) -> Self {
         Self {
             screen: Screen::new(own.0, own.1, 0),
             filter: None,
@@ -175,7 +190,49 @@ impl TerminalView {
             dirty: false,
             drawn_at: None,
             note: None,
+            guesses: guesses.then(|| Guesses {
+                predictor: Predictor::default(),
+                began: Instant::now(),
+                overlay: Overlay::default(),
+            }),
         }
+    }
+
+    /// The person has typed; their input ends at `offset` now.
+    ///
+    /// # Errors
+    /// When the terminal cannot be written.
+    pub fn typed(&mut self, offset: u64, keys: &[u8]) -> Result<(), Trouble> {
+        let Some(guesses) = &mut self.guesses else { return Ok(()) };
+        guesses.predictor.on_input(guesses.began.elapsed(), offset, keys, &self.screen);
+        // Nobody waits for the next frame to see a key.
+        if self.judge() { self.draw() } else { Ok(()) }
+    }
+
+    /// All input before `offset` has reached the program.
+    pub fn input_taken(&mut self, offset: u64) {
+        if let Some(guesses) = &mut self.guesses {
+            guesses.predictor.on_taken(guesses.began.elapsed(), offset);
+            self.judge();
+        }
+    }
+
+    /// Holds the guesses against the screen; whether others are to be drawn now.
+    fn judge(&mut self) -> bool {
+        let Some(guesses) = &mut self.guesses else { return false };
+        guesses.predictor.look(guesses.began.elapsed(), &self.screen);
+        let overlay = guesses.predictor.overlay(&self.screen);
+        let is_new = overlay != guesses.overlay;
+        guesses.overlay = overlay;
+        if is_new {
+            self.draw_frames();
+        }
+        is_new
+    }
+
+    /// What is drawn is what the session shows, and nothing beside it.
+    fn is_plain(&self) -> bool {
+        self.note.is_none() && self.guesses.as_ref().is_none_or(|guesses| guesses.overlay == Overlay::default())
     }
 
     /// The terminal has another size now.
@@ -194,7 +251,25 @@ impl TerminalView {
 
     /// When [`TerminalView::draw`] is to be called.
     pub fn draw_at(&self) -> Option<Instant> {
-        self.dirty.then(|| self.drawn_at.map_or_else(Instant::now, |at| at + FRAME))
+        let frame = self.dirty.then(|| self.drawn_at.map_or_else(Instant::now, |at| at + FRAME));
+        frame.into_iter().chain(self.look_at()).min()
+    }
+
+    /// When the guesses are to be looked at, if nothing comes before.
+    fn look_at(&self) -> Option<Instant> {
+        let guesses = self.guesses.as_ref()?;
+        Some(guesses.began + guesses.predictor.next_look()?)
+    }
+
+    /// It is time to look at the guesses, or to draw a frame.
+    ///
+    /// # Errors
+    /// When the terminal cannot be written.
+    pub fn on_time(&mut self) -> Result<(), Trouble> {
+        if self.look_at().is_some_and(|at| at <= Instant::now()) {
+            self.judge();
+        }
+        if self.dirty { self.draw() } else { Ok(()) }
     }
 
     /// Draws a frame.
@@ -208,6 +283,9 @@ impl TerminalView {
         let (cols, rows) = self.screen.size();
         if cols <= self.own.0 && rows <= self.own.1 {
             out.extend_from_slice(&render_vt(&self.screen));
+            if let Some(guesses) = self.guesses.as_ref().filter(|_| !self.is_plain()) {
+                paint_guesses(&guesses.overlay, &self.screen, &mut out);
+            }
         } else {
             // What does not fit is wrapped anew, as if the session had this size: all of it can be read, if not as it was meant.
             let small = Screen::restore(&self.screen.snapshot(0), 0).map(|mut small| {
@@ -270,6 +348,7 @@ impl TerminalView {
         let snapshot = std::mem::take(&mut self.parts);
         self.screen = Screen::restore(&snapshot, 0).map_err(|error| unreadable(&error))?;
         self.position = Some(offset);
+        self.judge();
         self.draw_frames();
         Ok(())
     }
@@ -281,6 +360,7 @@ impl TerminalView {
         if let Some(snapshot) = self.frames.take(part).map_err(|error| unreadable(&error))? {
             self.screen = Screen::restore(snapshot, 0).map_err(|error: SnapshotError| unreadable(&error))?;
             self.position = Some(part.offset);
+            self.judge();
             self.draw_frames();
         }
         Ok(())
@@ -292,18 +372,33 @@ impl TerminalView {
         let new = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
         self.position = Some(position + new.len() as u64);
         self.screen.feed(new);
+        self.judge();
         if let Some(filter) = &mut self.filter {
             let mut out = Vec::with_capacity(new.len());
             filter.filter(new, &mut out);
             return write(&out);
         }
         self.dirty = true;
-        if self.screen.size() == self.own && self.note.is_none() && is_settled(new) {
+        if self.screen.size() == self.own && self.is_plain() && is_settled(new) {
             self.draw()?;
             self.filter = Some(QueryFilter::default());
         }
         Ok(())
     }
+}
+
+/// Paints guesses over a screen that has just been rendered. What that leaves behind of pen and modes the next frame puts right, and nothing but
+/// a frame follows a guess.
+fn paint_guesses(overlay: &Overlay, screen: &Screen, out: &mut Vec<u8>) {
+    let mut text = String::from("\x1b[?6l\x1b[4l\x1b(B\x0f");
+    text.push_str(if overlay.marked { "\x1b[0;4m" } else { "\x1b[0m" });
+    for (row, col, guess) in &overlay.cells {
+        text.push_str(&format!("\x1b[{};{}H{guess}", row + 1, col + 1));
+    }
+    let cursor = screen.cursor();
+    let (row, col) = overlay.cursor.unwrap_or((cursor.row, cursor.col));
+    text.push_str(&format!("\x1b[0m\x1b[{};{}H", row + 1, col + 1));
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Whether these bytes surely do not end inside a sequence or a character.
@@ -334,7 +429,7 @@ mod tests {
         let mut machine = Screen::new(20, 4, 0);
         machine.feed(b"what is there");
         let bytes = happy_screen::delta::diff(&[], &machine.snapshot(0));
-        let mut view = View::Terminal(Box::new(TerminalView::new((20, 4))));
+        let mut view = View::Terminal(Box::new(TerminalView::new((20, 4), false)));
         let frame =
             |offset| TerminalMessage::Frame { offset, base: None, kept_from: 0, part: 0, parts: 1, bytes: &bytes };
         assert_eq!(view.show(&frame(70)).unwrap(), Shown::Ok);

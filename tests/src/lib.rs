@@ -4,10 +4,12 @@
 //! waiting for when the deadline passes.
 
 pub mod chaos;
+pub mod goal;
 pub mod load;
 pub mod phone;
 pub mod process;
 pub mod record;
+pub mod survive;
 
 /// How long anything may take before a test gives up on it. Generous: two cores build and test at the same time.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -258,14 +258,22 @@ impl Phone {
     /// # Errors
     /// The machine's refusal.
     pub async fn attach(&mut self, session: Uuid) -> Result<Viewer> {
+        self.attach_from(session, Uuid::new_v4(), None).await
+    }
+
+    /// The same as a writer that may have been there before, from an offset on.
+    ///
+    /// # Errors
+    /// The machine's refusal, or that the link is down.
+    pub async fn attach_from(&mut self, session: Uuid, writer: Uuid, from: Option<u64>) -> Result<Viewer> {
         let channel = self.handle.open_channel(&self.machine, Class::Interactive, LABEL)?;
         let attached = self
             .call(SessionAttach {
                 session,
                 channel,
-                writer: Uuid::new_v4(),
+                writer,
                 name: "test phone".into(),
-                from: None,
+                from,
                 scrollback: 0,
                 lossless: false,
                 credit: false,

@@ -306,6 +306,8 @@ pub struct Home {
     folder: TempDir,
     daemon: Option<Process>,
     relay: String,
+    /// Its own copy of the agent; the one that was built when there is none.
+    installed: Option<PathBuf>,
 }
 
 impl Home {
@@ -314,10 +316,38 @@ impl Home {
     /// # Errors
     /// When the daemon does not come up.
     pub fn start(relay: &str) -> Result<Home> {
-        let folder = tempfile::Builder::new().prefix("happy").tempdir()?;
-        let mut home = Home { folder, daemon: None, relay: relay.to_owned() };
+        let mut home = Self::prepare(relay)?;
         home.start_daemon()?;
         Ok(home)
+    }
+
+    /// The same with an executable of its own, as [`Home::install`] puts it there.
+    ///
+    /// # Errors
+    /// When the daemon does not come up.
+    pub fn start_installed(relay: &str, program: &Path) -> Result<Home> {
+        let mut home = Self::prepare(relay)?;
+        home.install(program)?;
+        home.start_daemon()?;
+        Ok(home)
+    }
+
+    fn prepare(relay: &str) -> Result<Home> {
+        let folder = tempfile::Builder::new().prefix("happy").tempdir()?;
+        Ok(Home { folder, daemon: None, relay: relay.to_owned(), installed: None })
+    }
+
+    /// Puts an executable in the place of the one that is used, as an installer does: what runs keeps the old file.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn install(&mut self, program: &Path) -> Result<()> {
+        let place = self.path().join("bin");
+        std::fs::create_dir_all(&place)?;
+        std::fs::copy(program, place.join("new")).with_context(|| format!("cannot copy {}", program.display()))?;
+        std::fs::rename(place.join("new"), place.join("happy"))?;
+        self.installed = Some(place.join("happy"));
+        Ok(())
     }
 
     /// The folder, `HAPPY_HOME_DIR`.
@@ -330,7 +360,8 @@ impl Home {
     /// # Errors
     /// When the program cannot be built.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
-        let mut command = Command::new(program("happy")?);
+        let program = self.installed.clone().map_or_else(|| program("happy"), Ok)?;
+        let mut command = Command::new(program);
         command.args(words).env("HAPPY_HOME_DIR", self.path()).env_remove("HAPPY_SERVER_URL").env("NO_COLOR", "1");
         Ok(command)
     }
@@ -351,9 +382,7 @@ impl Home {
     /// # Errors
     /// When it does not come up.
     pub fn start_daemon(&mut self) -> Result<()> {
-        let command = self.command(["daemon", "start-sync", "--api-port", "0", "--relay", &self.relay])?;
-        let daemon = Process::start(command)?;
-        self.daemon = Some(daemon);
+        self.begin_daemon()?;
         wait_until("the daemon to answer", || Ok(self.json(["daemon", "status"]).is_ok()))
     }
 
@@ -399,6 +428,28 @@ impl Home {
         }
     }
 
+    /// Starts the daemon and does not wait until it answers.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin_daemon(&mut self) -> Result<()> {
+        let command = self.command(["daemon", "start-sync", "--api-port", "0", "--relay", &self.relay])?;
+        self.daemon = Some(Process::start(command)?);
+        Ok(())
+    }
+
+    /// Ends the daemon as a person does; holders and sessions stay.
+    ///
+    /// # Errors
+    /// With its words, when it does not end well.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        self.json(["daemon", "stop"])?;
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        let code = daemon.end()?;
+        ensure!(code == 0, "the daemon ended with {code}:\n{}", daemon.output());
+        Ok(())
+    }
+
     /// Kills the daemon with -9; holders and sessions stay.
     ///
     /// # Errors
@@ -426,7 +477,7 @@ impl Drop for Home {
 }
 
 /// The holders whose sessions live below a folder. With a holder its terminal goes, and with that the program in it.
-fn holders_in(folder: &Path) -> Vec<rustix::process::Pid> {
+pub fn holders_in(folder: &Path) -> Vec<rustix::process::Pid> {
     let is_ours = |process: &Path| {
         let words = std::fs::read(process.join("cmdline")).unwrap_or_default();
         let words: Vec<_> = words.split(|byte| *byte == 0).collect();

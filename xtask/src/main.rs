@@ -13,6 +13,7 @@ mod recordings;
 mod report;
 mod screens;
 mod sim;
+mod survive;
 mod test;
 mod tools;
 mod up;
@@ -54,6 +55,8 @@ enum Task {
     Sim(sim::Arguments),
     /// Puts a bad network in front of a relay.
     Chaos(chaos::Arguments),
+    /// Kills, upgrades and stops the daemon of running sessions, and checks every byte that their viewers see.
+    Survive(survive::Arguments),
     /// Checks every file in deploy/ by the tool of its kind.
     Deploy,
     /// Loads a relay with strangers, floods, crowds and frozen readers, and says which bounds held.
@@ -80,6 +83,7 @@ fn main() -> std::process::ExitCode {
         Task::Bench(arguments) => bench::run(arguments),
         Task::Sim(arguments) => sim::run(arguments),
         Task::Chaos(arguments) => chaos::run(arguments),
+        Task::Survive(arguments) => survive::run(arguments),
         Task::Deploy => deploy::run(),
         Task::Load(arguments) => load::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),

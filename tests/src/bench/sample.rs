@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use happy_tests::goal::{goal, goal_at_least};
+
 /// Times of one kind of thing.
 #[derive(Default)]
 pub struct Sample(Vec<Duration>);
@@ -24,16 +26,4 @@ impl Sample {
     pub fn len(&self) -> usize {
         self.0.len()
     }
-}
-
-/// Prints whether a goal is met: `goal NAME VALUE UNIT BOUND met|missed`.
-pub fn goal(name: &str, value: f64, unit: &str, at_most: f64) {
-    let verdict = if value <= at_most { "met" } else { "missed" };
-    anstream::println!("goal {name} {value:.3} {unit} {at_most} {verdict}");
-}
-
-/// The same for what should be large.
-pub fn goal_at_least(name: &str, value: f64, unit: &str, at_least: f64) {
-    let verdict = if value >= at_least { "met" } else { "missed" };
-    anstream::println!("goal {name} {value:.3} {unit} {at_least} {verdict}");
 }

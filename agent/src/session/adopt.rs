@@ -8,8 +8,11 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::error::ConnectError;
-use super::{ENDED_KEPT, Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, client, remove_files};
+use super::{Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, client, remove_files};
 use crate::holder::spec::{Description, SessionDir, unix_ms};
+
+/// Those that run, and as many again that have ended: without a daemon nobody forgets any.
+const MAX_FOUND: usize = 2 * MAX_SESSIONS;
 
 /// How long to wait before asking again a holder that is just starting.
 const RETRY: Duration = Duration::from_millis(100);
@@ -24,8 +27,8 @@ pub(super) async fn all(shared: &Arc<Shared>) -> Result<(), OpenError> {
     for entry in std::fs::read_dir(&path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<Uuid>().ok()) else { continue };
-        if found.len() >= MAX_SESSIONS {
-            tracing::warn!("there are more than {MAX_SESSIONS} sessions in {}; the rest is not listed", path.display());
+        if found.len() >= MAX_FOUND {
+            tracing::warn!("there are more than {MAX_FOUND} sessions in {}; the rest is not listed", path.display());
             break;
         }
         let shared = Arc::clone(shared);
@@ -57,7 +60,7 @@ async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
                 None
             });
             match exit {
-                Some(exit) if Duration::from_millis(unix_ms().saturating_sub(exit.at)) > ENDED_KEPT => {
+                Some(exit) if Duration::from_millis(unix_ms().saturating_sub(exit.at)) > shared.config.ended.time => {
                     remove_files(&dir, Some(&description.socket));
                     return None;
                 }

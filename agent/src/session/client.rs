@@ -69,8 +69,10 @@ pub(super) async fn steer(
         session,
         dir: dir.clone(),
         socket: description.socket.clone(),
+        kept: status.output_offset.saturating_sub(status.kept_from),
         build: status.build,
         holder: Some(holder),
+        ended_at: None,
     })
 }
 

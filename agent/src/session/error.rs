@@ -21,9 +21,14 @@ pub struct OpenError {
 /// Why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// [`super::MAX_SESSIONS`] are there.
-    #[error("there are {} sessions already; end or forget some first", super::MAX_SESSIONS)]
+    /// [`super::MAX_SESSIONS`] run.
+    #[error("there are {} sessions already; end some first", super::MAX_SESSIONS)]
     TooMany,
+    /// Too few descriptors are left.
+    #[error(
+        "this daemon has no more files to open ({0}); end some sessions, or start it with a higher limit (`ulimit -n`)"
+    )]
+    Descriptors(io::Error),
     /// The request itself is wrong.
     #[error("{0}")]
     Request(&'static str),
@@ -168,7 +173,7 @@ impl From<io::Error> for ViewerError {
 impl From<CreateError> for CallError {
     fn from(error: CreateError) -> Self {
         let code = match &error {
-            CreateError::TooMany => ErrorCode::TooMany,
+            CreateError::TooMany | CreateError::Descriptors(_) => ErrorCode::TooMany,
             CreateError::Request(_) => ErrorCode::Malformed,
             CreateError::Start(StartError::CommandNotFound(_) | StartError::CwdMissing(_)) => ErrorCode::NotFound,
             CreateError::Start(StartError::NotExecutable(..) | StartError::CwdDenied(..)) => ErrorCode::NotPermitted,

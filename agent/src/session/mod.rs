@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use happy_rpc::{Event, Session, SessionCreate, SessionState};
@@ -55,13 +55,16 @@ use uuid::Uuid;
 
 use crate::holder::blocks::Place;
 use crate::holder::protocol::{Build, Request, Status, refusal};
-use crate::holder::spec::{Description, ExitRecord, SessionDir};
+use crate::holder::spec::{Description, ExitRecord, SessionDir, unix_ms};
 
 pub use error::{AttachError, ControlError, CreateError, OpenError, TypeError, ViewerError};
 pub use viewer::{AttachRequest, Viewer, ViewerReceiver, ViewerSender};
 
-/// How many sessions there may be, ended ones that are still listed included: each costs a process, some descriptors and memory.
+/// How many programs may run at once: each costs two processes, some descriptors and memory.
 pub const MAX_SESSIONS: usize = 1_000;
+
+/// Sessions that ended long ago are looked for so often.
+const TIDY: Duration = Duration::from_secs(60 * 60);
 
 /// How long a holder may take to start its program or to answer, before it counts as broken.
 pub const HOLDER_DEADLINE: Duration = Duration::from_secs(5);
@@ -69,8 +72,22 @@ pub const HOLDER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a program may take to go after a hang-up.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
-/// How long an ended session is listed when nobody forgets it.
-pub const ENDED_KEPT: Duration = crate::holder::ENDED_KEPT;
+/// What is kept of sessions that have ended and that nobody forgets. The one that ended first goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedKept {
+    /// How many are listed: each costs a process that shows its last screen.
+    pub sessions: usize,
+    /// How much of their output is kept in all, bytes; that of the last one whatever it has. It lies in memory on Linux.
+    pub bytes: u64,
+    /// For how long.
+    pub time: Duration,
+}
+
+impl Default for EndedKept {
+    fn default() -> Self {
+        Self { sessions: 100, bytes: 256 * 1024 * 1024, time: crate::holder::ENDED_KEPT }
+    }
+}
 
 /// Events kept for a subscriber that is slow; then it is told to list again.
 const EVENTS: usize = 256;
@@ -96,6 +113,8 @@ pub struct Config {
     pub keep: Option<u64>,
     /// Whether holders of another build go on as this one's program.
     pub upgrade: bool,
+    /// What is kept of sessions that have ended.
+    pub ended: EndedKept,
 }
 
 impl Config {
@@ -112,6 +131,7 @@ impl Config {
             log: None,
             keep: None,
             upgrade: true,
+            ended: EndedKept::default(),
         })
     }
 }
@@ -138,6 +158,10 @@ struct Entry {
     build: Build,
     /// `None` when no holder lives any more.
     holder: Option<mpsc::Sender<Ask>>,
+    /// When it ended, in Unix milliseconds, once that is known.
+    ended_at: Option<u64>,
+    /// How many bytes of its output the holder keeps.
+    kept: u64,
 }
 
 /// A request on its way to a holder, and who waits for the answer.
@@ -160,6 +184,7 @@ impl Sessions {
         });
         adopt::all(&shared).await?;
         upgrade::begin(&shared);
+        tokio::spawn(tidy_now_and_then(Arc::downgrade(&shared)));
         Ok(Self { shared })
     }
 
@@ -168,6 +193,7 @@ impl Sessions {
     /// # Errors
     /// [`CreateError`]; nothing is left behind.
     pub async fn create(&self, params: SessionCreate) -> Result<Session, CreateError> {
+        spare_descriptors().map_err(CreateError::Descriptors)?;
         let (id, dir) = self.shared.reserve()?;
         let started = spawn::start(&self.shared.config, id, &dir, params).await;
         let started = match started {
@@ -185,8 +211,13 @@ impl Sessions {
         let mut answers = tokio::task::JoinSet::from_iter(asked);
         let all = async { while answers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(REFRESH, all).await;
+        self.known()
+    }
+
+    /// All sessions as last heard of, oldest first.
+    pub fn known(&self) -> Vec<Session> {
         let mut sessions: Vec<_> = self.shared.listed().collect();
-        sessions.sort_by_key(|session| (session.created_at, session.id));
+        sessions.sort_by_key(Session::place);
         sessions
     }
 
@@ -308,6 +339,15 @@ impl Events {
     }
 }
 
+/// Descriptors that are free before another session is begun: whoever wants to see or end one must still be let in, and links go on.
+const SPARE: usize = 32;
+
+/// Whether so many could be had.
+fn spare_descriptors() -> io::Result<()> {
+    let first = std::fs::File::open("/dev/null")?;
+    (1..SPARE).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
 /// Asks a holder and waits for its answer, for [`HOLDER_DEADLINE`] at most.
 async fn ask(holder: &mpsc::Sender<Ask>, request: Request) -> Result<Status, ControlError> {
     let (answer, answered) = oneshot::channel();
@@ -338,7 +378,7 @@ impl Shared {
     /// Takes a place on the list, so that the limit holds while many sessions are created at once.
     fn reserve(&self) -> Result<(Uuid, SessionDir), CreateError> {
         let mut entries = self.entries();
-        if entries.len() >= MAX_SESSIONS {
+        if entries.values().filter(|entry| !entry.has_ended()).count() >= MAX_SESSIONS {
             return Err(CreateError::TooMany);
         }
         let id = Uuid::new_v4();
@@ -377,20 +417,54 @@ impl Shared {
     }
 
     /// Takes in what a holder says of itself.
-    fn update(&self, id: Uuid, status: &Status) {
+    fn update(self: &Arc<Self>, id: Uuid, status: &Status) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&id) else { return };
         let before = entry.session.clone();
         apply(&mut entry.session, status);
         entry.build.clone_from(&status.build);
+        entry.kept = status.output_offset.saturating_sub(status.kept_from);
         let only_output = Session { output_offset: before.output_offset, ..entry.session.clone() } == before;
         if !only_output && entry.is_settled() {
             let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
         }
+        if entry.has_ended() && before.state == SessionState::Running {
+            drop(entries);
+            self.tidy();
+        }
+    }
+
+    /// Forgets ended sessions that are too many, too large or too old.
+    fn tidy(self: &Arc<Self>) {
+        let mut ended = Vec::new();
+        for (id, entry) in self.entries().iter_mut().filter(|(_, entry)| entry.has_ended()) {
+            let at = *entry.ended_at.get_or_insert_with(|| match entry.dir.exit() {
+                Ok(Some(exit)) => exit.at,
+                Ok(None) | Err(_) => unix_ms(),
+            });
+            ended.push((at, *id, if entry.holder.is_some() { entry.kept } else { 0 }));
+        }
+        ended.sort_unstable_by(|a, b| b.cmp(a));
+        let (now, mut bytes, most) = (unix_ms(), 0, self.config.ended);
+        let stays = |(index, (at, _, kept)): (usize, &(u64, Uuid, u64))| {
+            bytes += kept;
+            let is_recent = Duration::from_millis(now.saturating_sub(*at)) <= most.time;
+            is_recent && index < most.sessions && (index == 0 || bytes <= most.bytes)
+        };
+        let stays: Vec<bool> = ended.iter().enumerate().map(stays).collect();
+        for ((_, id, _), _) in ended.into_iter().zip(stays).filter(|(_, stays)| !stays) {
+            let sessions = Sessions { shared: Arc::clone(self) };
+            tokio::spawn(async move {
+                tracing::info!("session {id} ended and is forgotten for others, or ended long ago");
+                if let Err(error) = sessions.forget(id).await {
+                    tracing::warn!("session {id} has ended and cannot be forgotten: {error}");
+                }
+            });
+        }
     }
 
     /// The connection to a holder has ended: it was told to, or it has died.
-    fn holder_gone(&self, id: Uuid) {
+    fn holder_gone(self: &Arc<Self>, id: Uuid) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&id) else { return };
         entry.holder = None;
@@ -404,6 +478,9 @@ impl Shared {
             };
         }
         let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
+        drop(entries);
+        // A holder ends by itself when its session ended long ago.
+        self.tidy();
     }
 
     fn remove(&self, id: Uuid) {
@@ -423,7 +500,20 @@ impl Entry {
             created_at: 0,
             socket: PathBuf::new(),
         };
-        Self { session: describe(&description), dir, socket: PathBuf::new(), build: Build::default(), holder: None }
+        Self {
+            session: describe(&description),
+            dir,
+            socket: PathBuf::new(),
+            build: Build::default(),
+            holder: None,
+            ended_at: None,
+            kept: 0,
+        }
+    }
+
+    /// Its program has ended, or nobody knows what became of it.
+    fn has_ended(&self) -> bool {
+        self.is_settled() && self.session.state != SessionState::Running
     }
 
     fn is_settled(&self) -> bool {
@@ -437,8 +527,63 @@ impl Entry {
             session.state = exit.state;
             session.output_offset = exit.offset;
         }
-        Self { session, dir, socket: description.socket.clone(), build: Build::default(), holder: None }
+        let ended_at = exit.map(|exit| exit.at);
+        let socket = description.socket.clone();
+        Self { session, dir, socket, build: Build::default(), holder: None, ended_at, kept: 0 }
     }
+}
+
+/// Looks for sessions that ended long ago while this daemon ran.
+async fn tidy_now_and_then(shared: Weak<Shared>) {
+    while let Some(shared) = shared.upgrade() {
+        shared.tidy();
+        let pause = shared.config.ended.time.min(TIDY);
+        drop(shared);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The most bytes of a command and of a folder as lists show them, as JSON: a list of many sessions must fit into answers.
+const MAX_COMMAND: usize = 1024;
+const MAX_CWD: usize = 4 * 1024;
+
+/// What fits of a command; the last word that is shown may be the beginning of one.
+fn shown_command(command: &[String]) -> Vec<String> {
+    let mut left = MAX_COMMAND;
+    let mut shown = Vec::new();
+    for word in command {
+        let fits = shown_text(word, left);
+        left = left.saturating_sub(json_length(&fits) + 1);
+        let is_cut = fits.len() < word.len();
+        shown.push(if is_cut { fits + "…" } else { fits });
+        if is_cut {
+            break;
+        }
+    }
+    shown
+}
+
+/// The beginning of a text that takes at most so many bytes as JSON.
+fn shown_text(text: &str, most: usize) -> String {
+    let mut end = text.floor_char_boundary(most);
+    while json_length(&text[..end]) > most {
+        end = text.floor_char_boundary(end.saturating_sub(1 + (json_length(&text[..end]) - most) / 6));
+    }
+    text[..end].to_owned()
+}
+
+fn json_length(text: &str) -> usize {
+    text.chars()
+        .map(|c| {
+            if c < ' ' {
+                6
+            } else if matches!(c, '"' | '\\') {
+                2
+            } else {
+                c.len_utf8()
+            }
+        })
+        .sum()
 }
 
 /// What is known without a holder.
@@ -447,8 +592,11 @@ fn describe(description: &Description) -> Session {
         id: description.id,
         name: description.name.clone(),
         title: String::new(),
-        command: description.command.clone(),
-        cwd: description.cwd.clone(),
+        command: shown_command(&description.command),
+        cwd: match description.cwd.to_str().filter(|cwd| json_length(cwd) > MAX_CWD) {
+            Some(long) => PathBuf::from(shown_text(long, MAX_CWD)),
+            None => description.cwd.clone(),
+        },
         state: SessionState::Lost,
         pid: None,
         cols: 0,

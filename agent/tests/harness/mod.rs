@@ -99,6 +99,19 @@ impl Home {
         self
     }
 
+    /// Runs a script for `sh`, below another command if one is given, in an empty folder; `$HAPPY` is the program. What it has printed.
+    #[track_caller]
+    pub fn shell(&self, below: &[&str], script: &str) -> String {
+        let words = [below, &["sh", "-c", script]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.folder.path()).env("HAPPY", env!("CARGO_BIN_EXE_happy"));
+        command.env("HAPPY_HOME_DIR", self.path()).env_remove("HAPPY_SERVER_URL");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}:\n{out}\n{err}", output.status);
+        out.into_owned()
+    }
+
     /// What a command prints as JSON.
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> serde_json::Value {

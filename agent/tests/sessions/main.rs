@@ -7,6 +7,8 @@ mod daemon;
 mod flood;
 mod hostile;
 mod life;
+mod limits;
+mod programs;
 mod screen;
 mod support;
 mod typing;

@@ -21,6 +21,15 @@ async fn a_query_is_answered_once_however_many_look() {
         for _ in 0..viewers {
             all.push(Glass::attach(&sessions, from_start(&session)).await);
         }
+        // Questions, answers and the end; without a viewer nobody looks at any of it.
+        let printed = 400 + 400 + "<end>".len() as u64;
+        soon("the answers", async {
+            while home.status(session.id).unwrap().output_offset < printed {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert_eq!(home.status(session.id).unwrap().viewers, viewers);
         let mut glass = Glass::attach(&sessions, from_start(&session)).await;
         glass.until_text("<end>").await;
         assert!(glass.shows(&"E[0n".repeat(100)), "{viewers} viewers");

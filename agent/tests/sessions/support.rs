@@ -74,6 +74,7 @@ pub fn config(home: &Path) -> Config {
         log: None,
         keep: None,
         upgrade: false,
+        ended: Default::default(),
     }
 }
 

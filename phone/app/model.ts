@@ -212,6 +212,22 @@ const unread = new Set<string>();
 /** What they tell while their lists are being read: a list may be older or newer than that, and the last word counts. */
 const meanwhile = new Map<string, string[]>();
 
+/** An answer with fewer sessions is the last one (PROTOCOL 10). */
+const SESSION_PAGE = 32;
+
+async function listSessions(device: string): Promise<Session[]> {
+  const sessions: Session[] = [];
+  for (;;) {
+    const last = sessions.at(-1);
+    const page = await theCore().call(device, "session.list", last ? { after: { created_at: last.created_at, session: last.id } } : {});
+    // A machine that does not know of places begins anew.
+    const known = new Set(sessions.map((session) => session.id));
+    const fresh = page.filter((session) => !known.has(session.id));
+    sessions.push(...fresh);
+    if (page.length < SESSION_PAGE || fresh.length === 0) return sessions;
+  }
+}
+
 export async function refreshMachine(device: string): Promise<void> {
   unread.add(device);
   const told: string[] = [];
@@ -219,7 +235,7 @@ export async function refreshMachine(device: string): Promise<void> {
   await attempt("The machine's state could not be read.", async () => {
     const [info, sessions] = await Promise.all([
       theCore().call(device, "machine.info", {}),
-      theCore().call(device, "session.list", {}),
+      listSessions(device),
       machine(device)?.devices ? refreshDevices(device) : undefined,
     ]);
     // Another reading began later, and knows more.

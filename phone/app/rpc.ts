@@ -173,7 +173,21 @@ code: number, } | { "state": "killed",
  */
 signal: number, } | { "state": "lost" });
 
-export type SessionList = Record<symbol, never>;
+export type SessionPlace = { 
+/**
+ * Unix milliseconds.
+ */
+created_at: number, 
+/**
+ * Its id.
+ */
+session: string, };
+
+export type SessionList = { 
+/**
+ * Only those after this place. A machine of before does not know it, and answers with all that it has.
+ */
+after?: SessionPlace, };
 
 export type SessionCreate = { 
 /**

@@ -89,12 +89,12 @@ mod tests {
         let body = command(7, 5).body(call);
         assert_eq!(Request::parse(&body), Ok(call.into()));
         assert_eq!(Command::of(&body), Ok(Some(command(7, 5))));
-        assert_eq!(Command::of(&SessionList {}.to_body()), Ok(None));
+        assert_eq!(Command::of(&SessionList::default().to_body()), Ok(None));
     }
 
     #[test]
     fn names_that_make_no_sense_are_refused() {
-        let refused = |command: Command| Command::of(&command.body(SessionList {})).unwrap_err().code;
+        let refused = |command: Command| Command::of(&command.body(SessionList::default())).unwrap_err().code;
         assert_eq!(refused(command(0, 0)), ErrorCode::Malformed);
         assert_eq!(refused(command(7, 7)), ErrorCode::Malformed);
         assert_eq!(refused(Command { life: "short".to_owned(), ..command(1, 0) }), ErrorCode::Malformed);

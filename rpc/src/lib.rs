@@ -8,7 +8,7 @@
 //! ```
 //! use happy_rpc::{Call, Request, SessionList, Role};
 //!
-//! let body = SessionList {}.to_body();
+//! let body = SessionList::default().to_body();
 //! let request = Request::parse(&body).unwrap();
 //! assert_eq!(request.method(), "session.list");
 //! assert!(request.needs().granted_to(Role::Viewer));
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_viewer_can_look_but_not_touch() {
         for (request, viewer, operator, machine) in [
-            (Request::from(SessionList {}), true, true, true),
+            (Request::from(SessionList::default()), true, true, true),
             (SessionKill { session: Default::default() }.into(), false, true, true),
             (DeviceRevoke { device: String::new() }.into(), false, false, false),
         ] {

@@ -6,10 +6,57 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Asks for the sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Asks for the sessions, oldest first. An answer has as many as fit; [`SessionPages`] asks for the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
-pub struct SessionList {}
+pub struct SessionList {
+    /// Only those after this place. A machine of before does not know it, and answers with all that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub after: Option<SessionPlace>,
+}
+
+/// The place of a session in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionPlace {
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Its id.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+}
+
+/// An answer to [`SessionList`] with fewer sessions is the last one (PROTOCOL 10).
+pub const SESSION_PAGE: usize = 32;
+
+/// Puts a list of sessions together that comes in more than one answer.
+#[derive(Debug, Clone, Default)]
+pub struct SessionPages(Vec<Session>);
+
+impl SessionPages {
+    /// What to ask for next.
+    pub fn next(&self) -> SessionList {
+        SessionList { after: self.0.last().map(Session::place) }
+    }
+
+    /// Takes an answer; whether there may be more to ask for.
+    pub fn take(&mut self, page: Vec<Session>) -> bool {
+        let (known, count) = (self.0.last().map(Session::place), page.len());
+        let before = self.0.len();
+        // A machine that does not know of places begins anew.
+        self.0.extend(page.into_iter().filter(|session| Some(session.place()) > known));
+        count >= SESSION_PAGE && self.0.len() > before && self.0.len() < MAX_LISTED
+    }
+
+    /// All of them.
+    pub fn into_sessions(self) -> Vec<Session> {
+        self.0
+    }
+}
+
+/// More sessions than any machine has.
+const MAX_LISTED: usize = 10_000;
 
 /// Starts a program in a new terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,4 +260,11 @@ pub struct Session {
     pub controller: Option<String>,
     /// Unix milliseconds.
     pub created_at: u64,
+}
+
+impl Session {
+    /// Where it stands in the list.
+    pub fn place(&self) -> SessionPlace {
+        SessionPlace { created_at: self.created_at, session: self.id }
+    }
 }

@@ -7,7 +7,8 @@ use ts_rs::{Config, TS};
 use crate::{
     Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, EventPlace,
     EventsFollow, Followed, Machine, MachineInfo, Presence, Role, Session, SessionAttach, SessionCreate, SessionDetach,
-    SessionKill, SessionList, SessionState, SessionTakeControl, SessionType, TerminalResize, Told, typescript_calls,
+    SessionKill, SessionList, SessionPlace, SessionState, SessionTakeControl, SessionType, TerminalResize, Told,
+    typescript_calls,
 };
 
 /// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
@@ -20,7 +21,7 @@ pub fn typescript() -> String {
         ($($type:ident)*) => { $( let _ = writeln!(out, "export {}\n", <$type as TS>::decl(&config)); )* };
     }
     declare! {
-        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionList
+        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionPlace SessionList
         SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
     }
     // Generic, so it is declared by an instance.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use happy_rpc::{Call, CallError};
+use happy_rpc::{Call, CallError, Session, SessionPages};
 use happy_wire::call::CallMessage;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -293,6 +293,16 @@ impl Client {
     pub async fn call<C: Call>(&self, call: C) -> Result<C::Output, CallFailure> {
         let body = self.exchange(call.to_body()).await?;
         C::read_answer(&body).map_err(CallFailure::Refused)
+    }
+
+    /// All sessions, however many answers that takes.
+    ///
+    /// # Errors
+    /// See [`CallFailure`].
+    pub async fn sessions(&self) -> Result<Vec<Session>, CallFailure> {
+        let mut pages = SessionPages::default();
+        while pages.take(self.call(pages.next()).await?) {}
+        Ok(pages.into_sessions())
     }
 
     /// The same, with the answer read as a type that may know less of it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use happy_rpc::{Call, ErrorCode, Session, SessionCreate, SessionKill, SessionList, SessionState};
+use happy_rpc::{Call, ErrorCode, Session, SessionCreate, SessionKill, SessionState};
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
@@ -21,7 +21,7 @@ const SHORT_ID: usize = 8;
 /// `happy ls`.
 pub async fn list(home: &Home, form: Form, machine: MachineArg) -> Result<u8, Trouble> {
     let client = connect(home, machine.machine.as_deref()).await?;
-    let sessions = client.call(SessionList {}).await.map_err(|failure| client.explain(failure, false))?;
+    let sessions = client.sessions().await.map_err(|failure| client.explain(failure, false))?;
     form.result(&sessions, |sessions| show(sessions, client.target()));
     Ok(0)
 }
@@ -183,7 +183,7 @@ fn environment() -> BTreeMap<String, String> {
 /// # Errors
 /// When there is none, or more than one.
 pub async fn find(client: &Client, wanted: &str) -> Result<Session, Trouble> {
-    let sessions = client.call(SessionList {}).await.map_err(|failure| client.explain(failure, false))?;
+    let sessions = client.sessions().await.map_err(|failure| client.explain(failure, false))?;
     pick(sessions, wanted, client.target(), |session| (session.id, &session.name))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use happy_rpc::{Event, Session, SessionList, SessionState};
+use happy_rpc::{Event, Session, SessionState};
 use uuid::Uuid;
 
 use crate::cli::client::{Client, Happening};
@@ -98,7 +98,7 @@ async fn stay(
         ));
     }
     let mut known: HashMap<Uuid, SessionState> = HashMap::new();
-    for session in client.call(SessionList {}).await? {
+    for session in client.sessions().await? {
         known.insert(session.id, session.state);
     }
     loop {

@@ -12,7 +12,7 @@ use happy_crypto::DeviceId;
 use happy_link::Answer;
 use happy_rpc::{
     Call, CallError, Entry, EntryState, ErrorCode, Event, MAX_AHEAD_MS, MAX_TEXT, MachineInfo, Outbox, Request,
-    SessionList, Told,
+    SessionList, SessionPages, Told,
 };
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
@@ -616,12 +616,19 @@ impl Sender {
         self.sessions_asked.insert(device);
         let daemon = self.daemon.clone();
         self.asked.spawn(async move {
-            let answer = daemon.network().call(&device, SessionList {}.to_body(), CLOCK_TIME).await;
-            if let Answer::Body(body) = answer
-                && let Ok(sessions) = SessionList::read_answer(&body)
-                && daemon.is_machine(&device)
-            {
-                daemon.outboxes().see_all(device, sessions);
+            let mut pages = SessionPages::default();
+            let whole = loop {
+                let Answer::Body(body) = daemon.network().call(&device, pages.next().to_body(), CLOCK_TIME).await
+                else {
+                    break false;
+                };
+                let Ok(page) = SessionList::read_answer(&body) else { break false };
+                if !pages.take(page) {
+                    break true;
+                }
+            };
+            if whole && daemon.is_machine(&device) {
+                daemon.outboxes().see_all(device, pages.into_sessions());
             }
             Heard::Sessions(device)
         });
@@ -765,7 +772,7 @@ mod tests {
         let typed = |length| SessionType { session: Uuid::nil(), text: "x".repeat(length), enter: true }.into();
         assert!(check(&typed(MAX_TEXT), 1).is_ok());
         assert_eq!(check(&typed(MAX_TEXT + 1), 1).unwrap_err().code, ErrorCode::TooMany);
-        assert_eq!(check(&SessionList {}.into(), 1).unwrap_err().code, ErrorCode::Malformed);
+        assert_eq!(check(&SessionList::default().into(), 1).unwrap_err().code, ErrorCode::Malformed);
         assert_eq!(check(&kill(1), MAX_AHEAD_MS + 1).unwrap_err().code, ErrorCode::Malformed);
         assert_eq!(check(&kill(1), 0).unwrap_err().code, ErrorCode::Malformed);
         let heavy = happy_rpc::SessionCreate { command: vec!["x".repeat(MAX_REQUEST)], ..Default::default() };

@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test]
     async fn room_for_answers_is_taken_before_they_are_made_and_given_back_when_they_are_taken() {
         let load = Load::new();
-        let list: Request = SessionList {}.into();
+        let list: Request = SessionList::default().into();
         let mut rooms = Vec::new();
         for _ in 0..ANSWER_BYTES / LONG_ANSWER {
             rooms.push(load.room(&list).await);
@@ -168,7 +168,7 @@ mod tests {
         let body = format!(r#"{{"method":"session.list","params":{{"ballast":"{ballast}"}}}}"#);
         let running: Vec<_> = (0..MAX_OUTSTANDING).map(|_| load.admit(body.as_bytes()).unwrap()).collect();
         assert_eq!(load.bytes.available_permits(), HELD_BYTES);
-        assert_eq!(code(load.admit(&SessionList {}.to_body())), Err(ErrorCode::Busy));
+        assert_eq!(code(load.admit(&SessionList::default().to_body())), Err(ErrorCode::Busy));
         drop(running);
         assert_eq!(code(load.admit(b"nonsense")), Err(ErrorCode::Malformed));
         assert_eq!(load.calls.available_permits(), MAX_OUTSTANDING, "what ended or was refused holds nothing");
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(running.len(), HELD_BYTES / (BODY - 200 + ENTRY_COST));
         assert_eq!(code(load.admit(&long)), Err(ErrorCode::Busy));
         // What holds nothing still runs.
-        assert_eq!(code(load.admit(&SessionList {}.to_body())), Ok(()));
+        assert_eq!(code(load.admit(&SessionList::default().to_body())), Ok(()));
         drop(running);
 
         // Many empty words take far more memory than their body, and one such call is all that runs.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
     Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, EventsFollow, Machine,
-    MachineInfo, Presence, Request, Role, SessionAttach, SessionCreate, SessionDetach, SessionKill, SessionList,
-    SessionTakeControl, SessionType, TerminalResize,
+    MachineInfo, Presence, Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate, SessionDetach,
+    SessionKill, SessionList, SessionTakeControl, SessionType, TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
@@ -25,6 +25,7 @@ pub use line::{CallName, Gone, Line};
 pub use once::Once;
 
 use crate::daemon::Daemon;
+use crate::session::Sessions;
 
 /// The calls' word for a role of the membership statements. The one place where the two meet.
 pub fn role(role: happy_pairing::Role) -> Role {
@@ -109,7 +110,7 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
         Request::DeviceList(_) => DeviceList::answer(&Ok(devices(daemon, caller.device()))),
         Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device).await),
         Request::EventsFollow(params) => EventsFollow::answer(&Ok(daemon.events_after(params.after, caller.device()))),
-        Request::SessionList(_) => SessionList::answer(&Ok(daemon.sessions().list().await)),
+        Request::SessionList(list) => SessionList::answer(&Ok(page(daemon.sessions(), list).await)),
         Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
         Request::SessionAttach(params) => SessionAttach::answer(&caller.attach(role, session, params).await),
         Request::SessionDetach(params) => {
@@ -133,7 +134,23 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
     }
 }
 
-async fn create(caller: &Caller, mut params: SessionCreate) -> Result<happy_rpc::Session, CallError> {
+/// The bytes of a page of the list of sessions, unless [`SESSION_PAGE`] sessions have more.
+const PAGE_BYTES: usize = 128 * 1024;
+
+/// PROTOCOL 10: as many sessions as fit well into an answer, and never fewer than [`SESSION_PAGE`] unless there are no more.
+async fn page(sessions: &Sessions, list: SessionList) -> Vec<Session> {
+    // Whoever asks for more has just made the holders tell their figures.
+    let all = if list.after.is_none() { sessions.list().await } else { sessions.known() };
+    let mut bytes = 0;
+    let after = all.into_iter().filter(|session| Some(session.place()) > list.after);
+    let fits = after.enumerate().take_while(|(index, session)| {
+        bytes += serde_json::to_vec(session).map_or(0, |json| json.len());
+        *index < SESSION_PAGE || bytes <= PAGE_BYTES
+    });
+    fits.map(|(_, session)| session).collect()
+}
+
+async fn create(caller: &Caller, mut params: SessionCreate) -> Result<Session, CallError> {
     if caller.device().is_some() {
         // An environment is the business of a person's own shell; from elsewhere it would be a way around what the machine
         // has set up.
@@ -166,7 +183,7 @@ fn machine_info(daemon: &Daemon, role: Role) -> Machine {
         device: daemon.device_id().to_string(),
         name: daemon.name().to_owned(),
         os: std::env::consts::OS.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::VERSION.to_owned(),
         protocol: happy_wire::VERSION,
         role,
         relays: daemon.relay_origins(),

@@ -6,6 +6,7 @@
 
 mod cheap;
 pub mod corpus;
+mod holder;
 mod link;
 mod pairing;
 mod session;
@@ -24,6 +25,7 @@ use happy_wire::packet::Packet;
 use happy_wire::relay::{FromRelay, ToRelay};
 use happy_wire::terminal::TerminalMessage;
 
+pub use holder::holder;
 pub use link::link;
 pub use pairing::pairing;
 use session::{Pair, people, rng};
@@ -33,7 +35,7 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// All of them.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("records", records),
     ("handshake", handshake),
     ("ratchet", ratchet),
@@ -44,6 +46,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("link", link),
     ("screen", screen),
     ("delta", delta),
+    ("holder", holder),
     ("rpc", rpc),
     ("bus", bus),
     ("websocket", websocket),

@@ -120,6 +120,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 chosen(2, &[piece(&page), piece(&page)].concat()),
             ]
         }
+        "holder" => holder(),
         "bus" => vec![
             chosen(0, &batch()),
             chosen(1, b"relay.example:8443"),
@@ -222,4 +223,52 @@ fn batch() -> Vec<u8> {
         batch.resize(batch.len() + fields, 1);
     }
     batch
+}
+
+/// Two viewers and one who steers, and what a holder leaves to another program.
+fn holder() -> Vec<Vec<u8>> {
+    use crate::holder::{PRINTS, READS, TURNS_TO, UPGRADES};
+    use happy::holder::protocol::{VERSION, kind};
+    use happy_wire::terminal::TerminalMessage;
+
+    let frame = |kind: u8, body: &[u8]| [&(body.len() as u32 + 1).to_be_bytes()[..], &[kind], body].concat();
+    let first = |body: &str| [&[VERSION], body.as_bytes()].concat();
+    let viewer = |id: u8, more: &str| {
+        let json = format!(
+            r#"{{"viewer":"{id:08}-0000-4000-8000-000000000000","writer":"{id:08}-0000-4000-8000-00000000000f","name":"desk","cols":80,"rows":24{more}}}"#
+        );
+        frame(kind::ATTACH, &first(&json))
+    };
+    let says = |message: TerminalMessage<'_>| frame(kind::TERMINAL, &message.to_vec());
+    let asks = |json: &str| frame(kind::REQUEST, json.as_bytes());
+    let resize = r#"{"do":"resize","viewer":"00000001-0000-4000-8000-000000000000","cols":120,"rows":0}"#;
+    let frames = [
+        viewer(1, r#","take_control":true,"lossless":true"#),
+        says(TerminalMessage::Input { offset: 0, bytes: b"ls\r" }),
+        frame(PRINTS, b"ls\r\n\x1b[31mred\x1b[m\r\n\x1b[6n"),
+        frame(TURNS_TO, &[1]),
+        viewer(2, r#","credit":true,"scrollback":9"#),
+        frame(PRINTS, &b"line\r\n".repeat(60)),
+        says(TerminalMessage::Drawn { offset: 20 }),
+        says(TerminalMessage::HistoryWanted { before: 30, rows: 9 }),
+        frame(READS, &[5]),
+        frame(UPGRADES, b""),
+        frame(TURNS_TO, &[2]),
+        frame(kind::CONTROL, &[VERSION]),
+        asks(resize),
+        asks(r#"{"do":"take_control","viewer":"00000002-0000-4000-8000-000000000000","cols":1,"rows":65535}"#),
+        asks(r#"{"do":"detach","viewer":"00000001-0000-4000-8000-000000000000"}"#),
+    ];
+    let mut sections = happy::holder::handover::Sections::default();
+    let state = include_bytes!("handover.json");
+    let screen = happy_screen::Screen::new(90, 30, 100).snapshot(0);
+    for (name, bytes) in [("state", &state[..]), ("screen", &screen), ("log", b"hello"), ("input", b"abc")] {
+        sections.put(name, bytes);
+    }
+    vec![
+        chosen(0, &frames.concat()),
+        chosen(0, &frames[..2].concat()),
+        chosen(1, &sections.into_bytes()),
+        chosen(2, &[piece(state), piece(&screen), piece(b"hello"), piece(b"abc")].concat()),
+    ]
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{report, root, tools};
 
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 14] = [
     "records",
     "handshake",
     "ratchet",
@@ -23,6 +23,7 @@ const TARGETS: [&str; 13] = [
     "link",
     "screen",
     "delta",
+    "holder",
     "rpc",
     "bus",
     "websocket",

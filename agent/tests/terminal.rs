@@ -64,6 +64,20 @@ impl Terminal {
         }
     }
 
+    /// Waits until every cell, mode and the cursor are as they were.
+    #[track_caller]
+    fn settle(&mut self, wanted: &[u8]) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.screen.snapshot(0) != wanted {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(bytes) = self.output.recv_timeout(left) else {
+                panic!("another screen than before:\n{}", self.screen.text())
+            };
+            self.screen.feed(&bytes);
+            self.raw.extend_from_slice(&bytes);
+        }
+    }
+
     fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
         self.keyboard.flush().unwrap();
@@ -255,4 +269,32 @@ fn all_devices_are_removed_only_when_a_person_says_yes() {
     terminal.press("yes\r");
     assert_eq!(terminal.code(), 0, "{}", terminal.screen.text());
     assert_ne!(device(), before);
+}
+
+/// A program that draws its whole window whenever that changes, as editors do.
+const DRAWS: &str = "draw() { printf '\\033[?1049h\\033[H\\033[2J'; stty size; printf '\\033[3;5H\\033[1;32mgreen\\033[m and \\033[7mreverse\\033[m\\r\\nlast'; }
+trap draw WINCH; draw; while :; do sleep 0.05; done";
+
+#[test]
+fn a_desk_shows_every_cell_as_before_when_a_phone_has_left() {
+    let home = Home::new();
+    home.start();
+    let id = home.json(&["run", "--detach", "sh", "-c", DRAWS])["id"].as_str().unwrap().to_owned();
+    let mut desk = Terminal::open(&home, 100, 30, &["attach", "--take-control", &id]);
+    desk.until(|text| text.starts_with("30 100") && text.ends_with("last"));
+    let before = desk.screen.snapshot(0);
+    for (control, shows) in [(false, "30 100"), (true, "15 40")] {
+        let args = ["attach", &id, "--take-control"];
+        let mut phone = Terminal::open(&home, 40, 15, if control { &args } else { &args[..2] });
+        phone.until(|text| text.contains(shows) && text.contains("last"));
+        if control {
+            desk.until(|text| text.contains("15 40"));
+        }
+        phone.press("\x1d");
+        assert_eq!(phone.code(), 0);
+        home.until(&["ls"], |sessions| sessions[0]["viewers"] == 1 && sessions[0]["cols"] == 100);
+        desk.until(|text| text.starts_with("30 100") && text.ends_with("last"));
+        // What the desk's terminal was sent besides must come to the same.
+        desk.settle(&before);
+    }
 }

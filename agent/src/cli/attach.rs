@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use happy_rpc::{Attached, ErrorCode, Session, SessionAttach, TerminalResize};
+use happy_rpc::{Attached, ErrorCode, Session, SessionAttach, SessionTakeControl, TerminalResize};
 use happy_wire::Code;
 use happy_wire::terminal::{DRAWN_EVERY, Exit, LABEL, TerminalMessage};
 use tokio::signal::unix::{SignalKind, signal};
@@ -121,6 +121,7 @@ pub async fn watch(
         signals: Signals::new()?,
         margins: MARGINS.iter(),
         controls: false,
+        takes_control: !manner.exact && manner.control == Some(true),
         ends_with_line: true,
         view,
         manner,
@@ -189,6 +190,8 @@ struct Watcher {
     signals: Signals,
     margins: std::slice::Iter<'static, u64>,
     controls: bool,
+    /// The person wants to decide the size, whoever does now. Once: whoever takes it from here later keeps it.
+    takes_control: bool,
     /// What came from standard input so far ends with a whole line.
     ends_with_line: bool,
     view: View,
@@ -246,6 +249,9 @@ impl Watcher {
                     self.typed.reattached(attached.input_offset);
                     self.view.attached();
                     self.controls = attached.you_control;
+                    if std::mem::take(&mut self.takes_control) && !self.controls {
+                        self.take_control(client, &attached);
+                    }
                     return Ok(Some((attached, channel)));
                 }
                 Err(CallFailure::DaemonGone) => return Ok(None),
@@ -448,6 +454,14 @@ impl Watcher {
                 Ok(Step::On)
             }
         }
+    }
+
+    /// Attaching gives control only when nobody has it.
+    fn take_control(&self, client: &Client, attached: &Attached) {
+        let (cols, rows) = tty::size().unwrap_or((self.session.cols, self.session.rows));
+        let (client, attachment) = (client.clone(), attached.attachment);
+        // Resized says what came of it.
+        tokio::spawn(async move { client.call(SessionTakeControl { attachment, cols, rows }).await.map(drop) });
     }
 
     /// Tells the session the window's size if this viewer decides; draws otherwise.

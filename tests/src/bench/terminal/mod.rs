@@ -1,6 +1,7 @@
 //! A session's terminal, from the key to the glass: echo, floods, attaching, memory. Beside a bare PTY, tmux and ssh in the same run.
 
 mod peers;
+mod viewers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,7 @@ use happy_tests::process::{Home, Relay};
 use uuid::Uuid;
 
 use self::peers::{Pty, Ssh, Tmux};
+use self::viewers::{Company, Terminal};
 use crate::sample::{Sample, goal, goal_at_least};
 
 /// How much to measure.
@@ -30,6 +32,9 @@ pub struct Arguments {
     /// How often a viewer attaches.
     #[arg(long, default_value_t = 200)]
     attachments: usize,
+    /// How often a flood is interrupted.
+    #[arg(long, default_value_t = 20)]
+    interrupts: usize,
     /// Idle sessions at once.
     #[arg(long, default_value_t = 100)]
     sessions: usize,
@@ -51,6 +56,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let home = Home::start(&relay.origin())?;
     let mut phone = home.let_pair("owner", "bench").await?;
     echo(&arguments, &home, &mut phone, folder.path()).await?;
+    interrupt(&arguments, &home)?;
     lossless(&arguments, &home, folder.path())?;
     attach(&arguments, &mut phone).await?;
     weigh(&arguments, &home, &phone).await
@@ -62,8 +68,15 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
     let mut viewer = phone.attach(session.id).await?;
     let (mut pty, mut tmux, mut ssh) = (Pty::open(&["cat"], &[])?, Tmux::open(folder)?, Ssh::open(folder)?);
     let mut goals = Vec::new();
-    for floods in [false, true] {
-        let flood = if floods { Some(Flood::start(home)?) } else { None };
+    for beside in
+        ["alone", "beside a session that floods", "beside hostile sessions", "beside 20 viewers of different speed"]
+    {
+        let flood = if beside == "beside a session that floods" { Some(Flood::start(home)?) } else { None };
+        let company = match beside {
+            "beside hostile sessions" => Some(Company::of_hostile(home)?),
+            "beside 20 viewers of different speed" => Some(Company::of_viewers(home)?),
+            _ => None,
+        };
         let (mut whole, mut bare) = (Sample::default(), Sample::default());
         let (mut of_tmux, mut of_ssh) = (Sample::default(), Sample::default());
         for key in 0..WARM_UP + arguments.keys {
@@ -79,8 +92,7 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
             }
             tokio::time::sleep(PAUSE).await;
         }
-        drop(flood);
-        let beside = if floods { "beside a session that floods" } else { "alone" };
+        drop((flood, company));
         anstream::println!(
             "\necho of one key, {beside}, {} keys\n{:<44}{:>9}{:>9}",
             whole.len(),
@@ -96,12 +108,39 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
         ] {
             anstream::println!("{name:<44}{:>9.3}{:>9.3}", sample.percentile(50), sample.percentile(99));
         }
-        goals.push(match floods {
-            false => ("terminal-echo-p50-over-bare-pty", whole.percentile(50) - bare.percentile(50), 0.3),
-            true => ("terminal-echo-p99-beside-flood", whole.percentile(99), 10.0),
+        goals.push(match beside {
+            "alone" => ("terminal-echo-p50-over-bare-pty", whole.percentile(50) - bare.percentile(50), 0.3),
+            "beside hostile sessions" => ("terminal-echo-p99-beside-hostile", whole.percentile(99), 10.0),
+            "beside a session that floods" => ("terminal-echo-p99-beside-flood", whole.percentile(99), 10.0),
+            _ => ("terminal-echo-p99-beside-20-viewers", whole.percentile(99), 10.0),
         });
     }
     goals.into_iter().for_each(|(name, value, bound)| goal(name, value, "ms", bound));
+    Ok(())
+}
+
+/// `^C` under a flood, at a viewer that draws a megabyte a second: from the key to the prompt.
+fn interrupt(arguments: &Arguments, home: &Home) -> Result<()> {
+    let session = run_detached(home, &["env", "PS1=ready> ", "sh", "-i"])?;
+    let mut terminal = Terminal::open(home, &session, 1e6)?;
+    let is_ready = |text: &str| text.trim_end().ends_with("ready>");
+    terminal.until("prompt", is_ready)?;
+    let mut times = Sample::default();
+    for _ in 0..arguments.interrupts {
+        terminal.press(b"yes\r")?;
+        terminal.until("flood", |text| text.lines().filter(|line| *line == "y").count() > 20)?;
+        // What lies between program and glass fills up.
+        std::thread::sleep(Duration::from_secs(1));
+        let began = Instant::now();
+        terminal.press(b"\x03")?;
+        terminal.until("prompt", is_ready)?;
+        times.add(began.elapsed());
+    }
+    drop(terminal);
+    home.json(["kill", &session])?;
+    let [middle, worst] = [50, 100].map(|percent| times.percentile(percent) / 1e3);
+    anstream::println!("\n^C under `yes`, viewer at 1 MB/s: prompt after {middle:.3} s, at worst {worst:.3} s");
+    goal("terminal-interrupt-slow-viewer", worst, "s", 0.2);
     Ok(())
 }
 

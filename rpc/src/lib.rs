@@ -164,6 +164,8 @@ calls! {
     "session.type", SessionType -> Done, Act;
     /// Makes the caller's attachment the one that decides the size.
     "session.take_control", SessionTakeControl -> Done, Act;
+    /// Gives control of the size back to whoever had it before.
+    "session.give_control", SessionGiveControl -> Done, Act;
     /// Changes the size of the screen; only for the attachment in control.
     "terminal.resize", TerminalResize -> Done, Act;
 }

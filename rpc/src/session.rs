@@ -193,6 +193,15 @@ pub struct SessionTakeControl {
     pub rows: u16,
 }
 
+/// Gives control back: to the attachment that had it before and is still there, or to nobody. Without control nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionGiveControl {
+    /// Which, from [`Attached`].
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub attachment: Uuid,
+}
+
 /// Changes the size of the screen; refused unless the attachment is in control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]

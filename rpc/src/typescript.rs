@@ -7,8 +7,8 @@ use ts_rs::{Config, TS};
 use crate::{
     Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, EventPlace,
     EventsFollow, Followed, Machine, MachineInfo, Presence, Role, Session, SessionAttach, SessionCreate, SessionDetach,
-    SessionKill, SessionList, SessionPlace, SessionState, SessionTakeControl, SessionType, TerminalResize, Told,
-    typescript_calls,
+    SessionGiveControl, SessionKill, SessionList, SessionPlace, SessionState, SessionTakeControl, SessionType,
+    TerminalResize, Told, typescript_calls,
 };
 
 /// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
@@ -22,7 +22,7 @@ pub fn typescript() -> String {
     }
     declare! {
         Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Session SessionPlace SessionList
-        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
+        SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionTakeControl SessionGiveControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
     }
     // Generic, so it is declared by an instance.
     let _ = writeln!(out, "export {}\n", <Followed<Told> as TS>::decl(&config));

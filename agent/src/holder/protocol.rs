@@ -166,6 +166,11 @@ pub enum Request {
         /// Rows.
         rows: u16,
     },
+    /// Let this viewer decide the size no more; who had control before has it again.
+    GiveControl {
+        /// Which viewer.
+        viewer: Uuid,
+    },
     /// Cut a viewer off; its program goes on.
     Detach {
         /// Which viewer.

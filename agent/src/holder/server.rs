@@ -261,6 +261,7 @@ impl Holder {
                 self.apply_size();
                 Ok(())
             }
+            Request::GiveControl { viewer } => self.state.borrow_mut().give_control(viewer),
             Request::Detach { viewer } => self.state.borrow_mut().detach_by_id(viewer),
             Request::Upgrade { program } => {
                 // Whoever takes over answers.

@@ -421,10 +421,7 @@ impl State {
         self.ends.remove(&key);
         let Some((viewer, _)) = self.viewers.remove(&key) else { return };
         self.scene.input.detach(viewer.writer);
-        if self.scene.controller() == Some(key) {
-            self.scene.control_changes += 1;
-        }
-        self.scene.control.retain(|(other, _)| *other != key);
+        self.leave_control(key);
         self.wakes.output_room.notify_one();
         self.on_status();
         self.wake_viewers();
@@ -462,6 +459,25 @@ impl State {
         self.on_status();
         self.wake_viewers();
         Ok(())
+    }
+
+    /// Lets a viewer decide the size no more. Whoever had control before and is still here has it again, and the size stays until they say otherwise.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn give_control(&mut self, id: Uuid) -> Result<(), Refusal> {
+        let key = self.find(id)?;
+        self.leave_control(key);
+        self.on_status();
+        self.wake_viewers();
+        Ok(())
+    }
+
+    fn leave_control(&mut self, key: Key) {
+        if self.scene.controller() == Some(key) {
+            self.scene.control_changes += 1;
+        }
+        self.scene.control.retain(|(other, _)| *other != key);
     }
 
     /// Changes the size on behalf of a viewer.

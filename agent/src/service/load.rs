@@ -89,6 +89,7 @@ fn is_short(request: &Request) -> bool {
         | Request::SessionKill(_)
         | Request::SessionType(_)
         | Request::SessionTakeControl(_)
+        | Request::SessionGiveControl(_)
         | Request::TerminalResize(_) => true,
         Request::MachineInfo(_)
         | Request::DeviceList(_)
@@ -122,6 +123,7 @@ fn held_by(request: &Request) -> usize {
         | Request::SessionDetach(_)
         | Request::SessionKill(_)
         | Request::SessionTakeControl(_)
+        | Request::SessionGiveControl(_)
         | Request::TerminalResize(_) => 0,
     }
 }

@@ -16,7 +16,7 @@ use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
     Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, EventsFollow, Machine,
     MachineInfo, Presence, Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate, SessionDetach,
-    SessionKill, SessionList, SessionTakeControl, SessionType, TerminalResize,
+    SessionGiveControl, SessionKill, SessionList, SessionTakeControl, SessionType, TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
@@ -130,6 +130,7 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
             SessionType::answer(&outcome.map(|()| Done {}).map_err(Into::into))
         }
         Request::SessionTakeControl(params) => SessionTakeControl::answer(&take_control(caller, params).await),
+        Request::SessionGiveControl(params) => SessionGiveControl::answer(&give_control(caller, params).await),
         Request::TerminalResize(params) => TerminalResize::answer(&resize(caller, params).await),
     }
 }
@@ -162,6 +163,12 @@ async fn create(caller: &Caller, mut params: SessionCreate) -> Result<Session, C
 async fn take_control(caller: &Caller, params: SessionTakeControl) -> Result<Done, CallError> {
     caller.owns(params.attachment)?;
     caller.daemon().sessions().take_control(params.attachment, params.cols, params.rows).await?;
+    Ok(Done {})
+}
+
+async fn give_control(caller: &Caller, params: SessionGiveControl) -> Result<Done, CallError> {
+    caller.owns(params.attachment)?;
+    caller.daemon().sessions().give_control(params.attachment).await?;
     Ok(Done {})
 }
 

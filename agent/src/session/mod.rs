@@ -259,6 +259,14 @@ impl Sessions {
         self.shared.ask_about(attachment, |viewer| Request::TakeControl { viewer, cols, rows }).await.map(drop)
     }
 
+    /// Lets an attachment decide the size no more; whoever had control before has it again.
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlError::Refused`] by a holder of before, which does not know how.
+    pub async fn give_control(&self, attachment: Uuid) -> Result<(), ControlError> {
+        self.shared.ask_about(attachment, |viewer| Request::GiveControl { viewer }).await.map(drop)
+    }
+
     /// Changes the size of the screen.
     ///
     /// # Errors

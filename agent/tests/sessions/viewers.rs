@@ -112,6 +112,19 @@ async fn one_viewer_decides_the_size_and_hands_it_over() {
     phone.until_text("1000 2").await;
     sessions.resize(phone.attached.attachment, 41, 21).await.unwrap();
 
+    // It gives control back and stays: the size is the desk's to change again. Without control that changes nothing.
+    sessions.give_control(phone.attached.attachment).await.unwrap();
+    desk.until("control", |glass| glass.you_control).await;
+    phone.until("loss of control", |glass| !glass.you_control && glass.controller == "desk").await;
+    assert_eq!(desk.size, Some((41, 21)));
+    assert!(sessions.resize(phone.attached.attachment, 50, 20).await.is_err());
+    sessions.give_control(phone.attached.attachment).await.unwrap();
+    sessions.resize(desk.attached.attachment, 98, 38).await.unwrap();
+    phone.until_text("38 98").await;
+    sessions.take_control(phone.attached.attachment, 41, 21).await.unwrap();
+    phone.until_text("21 41").await;
+    desk.until("loss of control", |glass| !glass.you_control).await;
+
     // When it leaves the size stays, and control returns to who had it before.
     drop(phone);
     desk.until("control", |glass| glass.you_control).await;

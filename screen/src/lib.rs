@@ -38,6 +38,7 @@ mod interpreter;
 pub mod keys;
 mod ledger;
 mod modes;
+pub mod mouse;
 mod pages;
 mod parser;
 pub mod predict;

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
-/// A long paste fits; more than that waits at a machine that takes nothing, and is refused here.
-pub const MAX_UNTAKEN: usize = 256 * 1024;
+/// A whole file that is pasted fits, and waits here for a program that reads slowly; more than that is refused.
+pub const MAX_UNTAKEN: usize = 16 * 1024 * 1024;
+
+/// What ends a paste that the program was told of as one.
+const PASTE_END: &[u8] = b"\x1b[201~";
 
 /// A numbered byte stream from this viewer to a program, kept until the machine says that it was typed.
 #[derive(Debug, Default)]
@@ -37,6 +40,17 @@ impl Input {
     /// How much is not known to have been typed.
     pub fn untaken(&self) -> usize {
         self.kept.len()
+    }
+
+    /// Takes back what the link has not taken yet. A paste of which a part is under way ends where it is cut, so that the program does not wait for
+    /// the rest of it.
+    pub fn take_back(&mut self) {
+        let keep = usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX);
+        let rest = self.kept.split_off(keep.min(self.kept.len()));
+        let (front, back) = rest.as_slices();
+        if front.ends_with(PASTE_END) || back.ends_with(PASTE_END) {
+            self.kept.extend(PASTE_END);
+        }
     }
 
     /// The machine says that everything before `offset` was typed. What it cannot know is not believed.
@@ -73,7 +87,13 @@ impl Input {
         self.sent = (self.sent + count as u64).min(self.end());
     }
 
-    fn end(&self) -> u64 {
+    /// Everything before has reached the program.
+    pub fn taken_before(&self) -> u64 {
+        self.taken
+    }
+
+    /// The offset of what is typed next.
+    pub fn end(&self) -> u64 {
         self.taken + self.kept.len() as u64
     }
 
@@ -141,6 +161,19 @@ mod tests {
             assert!(input.push(b"x"));
             assert_eq!(input.next(10), Some((0, b"x".to_vec())));
         }
+    }
+
+    #[test]
+    fn what_was_not_sent_can_be_taken_back_and_a_paste_that_was_begun_is_ended() {
+        let mut input = Input::default();
+        assert!(input.push(b"\x1b[200~abcdef\x1b[201~"));
+        assert_eq!(sent(&mut input, 8), Some((0, b"\x1b[200~ab".to_vec())));
+        input.take_back();
+        assert_eq!(sent(&mut input, 99), Some((8, b"\x1b[201~".to_vec())));
+        assert!(input.push(b"plain"));
+        assert_eq!(sent(&mut input, 2), Some((14, b"pl".to_vec())));
+        input.take_back();
+        assert_eq!((sent(&mut input, 99), input.end()), (None, 16));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::Screen;
 
-/// Half a round trip above which guesses are drawn, and below which they are not any more once none is left (mosh's thresholds).
+/// The round trip above which guesses are drawn, and below which they are not any more once none is left. Mosh has the same numbers for half of it; a
+/// phone's own way to the glass takes longer.
 const SLOW: Duration = Duration::from_millis(30);
 const FAST: Duration = Duration::from_millis(20);
 /// The same for marking them, so that people see that the line is slow.
@@ -261,16 +262,16 @@ impl Predictor {
     }
 
     fn judge_line(&mut self) {
-        let Some(half) = self.round_trip.map(|whole| whole / 2) else { return };
+        let Some(round_trip) = self.round_trip else { return };
         let idle = self.cells.is_empty() && self.cursor.is_none();
-        if half > SLOW {
+        if round_trip > SLOW {
             self.slow = true;
-        } else if half <= FAST && idle {
+        } else if round_trip <= FAST && idle {
             self.slow = false;
         }
-        if half > MARKED {
+        if round_trip > MARKED {
             self.marked = true;
-        } else if half <= UNMARKED {
+        } else if round_trip <= UNMARKED {
             self.marked = false;
         }
     }

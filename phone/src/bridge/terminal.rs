@@ -8,9 +8,13 @@ use happy_crypto::DeviceId;
 use happy_link::SendError;
 use happy_link::driver::web::Handle;
 use happy_rpc::{
-    Attached, Call, CallError, ErrorCode, SessionAttach, SessionDetach, SessionTakeControl, TerminalResize,
+    Attached, Call, CallError, ErrorCode, SessionAttach, SessionDetach, SessionGiveControl, SessionTakeControl,
+    TerminalResize,
 };
+use happy_screen::MouseTracking;
 use happy_screen::keys::{self, Key};
+use happy_screen::mouse::{self, MouseEvent};
+use happy_screen::predict::{Overlay, Predictor};
 use happy_wire::Code;
 use happy_wire::frame::Class;
 use happy_wire::terminal::{Exit, LABEL, MAX_CHUNK, TerminalMessage};
@@ -55,6 +59,8 @@ impl Stage {
 
 struct Inner {
     viewer: Viewer,
+    /// What is typed and not echoed yet.
+    predictor: Predictor,
     stage: Stage,
     /// Names this viewer's input; a new one when the machine has lost count.
     writer: Uuid,
@@ -68,6 +74,23 @@ struct Inner {
     telling: bool,
     /// The row that was asked for last: JavaScript asks for its parts one after the other.
     row: Option<(RowId, Rc<DrawnRow>)>,
+}
+
+impl Inner {
+    /// Guesses what the program will make of input that was just taken.
+    fn guess(&mut self, bytes: &[u8]) {
+        if let Some(screen) = self.viewer.screen() {
+            self.predictor.on_input(clock::now(), self.viewer.input.end(), bytes, screen);
+        }
+    }
+
+    /// The machine may have said that more input than this has reached the program.
+    fn note_taken(&mut self, before: u64) {
+        let taken = self.viewer.input.taken_before();
+        if taken > before {
+            self.predictor.on_taken(clock::now(), taken);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,6 +110,8 @@ pub struct Live {
     inner: RefCell<Inner>,
     retry: Timer,
     tell: Timer,
+    /// When guesses have to be held against the screen again.
+    look: Timer,
 }
 
 impl Live {
@@ -154,15 +179,19 @@ impl Live {
         }
         let mut inner = self.inner.borrow_mut();
         inner.row = None;
+        let taken = inner.viewer.input.taken_before();
         match inner.viewer.handle(message) {
             Ok(()) => {
                 inner.failures = 0;
+                inner.note_taken(taken);
                 drop(inner);
+                self.look();
                 self.send_drawn(false);
                 self.ask(Viewer::want_start);
             }
             Err(error) => {
                 inner.viewer.begin_anew();
+                inner.predictor.reset();
                 inner.stage = Stage::Waiting;
                 drop(inner);
                 if let Some(handle) = self.handle() {
@@ -291,7 +320,11 @@ impl Live {
     fn on_attachment(&self, channel: u32, attached: &Attached) {
         let mut inner = self.inner.borrow_mut();
         inner.viewer.attached(attached.you_control, attached.session.controller.as_deref(), attached.credit);
-        if let Err(out_of_step) = inner.viewer.input.resume(attached.input_offset) {
+        let taken = inner.viewer.input.taken_before();
+        let resumed = inner.viewer.input.resume(attached.input_offset);
+        inner.note_taken(taken);
+        if let Err(out_of_step) = resumed {
+            inner.predictor = Predictor::default();
             // The machine counts this writer's input otherwise. Under a new name both begin at zero.
             inner.writer = Uuid::new_v4();
             drop(inner);
@@ -332,12 +365,26 @@ impl Live {
     fn type_bytes(&self, bytes: &[u8]) -> bool {
         let mut inner = self.inner.borrow_mut();
         let taken = inner.stage != Stage::Over && inner.viewer.exit().is_none() && inner.viewer.input.push(bytes);
+        if taken {
+            inner.guess(bytes);
+        }
         drop(inner);
         if taken {
+            self.look();
             self.send_input();
             self.tell_changed();
         }
         taken
+    }
+
+    /// Holds what was guessed against the screen, now and when it is time again.
+    fn look(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let Inner { viewer, predictor, .. } = &mut *inner;
+        if let Some(screen) = viewer.screen() {
+            predictor.look(clock::now(), screen);
+        }
+        self.look.set(predictor.next_look());
     }
 
     fn send_input(&self) {
@@ -358,6 +405,7 @@ impl Live {
         let stage = std::mem::replace(&mut self.inner.borrow_mut().stage, Stage::Over);
         self.retry.set(None);
         self.tell.set(None);
+        self.look.set(None);
         let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
         if let Stage::On { attachment, .. } = stage {
             hub.call(self.device, SessionDetach { attachment }.to_body(), Reply::Nobody);
@@ -389,7 +437,7 @@ impl Terminal {
         let ViewerConfig { name, size, control } = viewer;
         let linked = hub.handle(&device).is_some_and(|handle| handle.is_up(&device));
         let live = Rc::new_cyclic(|this: &Weak<Live>| {
-            let (retrying, telling) = (this.clone(), this.clone());
+            let (retrying, telling, looking) = (this.clone(), this.clone(), this.clone());
             Live {
                 this: this.clone(),
                 hub: Rc::downgrade(hub),
@@ -399,6 +447,7 @@ impl Terminal {
                 changed,
                 inner: RefCell::new(Inner {
                     viewer: Viewer::default(),
+                    predictor: Predictor::default(),
                     stage: Stage::Waiting,
                     writer: Uuid::new_v4(),
                     linked,
@@ -412,6 +461,12 @@ impl Terminal {
                 tell: Timer::new(move || {
                     if let Some(live) = telling.upgrade() {
                         live.on_tell();
+                    }
+                }),
+                look: Timer::new(move || {
+                    if let Some(live) = looking.upgrade() {
+                        live.look();
+                        live.tell_changed();
                     }
                 }),
                 retry: Timer::new(move || {
@@ -566,6 +621,31 @@ impl Terminal {
         self.read(|inner| inner.viewer.input.untaken())
     }
 
+    /// What the program has set and the page must know: bits of `Mode` in `app/core.ts`.
+    #[wasm_bindgen(getter)]
+    pub fn modes(&self) -> u32 {
+        self.screen(|screen| {
+            let modes = screen.modes();
+            let mouse = modes.mouse != MouseTracking::Off;
+            u32::from(modes.alternate_screen) | u32::from(mouse) << 1 | u32::from(modes.bracketed_paste) << 2
+        })
+    }
+
+    /// What stands for the echo that has not come: 1 if it shall be marked, row and column of the cursor (none when there is no guess about it: the
+    /// number of rows), and for each cell its row, its column and its character.
+    pub fn guesses(&self) -> Vec<u32> {
+        let Overlay { cells, cursor, marked } =
+            self.read(|inner| inner.viewer.screen().map(|screen| inner.predictor.overlay(screen)).unwrap_or_default());
+        if cells.is_empty() && cursor.is_none() {
+            return Vec::new();
+        }
+        let (row, col) = cursor.unwrap_or((self.rows(), 0));
+        let mut numbers = vec![u32::from(marked), u32::from(row), u32::from(col)];
+        numbers
+            .extend(cells.into_iter().flat_map(|(row, col, text)| [u32::from(row), u32::from(col), u32::from(text)]));
+        numbers
+    }
+
     /// How many rows have moved from the top of the screen to the history, then the rows of the screen to draw anew.
     #[wasm_bindgen(js_name = takeChanges)]
     pub fn take_changes(&self) -> Vec<u32> {
@@ -623,6 +703,42 @@ impl Terminal {
     pub fn paste(&self, text: &str) -> bool {
         let bytes = self.screen(|screen| keys::paste(screen.modes(), text));
         !bytes.is_empty() && self.live.type_bytes(&bytes)
+    }
+
+    /// Something that a finger does at a cell, by the numbers of `Mouse` in `app/core.ts`; false when the program does not want to know.
+    pub fn mouse(&self, event: u8, col: u16, row: u16) -> bool {
+        let event = match event {
+            0 => MouseEvent::Press,
+            1 => MouseEvent::Release,
+            2 => MouseEvent::WheelUp,
+            _ => MouseEvent::WheelDown,
+        };
+        let bytes = self.screen(|screen| mouse::encode(screen.modes(), event, col, row));
+        !bytes.is_empty() && self.live.type_bytes(&bytes)
+    }
+
+    /// Takes back what was typed or pasted and has not left.
+    #[wasm_bindgen(js_name = takeBackInput)]
+    pub fn take_back_input(&self) {
+        let mut inner = self.live.inner.borrow_mut();
+        inner.viewer.input.take_back();
+        inner.predictor.reset();
+        drop(inner);
+        self.live.send_input();
+        self.live.tell_changed();
+    }
+
+    #[wasm_bindgen(js_name = giveControl)]
+    pub fn give_control(&self) -> Promise {
+        let live = &self.live;
+        live.inner.borrow_mut().wants_control = false;
+        let (stage, hub) = (live.stage(), live.hub.upgrade());
+        Promise::new(&mut |resolve, reject| match (stage, &hub) {
+            (Stage::On { attachment, .. }, Some(hub)) => {
+                hub.call(live.device, SessionGiveControl { attachment }.to_body(), Reply::Done(resolve, reject));
+            }
+            _ => super::call_js(&reject, &js_sys::Error::new("the session is not open now")),
+        })
     }
 
     #[wasm_bindgen(js_name = takeControl)]

@@ -62,6 +62,27 @@ export const enum Attribute {
   Fixed = 128,
 }
 
+/** What a program has set and the page must know. */
+export const enum Mode {
+  /** It draws on the alternate screen, which has no history. */
+  Alternate = 1,
+  /** It wants to know where one taps. */
+  Mouse = 2,
+  /** It is told what is pasted as one piece. */
+  BracketedPaste = 4,
+}
+
+export const enum Mouse {
+  Press,
+  Release,
+  WheelUp,
+  WheelDown,
+}
+
+/** Numbers before the cells of `Terminal.guesses`, and of each cell: row, column, character. */
+export const GUESS_HEAD = 3;
+export const GUESS_FIELDS = 3;
+
 /** A live view of one session. It attaches again by itself whenever its link comes back. */
 export interface Terminal {
   /** False until the first snapshot or output has been applied. */
@@ -91,6 +112,13 @@ export interface Terminal {
   readonly unconfirmedInput: number;
   /** The program is in the middle of an update that it wants shown as a whole. */
   readonly updating: boolean;
+  /** Bits of `Mode`. */
+  readonly modes: number;
+  /**
+   * What stands for the echo that has not come: 1 if it shall be marked, row and column of the cursor (the number of rows when it is not guessed), then the
+   * cells. Empty when nothing is guessed.
+   */
+  guesses(): Uint32Array;
   /** How many rows have moved from the top of the screen to the history, then the rows of the screen to draw anew. */
   takeChanges(): Uint32Array;
   rowText(row: number): string;
@@ -108,8 +136,14 @@ export interface Terminal {
   key(name: string, ctrl: boolean, alt: boolean, shift: boolean): boolean;
   text(text: string): boolean;
   paste(text: string): boolean;
+  /** False when the program does not want to know. */
+  mouse(event: Mouse, column: number, row: number): boolean;
+  /** Takes back what was typed or pasted and has not left. */
+  takeBackInput(): void;
   /** Asks to decide the size. */
   takeControl(cols: number, rows: number): Promise<unknown>;
+  /** Lets whoever decided the size before decide it again. */
+  giveControl(): Promise<unknown>;
   resize(cols: number, rows: number): void;
   /** Detaches; the session goes on. The object is used no more. */
   close(): void;

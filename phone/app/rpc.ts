@@ -327,6 +327,12 @@ cols: number,
  */
 rows: number, };
 
+export type SessionGiveControl = { 
+/**
+ * Which, from [`Attached`].
+ */
+attachment: string, };
+
 export type TerminalResize = { 
 /**
  * Which, from [`Attached`].
@@ -455,5 +461,6 @@ export interface Calls {
   "session.kill": { params: SessionKill; result: Done };
   "session.type": { params: SessionType; result: Done };
   "session.take_control": { params: SessionTakeControl; result: Done };
+  "session.give_control": { params: SessionGiveControl; result: Done };
   "terminal.resize": { params: TerminalResize; result: Done };
 }

@@ -6,7 +6,12 @@ export type Theme = "system" | "light" | "dark";
 
 export const theme = signal<Theme>(stored("theme", ["system", "light", "dark"] as const));
 /** Font size of the terminal in pixels; 0 fits the machine's width into the phone's. */
-export const fontSize = signal(Number(stored("font", ["0", "11", "13", "15", "18"] as const)));
+export const SMALLEST_FONT = 6;
+export const LARGEST_FONT = 28;
+export const fontSize = signal(storedFont());
+/** How one types: a line that is sent as a whole, or each key as it is pressed. */
+export type Typing = "line" | "keys";
+export const typing = signal<Typing>(stored("typing", ["line", "keys"] as const));
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const systemDark = signal(dark.matches);
@@ -24,6 +29,12 @@ effect(() => {
   }
 });
 effect(() => localStorage.setItem("happy-font", String(fontSize.value)));
+effect(() => localStorage.setItem("happy-typing", typing.value));
+
+function storedFont(): number {
+  const size = Number(localStorage.getItem("happy-font"));
+  return size >= SMALLEST_FONT && size <= LARGEST_FONT ? size : 0;
+}
 
 function stored<T extends string>(name: string, allowed: readonly [T, ...T[]]): T {
   const value = localStorage.getItem(`happy-${name}`) as T | null;

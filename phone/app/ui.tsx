@@ -22,6 +22,9 @@ const PATHS = {
   down: "M12 5v14M6 13l6 6 6-6",
   end: "M6 6h12v12H6z",
   text: "M4 18L9 6l5 12M6 14h6M16 18l3-7 3 7M17 16h4",
+  keyboard: "M3 7h18v10H3zM6.5 10.3h.01M10.2 10.3h.01M13.9 10.3h.01M17.6 10.3h.01M8 13.8h8",
+  line: "M4 7h16v10H4zM8 10v4M7 10h2M7 14h2",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   resize: "M4 9V4h5M20 15v5h-5M4 4l6 6M20 20l-6-6",
 } as const;
 

@@ -60,3 +60,10 @@ export function thisDeviceName(): string {
   const system = /Mac/.test(agent) ? "Mac" : /Windows/.test(agent) ? "Windows" : /Linux/.test(agent) ? "Linux" : "this computer";
   return `${browser} on ${system}`;
 }
+
+/** An amount of data. */
+export function amount(bytes: number): string {
+  if (bytes < 1_000) return `${bytes} bytes`;
+  const [unit, size] = bytes < 1_000_000 ? ["KB", bytes / 1_000] : ["MB", bytes / 1_000_000];
+  return `${size < 10 ? size.toFixed(1) : Math.round(size)} ${unit}`;
+}

@@ -78,9 +78,9 @@ export async function scanAndPair(page, terminal, { name, shots }) {
 
 /**
  * A relay, a machine and a phone that has scanned the machine's code and shows its sessions. All of it ends with the test; `cli` runs a command of
- * the machine and gives what it says as JSON. `more` are variables for the machine's programs.
+ * the machine and gives what it says as JSON. `more` are variables for the machine's programs, `words` gives words for the browser once there is a relay.
  */
-export async function pairedPhone(t, name, more = {}) {
+export async function pairedPhone(t, name, more = {}, words = async () => []) {
   const folder = await scratch(t);
   const tls = await certificate(folder);
   const relay = new Relay(await freePort(), tls);
@@ -102,7 +102,7 @@ export async function pairedPhone(t, name, more = {}) {
   });
   await up.waitFor(/▀|▄|█/, 'a QR code');
   const picture = film(photograph(await up.coloured()));
-  const { context, page, trouble } = await openBrowser(folder, name, { spki: tls.spki, film: picture });
+  const { context, page, trouble } = await openBrowser(folder, name, { spki: tls.spki, film: picture, more: await words(relay) });
   t.after(() => context.close());
   await page.goto(relay.origin);
   await scanAndPair(page, up, { name: 'phone', shots: false });

@@ -96,9 +96,9 @@ export class Relay {
 }
 
 /** A browser with an empty profile that trusts one certificate more, and sees a film through its camera. */
-export async function openBrowser(folder, name, { spki, film, viewport = { width: 390, height: 844 }, colorScheme = 'dark' }) {
+export async function openBrowser(folder, name, { spki, film, viewport = { width: 390, height: 844 }, colorScheme = 'dark', more = [] }) {
   const words = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', `--ignore-certificate-errors-spki-list=${spki}`];
+    '--disable-component-update', '--disable-sync', `--ignore-certificate-errors-spki-list=${spki}`, ...more];
   if (film) {
     const file = path.join(folder, `${name}.y4m`);
     await writeFile(file, film);

@@ -217,5 +217,7 @@ pub fn prepare_browser() -> Result<()> {
 /// # Errors
 /// When they do not build.
 pub fn build_programs() -> Result<()> {
-    tools::quiet(tools::cargo().args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))
+    tools::quiet(tools::cargo().args(["build", "--package", "happy", "--package", "happy-relay"]).current_dir(root()))?;
+    // The slow line.
+    tools::quiet(tools::cargo().args(["build", "--package", "happy-tests", "--bin", "chaos"]).current_dir(root()))
 }

@@ -6,6 +6,7 @@
 import { useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
 import { Icon } from "../ui";
+import { TypingSwitch } from "./keybar";
 import { armed, sendKey } from "./keys";
 
 const MOST_LINES = 6;
@@ -17,6 +18,8 @@ export function Compose(props: {
   live: boolean;
   /** Puts a text on the list; false when it was not taken. */
   onQueue: (text: string) => boolean;
+  /** Something was sent. */
+  onSent: () => void;
   draft: string;
   onDraft: (text: string) => void;
 }) {
@@ -37,6 +40,7 @@ export function Compose(props: {
     // The field is emptied only when all of it was taken.
     if (text && !terminal.paste(text)) return;
     terminal.key("Enter", false, false, false);
+    props.onSent();
     change("");
     field.current?.focus();
   };
@@ -48,6 +52,7 @@ export function Compose(props: {
         send();
       }}
     >
+      <TypingSwitch disabled={props.disabled} onSwitch={() => undefined} />
       <textarea
         ref={field}
         value={text}
@@ -66,6 +71,7 @@ export function Compose(props: {
           // With Ctrl or Alt pressed in the key bar a character is a key, not text.
           if (added && armed() && terminal) {
             sendKey(terminal, added);
+            props.onSent();
             event.currentTarget.value = text;
           } else {
             change(value);

@@ -8,9 +8,15 @@ export type Sticky = "off" | "once" | "locked";
 export const ctrl = signal<Sticky>("off");
 export const alt = signal<Sticky>("off");
 
-/** One tap for the next key, two to keep it, three to let go. */
-export function press(modifier: typeof ctrl): void {
-  modifier.value = modifier.value === "off" ? "once" : modifier.value === "once" ? "locked" : "off";
+/** Two taps within this time are one double tap. */
+const DOUBLE_TAP_MS = 400;
+let tapped: { modifier: typeof ctrl; at: number } | null = null;
+
+/** One tap for the next key, a double tap to keep it, a tap to let go. */
+export function press(modifier: typeof ctrl, at: number): void {
+  const double = tapped?.modifier === modifier && at - tapped.at < DOUBLE_TAP_MS;
+  tapped = { modifier, at };
+  modifier.value = modifier.value === "off" ? "once" : modifier.value === "once" && double ? "locked" : "off";
 }
 
 export function armed(): boolean {
@@ -32,11 +38,12 @@ export function releaseAll(): void {
 
 /** @returns whether the event was for the terminal. */
 export function handleKeyDown(terminal: Terminal, event: KeyboardEvent): boolean {
-  if (event.isComposing || event.metaKey) return false;
+  // What a phone's keyboard or an input method makes of a key comes as text (229).
+  if (event.isComposing || event.keyCode === 229 || event.metaKey) return false;
   // Copy and paste stay the browser's own; so does the way out of the terminal, told in its description.
   if (event.ctrlKey && event.shiftKey && /^[cv]$/i.test(event.key)) return false;
   if (event.ctrlKey && !event.altKey && event.key === "v") return false;
-  if (event.shiftKey && event.key === "Escape") return false;
+  if (event.shiftKey && (event.key === "Insert" || event.key === "Escape")) return false;
   if ((event.shiftKey && (event.key === "PageUp" || event.key === "PageDown")) || event.key === "Unidentified") return false;
   const single = [...event.key].length === 1;
   // AltGr makes characters; what it was made of is not meant.

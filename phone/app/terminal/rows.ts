@@ -3,7 +3,7 @@
  * browser's own. The core says what has changed; nothing else is touched.
  */
 
-import { Attribute, RUN_FIELDS, type Terminal } from "../core";
+import { Attribute, GUESS_FIELDS, GUESS_HEAD, Mode, RUN_FIELDS, type Terminal } from "../core";
 import { DEFAULT_BACKGROUND, DEFAULT_FOREGROUND, DIRECT, INDEXED, textOn } from "./palette";
 
 /** Rows of history that stay in the document. */
@@ -31,6 +31,9 @@ export class Drawing {
   private readonly history = div("history");
   private readonly screen = div("screen");
   private readonly cursor = div("cursor");
+  /** What was typed and not echoed yet, over the rows. */
+  private readonly guesses = div("guesses");
+  private readonly composing = div("composing");
   private readonly rows: HTMLElement[] = [];
   private blocks: Block[] = [];
   /** The first history row that is not in the document yet. */
@@ -42,6 +45,10 @@ export class Drawing {
   private everyRow = false;
   /** Whether the view moves with new output; only the person's own scrolling changes it, not a keyboard that comes up. */
   private following = true;
+  /** Whether the view moves sideways with the cursor: from when one types until one moves it. */
+  private sideways = false;
+  private guessed = "";
+  private guessedCursor: { row: number; column: number } | null = null;
 
   /** @param scroller The element that scrolls; its content is ours. */
   constructor(
@@ -49,7 +56,9 @@ export class Drawing {
     private readonly terminal: Terminal,
   ) {
     this.cursor.ariaHidden = "true";
-    this.screen.append(this.cursor);
+    this.guesses.ariaHidden = "true";
+    this.composing.hidden = true;
+    this.screen.append(this.cursor, this.guesses, this.composing);
     scroller.replaceChildren(this.history, this.screen);
   }
 
@@ -65,9 +74,82 @@ export class Drawing {
     this.stay();
   }
 
+  /** Somebody has typed: what becomes of it is to be seen. */
+  typed(): void {
+    this.sideways = true;
+    this.toEnd();
+  }
+
   /** After the room or the size of the text has changed: if the end was in sight, it still is. */
   stay(): void {
-    if (this.following) this.scroller.scrollTop = this.end();
+    if (!this.following) return;
+    this.scroller.scrollTop = this.end();
+    if (!this.sideways || this.cursor.hidden) return;
+    const { clientWidth, scrollLeft } = this.scroller;
+    const [left, right] = [this.cursor.offsetLeft, this.cursor.offsetLeft + 2 * this.cursor.offsetWidth];
+    // At the side where a line begins, so that one can read it.
+    if (right <= clientWidth) this.scroller.scrollLeft = 0;
+    else if (left < scrollLeft || right > scrollLeft + clientWidth) this.scroller.scrollLeft = right - clientWidth / 2;
+  }
+
+  /** Moves the view of a full-screen program by hand; gives back what could not be moved. */
+  pan(dx: number, dy: number): { dx: number; dy: number } {
+    const { scroller } = this;
+    const [left, top] = [scroller.scrollLeft, scroller.scrollTop];
+    if (dx !== 0) {
+      scroller.scrollLeft = left - dx;
+      this.sideways = false;
+    }
+    const above = this.screen.offsetTop;
+    if (dy !== 0) scroller.scrollTop = Math.max(Math.min(top, above), top - dy);
+    // Positions come back rounded to whole pixels of the display.
+    const rest = (wanted: number, moved: number) => (Math.abs(wanted + moved) < 1 ? 0 : wanted + moved);
+    return { dx: rest(dx, scroller.scrollLeft - left), dy: rest(dy, scroller.scrollTop - top) };
+  }
+
+  /** The size of the text becomes another one: what lies under a point of the page stays there. */
+  zoomed(factor: number, x: number, y: number): void {
+    const box = this.scroller.getBoundingClientRect();
+    const along = (at: number, offset: number) => (at + offset) * factor - offset;
+    this.scroller.scrollLeft = along(this.scroller.scrollLeft, x - box.left);
+    if (this.following) this.stay();
+    else this.scroller.scrollTop = along(this.scroller.scrollTop, y - box.top);
+  }
+
+  /** The cell under a point of the page. */
+  cellAt(x: number, y: number): { column: number; row: number } | null {
+    const box = this.screen.getBoundingClientRect();
+    const { cols, rows } = this.terminal;
+    const column = Math.floor((x - box.left) / this.cellWidth());
+    const row = Math.floor((y - box.top) / this.linePx());
+    return y >= box.top && row < rows && column >= 0 && column < cols ? { column, row } : null;
+  }
+
+  linePx(): number {
+    return this.rows[0]?.offsetHeight || 16;
+  }
+
+  private cellWidth(): number {
+    // The cursor is as wide as a cell, and measured with fractions; hidden it has no size.
+    const { hidden } = this.cursor;
+    this.cursor.hidden = false;
+    const { width } = this.cursor.getBoundingClientRect();
+    this.cursor.hidden = hidden;
+    return width || 8;
+  }
+
+  /** Shows at the cursor what an input method is composing. */
+  compose(text: string): void {
+    this.composing.textContent = text;
+    this.composing.hidden = text === "";
+    this.cursor.classList.toggle("under", text !== "");
+    if (text) this.typed();
+  }
+
+  /** Where the cursor is in the page, for what stands at its side. */
+  cursorBox(): DOMRect {
+    const box = this.screen.getBoundingClientRect();
+    return new DOMRect(box.left + this.cursor.offsetLeft, box.top + this.cursor.offsetTop, this.cursor.offsetWidth, this.linePx());
   }
 
   /**
@@ -86,8 +168,17 @@ export class Drawing {
   /** Brings the document up to what the core has. */
   draw(): void {
     if (this.terminal.generation !== this.generation) this.startOver();
+    // A full-screen program has no history. Who reads in it is not sent away.
+    const alternate = (this.terminal.modes & Mode.Alternate) !== 0;
+    if (this.following || !alternate) {
+      // How the view stood over the other screen means nothing here.
+      if (this.history.hidden && !alternate) this.following = true;
+      this.history.hidden = alternate;
+    }
+    this.scroller.classList.toggle("alternate", alternate && this.history.hidden !== false);
     const removed = this.drawHistory();
     this.drawScreen();
+    this.drawGuesses();
     this.drawCursor();
     if (this.following) this.stay();
     else if (removed !== 0) this.scroller.scrollTop -= removed;
@@ -234,22 +325,66 @@ export class Drawing {
     }
   }
 
+  private drawGuesses(): void {
+    const numbers = this.terminal.guesses();
+    const [marked = 0, row = this.terminal.rows, column = 0] = numbers;
+    this.guessedCursor = row < this.terminal.rows ? { row, column } : null;
+    const key = numbers.join();
+    if (key === this.guessed) return;
+    this.guessed = key;
+    this.guesses.classList.toggle("marked", marked !== 0);
+    const cells: HTMLElement[] = [];
+    for (let at = GUESS_HEAD; at + GUESS_FIELDS <= numbers.length; at += GUESS_FIELDS) {
+      const cell = div("guess");
+      cell.textContent = String.fromCodePoint(numbers[at + 2]!);
+      place(cell, numbers[at + 1]!, numbers[at]!);
+      cells.push(cell);
+    }
+    this.guesses.replaceChildren(...cells);
+  }
+
   private drawCursor(): void {
-    const { cursorColumn, cursorRow, cursorVisible, ended } = this.terminal;
+    const { cursorVisible, ended } = this.terminal;
+    const { row, column } = this.guessedCursor ?? { row: this.terminal.cursorRow, column: this.terminal.cursorColumn };
     this.cursor.hidden = !cursorVisible || ended !== undefined;
-    this.cursor.style.left = `${cursorColumn}ch`;
-    this.cursor.style.top = `calc(${cursorRow} * var(--t-line))`;
+    place(this.cursor, column, row);
+    place(this.composing, column, row);
   }
 }
 
-/** The selected text with lines as the program wrote them: a row that goes on in the next one ends without a break. */
+/** The selected text with lines as the program wrote them: a row that goes on in the next one ends without a break, and none ends with blanks. */
 export function selectedText(selection: Selection): string {
-  let text = "";
+  const texts: string[] = [];
   for (let index = 0; index < selection.rangeCount; index += 1) {
-    const rows = [...selection.getRangeAt(index).cloneContents().querySelectorAll(".row")];
-    text += rows.map((row, at) => (row.textContent ?? "") + (at + 1 < rows.length && !row.classList.contains(WRAPPED) ? "\n" : "")).join("");
+    const content = selection.getRangeAt(index).cloneContents();
+    const rows = [...content.querySelectorAll(".row")];
+    // Within one row there is none of them.
+    if (rows.length === 0) texts.push(content.textContent ?? "");
+    else texts.push(joinRows(rows.map((row) => ({ text: row.textContent ?? "", wrapped: row.classList.contains(WRAPPED) }))));
   }
-  return text;
+  return texts.join("\n").replace(/ +$/, "");
+}
+
+/** Everything that is here as text: the screen, and the history above it on request. */
+export function wholeText(terminal: Terminal, history: boolean): string {
+  const rows: { text: string; wrapped: boolean }[] = [];
+  if (history) {
+    let expected = terminal.historyStart;
+    for (let row = terminal.historyHere(expected); row < terminal.historyEnd; row = terminal.historyHere(expected)) {
+      if (row > expected) rows.push({ text: `[${row - expected} rows are at the machine: scroll there to load them]`, wrapped: false });
+      expected = row + 1;
+      rows.push({ text: terminal.historyText(row), wrapped: terminal.historyWrapped(row) });
+    }
+  }
+  for (let row = 0; row < terminal.rows; row += 1) rows.push({ text: terminal.rowText(row), wrapped: terminal.rowWrapped(row) });
+  return joinRows(rows).replace(/\n+$/, "");
+}
+
+function joinRows(rows: { text: string; wrapped: boolean }[]): string {
+  return rows
+    .map(({ text, wrapped }, at) => (wrapped && at + 1 < rows.length ? text : `${text.replace(/ +$/, "")}\n`))
+    .join("")
+    .replace(/\n$/, "");
 }
 
 function fill(row: HTMLElement, text: string, runs: Uint32Array, wrapped: boolean): void {
@@ -303,6 +438,12 @@ function span(text: string, cells: number, foreground: number, background: numbe
 /** How much room a block takes, for when the browser has not laid it out. */
 function tellRows(block: Block): void {
   block.element.style.setProperty("--rows", String(block.end - block.start));
+}
+
+/** Puts an element on a cell. */
+function place(element: HTMLElement, column: number, row: number): void {
+  element.style.left = `${column}ch`;
+  element.style.top = `calc(${row} * var(--t-line))`;
 }
 
 function div(name: string): HTMLElement {

@@ -32,11 +32,12 @@ export function cellRatio(scroller: HTMLElement): number {
 
 /**
  * @param fontPx The size wanted; 0 to fit `cols` into the width.
+ * @param room The height that the rows have, padding included.
  */
-export function fit(scroller: HTMLElement, ratio: number, fontPx: number, cols: number): Fit {
+export function fit(scroller: HTMLElement, ratio: number, fontPx: number, cols: number, room: number): Fit {
   const style = getComputedStyle(scroller);
   const width = scroller.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-  const height = scroller.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+  const height = room - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
   const fitting = Math.floor((width / (cols * ratio)) * 20) / 20;
   const px = fontPx > 0 ? fontPx : Math.max(SMALLEST_PX, Math.min(COMFORTABLE_PX + 1, fitting));
   const linePx = Math.max(1, Math.round(px * LINE));

@@ -95,11 +95,18 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             ]
         }
         "screen" => {
-            let mut screen = happy_screen::Screen::new(20, 5, 10);
-            screen.feed(b"\x1b[31mred\x1b[m\r\n\x1b]0;title\x07\x1b[?1049h");
+            let snapshot = |text: &str| {
+                let mut screen = happy_screen::Screen::new(20, 5, 10);
+                screen.feed(text.as_bytes());
+                chosen(1, &screen.snapshot(10))
+            };
+            let ramp = (0..20).map(|n| format!("\x1b[38;2;{n};9;{}m#", n * 2)).collect::<String>();
+            let link = "\x1b]8;;https://a\x07\x1b[4:3;58;5;9mlink\r\n\x1b]8;;\x07";
             vec![
                 chosen(0, "plain \u{1F600} text\r\n\x1b[2J\x1b[3;4Hx\x1b[?2026h".as_bytes()),
-                chosen(1, &screen.snapshot(10)),
+                chosen(0, format!("{ramp}\r\n{link}\x1b(A#\x1b*0\x1bNq\x1b[3b\x1b[2;4r\x1b[M").as_bytes()),
+                snapshot("\x1b[31mred\x1b[m\r\n\x1b]0;title\x07\x1b[?1049h"),
+                snapshot(&format!("{}{link}{ramp}\r\ne\u{301}----------\x1b7\x1b[1;8mend", link.repeat(6))),
             ]
         }
         "delta" => {

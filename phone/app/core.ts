@@ -48,8 +48,8 @@ export interface Invitation {
   expires: number;
 }
 
-/** A run of cells that look alike: [UTF-16 units, cells, foreground, background, attributes]. */
-export const RUN_FIELDS = 5;
+/** A run of cells that look alike: [UTF-16 units, cells, foreground, background, attributes, colour of the underline, number of the link]. */
+export const RUN_FIELDS = 7;
 export const enum Attribute {
   Bold = 1,
   Faint = 2,
@@ -60,6 +60,10 @@ export const enum Attribute {
   Blink = 64,
   /** The font may give these characters another width than their cells have. */
   Fixed = 128,
+  Concealed = 256,
+  Overline = 512,
+  /** Three bits, so many times this: 1 double, 2 curly, 3 dotted, 4 dashed. */
+  UnderlineStyle = 1024,
 }
 
 /** What a program has set and the page must know. */
@@ -92,6 +96,8 @@ export interface Terminal {
   readonly problem: string | undefined;
   readonly cols: number;
   readonly rows: number;
+  /** The viewer's own foreground and background change places. */
+  readonly reversed: boolean;
   readonly title: string;
   readonly bells: number;
   readonly cursorColumn: number;
@@ -122,6 +128,8 @@ export interface Terminal {
   /** How many rows have moved from the top of the screen to the history, then the rows of the screen to draw anew. */
   takeChanges(): Uint32Array;
   rowText(row: number): string;
+  /** Addresses of the web that the runs of a row name, from 1. */
+  rowLinks(row: number): string[];
   rowRuns(row: number): Uint32Array;
   /** The line goes on in the next row. */
   rowWrapped(row: number): boolean;
@@ -130,6 +138,7 @@ export interface Terminal {
   /** Asks the machine for the newest `rows` rows before a row, if nothing is on its way yet. */
   wantHistory(before: number, rows: number): void;
   historyText(row: number): string;
+  historyLinks(row: number): string[];
   historyRuns(row: number): Uint32Array;
   historyWrapped(row: number): boolean;
   /** A named key or a single character with modifiers; false when it stands for nothing. */

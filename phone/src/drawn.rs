@@ -1,10 +1,11 @@
 //! A row in the form in which it crosses to JavaScript: its text, and a flat list of what its runs look like.
 
-use happy_screen::{Color, Row, Style};
+use happy_screen::{Color, Row, Run, Style, Underline};
 use unicode_width::UnicodeWidthChar;
 
-/// Numbers for each run: UTF-16 units, columns, foreground, background, attributes. `RUN_FIELDS` in `app/core.ts`.
-pub const RUN_FIELDS: usize = 5;
+/// Numbers for each run: UTF-16 units, columns, foreground, background, attributes, colour of the underline, which of the links (from 1; 0 for
+/// none). `RUN_FIELDS` in `app/core.ts`.
+pub const RUN_FIELDS: usize = 7;
 
 const BOLD: u32 = 1;
 const FAINT: u32 = 2;
@@ -15,6 +16,10 @@ const INVERSE: u32 = 32;
 const BLINK: u32 = 64;
 /// The font may give these characters another width than their columns have.
 const FIXED: u32 = 128;
+const CONCEALED: u32 = 256;
+const OVERLINE: u32 = 512;
+/// The style of the underline, three bits: 1 double, 2 curly, 3 dotted, 4 dashed.
+const UNDERLINE_STYLE: u32 = 1024;
 
 const INDEXED: u32 = 1 << 24;
 const DIRECT: u32 = 2 << 24;
@@ -28,13 +33,16 @@ pub struct DrawnRow {
     pub runs: Vec<u32>,
     /// The line goes on in the next row.
     pub wrapped: bool,
+    /// Addresses that runs lead to.
+    pub links: Vec<String>,
 }
 
 impl From<&Row> for DrawnRow {
     fn from(row: &Row) -> Self {
         let mut drawn = Self { wrapped: row.wrapped, ..Self::default() };
         for run in &row.runs {
-            drawn.push_run(&run.text, run.style, if run.wide { 2 } else { 1 });
+            let link = drawn.link(run);
+            drawn.push_run(run, link);
         }
         drawn
     }
@@ -64,7 +72,18 @@ impl Trust {
 }
 
 impl DrawnRow {
-    fn push_run(&mut self, text: &str, style: Style, width: u32) {
+    fn link(&mut self, run: &Run) -> u32 {
+        let Some(link) = run.link.as_deref() else { return 0 };
+        let known = self.links.iter().position(|known| known == link);
+        let index = known.unwrap_or_else(|| {
+            self.links.push(link.to_owned());
+            self.links.len() - 1
+        });
+        number(index + 1)
+    }
+
+    fn push_run(&mut self, run: &Run, link: u32) {
+        let (text, width) = (run.text.as_str(), if run.wide { 2 } else { 1 });
         let mut piece = (0, 0, Trust::None);
         for (start, end) in clusters(text) {
             let trust = Trust::of(text.get(start..end).unwrap_or_default(), width);
@@ -72,15 +91,16 @@ impl DrawnRow {
             piece = if trust == piece_trust && trust != Trust::None && piece_end == start {
                 (piece_start, end, trust)
             } else {
-                self.push_piece(text.get(piece_start..piece_end).unwrap_or_default(), style, width, piece_trust);
+                let piece = text.get(piece_start..piece_end).unwrap_or_default();
+                self.push_piece(piece, run.style, link, width, piece_trust);
                 (start, end, trust)
             };
         }
         let (start, end, trust) = piece;
-        self.push_piece(text.get(start..end).unwrap_or_default(), style, width, trust);
+        self.push_piece(text.get(start..end).unwrap_or_default(), run.style, link, width, trust);
     }
 
-    fn push_piece(&mut self, text: &str, style: Style, width: u32, trust: Trust) {
+    fn push_piece(&mut self, text: &str, style: Style, link: u32, width: u32, trust: Trust) {
         if text.is_empty() {
             return;
         }
@@ -88,7 +108,8 @@ impl DrawnRow {
         let fixed = if trust == Trust::Ascii { 0 } else { FIXED };
         self.text.push_str(text);
         let units = number(text.encode_utf16().count());
-        self.runs.extend([units, columns, colour(style.fg), colour(style.bg), attributes(style) | fixed]);
+        let [fg, bg, underline] = [style.fg, style.bg, style.underline_color].map(colour);
+        self.runs.extend([units, columns, fg, bg, attributes(style) | fixed, underline, link]);
     }
 }
 
@@ -117,19 +138,30 @@ fn colour(colour: Color) -> u32 {
 }
 
 fn attributes(style: Style) -> u32 {
-    let Style { bold, faint, italic, underline, strikethrough, blink, inverse, fg: _, bg: _ } = style;
-    [
+    let Style { bold, faint, italic, underline, strikethrough, blink, inverse, concealed, overline, .. } = style;
+    let (underlined, underline_style) = match underline {
+        Underline::None => (false, 0),
+        Underline::Single => (true, 0),
+        Underline::Double => (true, 1),
+        Underline::Curly => (true, 2),
+        Underline::Dotted => (true, 3),
+        Underline::Dashed => (true, 4),
+    };
+    let flags: u32 = [
         (bold, BOLD),
         (faint, FAINT),
         (italic, ITALIC),
-        (underline, UNDERLINE),
+        (underlined, UNDERLINE),
         (strikethrough, STRIKE),
         (blink, BLINK),
         (inverse, INVERSE),
+        (concealed, CONCEALED),
+        (overline, OVERLINE),
     ]
     .iter()
     .map(|(set, bit)| if *set { *bit } else { 0 })
-    .sum()
+    .sum();
+    flags | underline_style * UNDERLINE_STYLE
 }
 
 #[cfg(test)]
@@ -182,7 +214,28 @@ mod tests {
     #[test]
     fn colours_and_attributes_cross_over() {
         let row = drawn("\x1b[1;7;31;48;2;1;2;3mx");
-        assert_eq!(row.runs, [1, 1, INDEXED | 1, DIRECT | 0x01_02_03, BOLD | INVERSE]);
+        assert_eq!(row.runs, [1, 1, INDEXED | 1, DIRECT | 0x01_02_03, BOLD | INVERSE, 0, 0]);
+        let row = drawn("\x1b[4:3;58;5;9;8;53mx");
+        let attributes = UNDERLINE | 2 * UNDERLINE_STYLE | CONCEALED | OVERLINE;
+        assert_eq!(row.runs, [1, 1, 0, 0, attributes, INDEXED | 9, 0]);
+    }
+
+    #[test]
+    fn links_are_told_once_and_only_those_of_the_web() {
+        let link = |uri: &str, text: &str| format!("\x1b]8;;{uri}\x1b\\{text}\x1b]8;;\x1b\\");
+        let text = [
+            link("https://a", "one"),
+            link("file:///etc/passwd", "two"),
+            link("https://b", "三"),
+            link("https://a", "four"),
+        ];
+        let row = drawn(&text.concat());
+        assert_eq!(
+            (row.text.as_str(), &row.links[..]),
+            ("onetwo三four", &["https://a".to_owned(), "https://b".to_owned()][..])
+        );
+        let links: Vec<u32> = row.runs.chunks(RUN_FIELDS).map(|run| run[6]).collect();
+        assert_eq!(links, [1, 0, 2, 1]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod cast;
 use std::io::Write;
 
 use cast::{Event, Recording, recordings};
-use happy_screen::{Color, DEFAULT_SCROLLBACK, MouseTracking, Row, Screen, Style};
+use happy_screen::{Color, DEFAULT_SCROLLBACK, MouseTracking, Row, Screen, Style, Underline};
 use serde_json::{Value, json};
 
 fn main() -> std::io::Result<()> {
@@ -73,7 +73,8 @@ fn mark(screen: &Screen) -> Value {
 fn cells(row: &Row, cols: u16) -> Vec<String> {
     let mut cells = Vec::new();
     for run in &row.runs {
-        let style = style(&run.style);
+        let link = run.link.as_ref().map_or(String::new(), |link| format!(" <{link}>"));
+        let style = style(&run.style) + &link;
         let width = if run.wide { 2 } else { 1 };
         for cluster in clusters(&run.text) {
             cells.push(format!("{cluster} {width}{style}"));
@@ -101,20 +102,30 @@ fn clusters(text: &str) -> Vec<String> {
 fn style(style: &Style) -> String {
     let attributes = [
         (style.bold, " bold"),
-        (style.faint, " faint"),
+        (style.faint, " dim"),
         (style.italic, " italic"),
-        (style.underline, " underline"),
         (style.strikethrough, " strikethrough"),
         (style.blink, " blink"),
         (style.inverse, " inverse"),
+        (style.concealed, " invisible"),
+        (style.overline, " overline"),
     ];
     let attributes: String = attributes.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-    format!("{}{}{attributes}", color(" fg", style.fg), color(" bg", style.bg))
+    let underline = match style.underline {
+        Underline::None => String::new(),
+        Underline::Single => color(" underline", style.underline_color),
+        Underline::Double => color(" double", style.underline_color),
+        Underline::Curly => color(" curly", style.underline_color),
+        Underline::Dotted => color(" dotted", style.underline_color),
+        Underline::Dashed => color(" dashed", style.underline_color),
+    };
+    format!("{}{}{underline}{attributes}", color(" fg", style.fg), color(" bg", style.bg))
 }
 
 fn color(which: &str, color: Color) -> String {
     match color {
-        Color::Default => String::new(),
+        Color::Default if matches!(which, " fg" | " bg") => String::new(),
+        Color::Default => which.to_owned(),
         Color::Indexed(index) => format!("{which}={index}"),
         Color::Rgb(r, g, b) => format!("{which}=#{r:02x}{g:02x}{b:02x}"),
     }

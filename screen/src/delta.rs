@@ -1,42 +1,74 @@
 //! The difference between two byte strings, made for snapshots of one screen at two times (PROTOCOL 10.1, Differences).
 //!
-//! In a snapshot a row ends with a line feed and a change of colour begins with an escape. Between these the old string is cut into
-//! *pieces*, and a piece of the new one is looked for among them: what has scrolled is then one copy, and so is each stretch
-//! of a row that has not changed.
-
-use std::collections::HashMap;
+//! What has moved is found by its first bytes: the new string is looked for in the old one six bytes at a time. What has scrolled is then
+//! one copy, and so is each stretch of a row that has not changed.
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::snapshot::{MAX_SNAPSHOT, SnapshotError};
 
 /// A copy takes three to five bytes, and as many again to interrupt what is inserted; shorter ones are not worth it.
-const MIN_COPY: usize = 8;
+const MIN_COPY: usize = 6;
+/// Places that are remembered of a long string; more would not fit into a cache.
+const MAX_PLACES: usize = 1 << 16;
 
 /// The difference that makes `new` from `old`. Of the order of both lengths in time.
 pub fn diff(old: &[u8], new: &[u8]) -> Vec<u8> {
-    let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
-    for (start, piece) in pieces(old) {
-        places.entry(piece).or_default().push(start);
-    }
+    let places = Places::new(old);
     let mut script = Script::new(old, new);
-    for (start, piece) in pieces(new) {
-        let end = start + piece.len();
-        if start < script.at {
-            // The last copy ended in the middle of this piece, or behind it.
-            script.copy_from(script.copied, script.at, end);
-            continue;
-        }
-        // Where it would be if nothing had moved since the last copy, and the next place where the old string has this piece.
-        let unmoved = script.copied + (start - script.at);
-        let known = places.get(piece).map_or(&[][..], Vec::as_slice);
-        let next = known.partition_point(|place| *place < script.copied);
-        let moved = known.get(next).or(known.first()).copied();
-        let best = [moved, Some(unmoved)].into_iter().flatten().max_by_key(|from| script.common(*from, start));
-        if let Some(from) = best {
-            script.copy_from(from, start, end);
+    let mut at = 0;
+    while at < new.len() {
+        // Where it would be if nothing had moved since the last copy, and the last place where the old string has these first bytes.
+        let unmoved = script.copied + (at - script.at);
+        let moved = places.find(&new[at..]);
+        let length = |from: usize| script.common(from, at);
+        let best = [Some(unmoved), moved].into_iter().flatten().max_by_key(|from| (length(*from), *from == unmoved));
+        match best.map(|from| (from, length(from))) {
+            Some((from, length))
+                if length >= MIN_COPY || (length > 0 && length == new.len() - at && length >= MIN_TAIL) =>
+            {
+                script.copy(from, at, length);
+                at += length;
+            }
+            _ => at += 1,
         }
     }
     script.finish()
+}
+
+/// At the end a copy interrupts nothing.
+const MIN_TAIL: usize = 4;
+
+/// Where a string has which bytes, as many as a copy has at least.
+struct Places {
+    /// By a hash of the bytes, the last place and 1 more; 0 for none.
+    table: Vec<u32>,
+    shift: u32,
+}
+
+impl Places {
+    fn new(old: &[u8]) -> Self {
+        let size = old.len().next_power_of_two().clamp(16, MAX_PLACES);
+        let mut places = Self { table: vec![0; size], shift: u64::BITS - size.trailing_zeros() };
+        for (at, bytes) in old.windows(MIN_COPY).enumerate() {
+            if let Some(place) = places.place(bytes) {
+                // Strings are at most as long as a snapshot.
+                places.table[place] = at as u32 + 1;
+            }
+        }
+        places
+    }
+
+    fn place(&self, bytes: &[u8]) -> Option<usize> {
+        let mut first = [0; size_of::<u64>()];
+        first[..MIN_COPY].copy_from_slice(bytes.get(..MIN_COPY)?);
+        let first = u64::from_le_bytes(first);
+        // Fibonacci hashing: the upper bits depend on all others.
+        Some((first.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize)
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        (self.table[self.place(bytes)?] as usize).checked_sub(1)
+    }
 }
 
 /// Makes the new string from the old one. The difference may be anybody's: more than [`MAX_SNAPSHOT`] bytes are not made.
@@ -82,19 +114,6 @@ fn unfold(folded: u64) -> i64 {
     if folded & 1 == 0 { half } else { -half - 1 }
 }
 
-/// Each piece with where it begins: after a line feed or at an escape.
-fn pieces(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let rest = bytes.get(start..).filter(|rest| !rest.is_empty())?;
-        let ends = |pair: &[u8]| pair[0] == b'\n' || pair[1] == 0x1b;
-        let length = rest.windows(2).position(ends).map_or(rest.len(), |last| last + 1);
-        let piece = (start, &rest[..length]);
-        start += length;
-        Some(piece)
-    })
-}
-
 /// The steps so far.
 struct Script<'a> {
     old: &'a [u8],
@@ -117,23 +136,6 @@ impl<'a> Script<'a> {
     fn common(&self, from: usize, start: usize) -> usize {
         let old = self.old.get(from..).unwrap_or_default();
         old.iter().zip(&self.new[start..]).take_while(|(old, new)| old == new).count()
-    }
-
-    /// Copies what is the same from here on, or else what is the same at the same distance in the rest of the piece, which ends at `end`:
-    /// no further, because the next piece may have come from elsewhere.
-    fn copy_from(&mut self, from: usize, start: usize, end: usize) {
-        let mut skipped = 0;
-        while start + skipped < end {
-            let mut same = self.common(from + skipped, start + skipped);
-            if skipped > 0 {
-                same = same.min(end - start - skipped);
-            }
-            if same >= MIN_COPY {
-                self.copy(from + skipped, start + skipped, same);
-            }
-            // The byte after it differs.
-            skipped += same + 1;
-        }
     }
 
     fn copy(&mut self, mut from: usize, mut start: usize, mut length: usize) {

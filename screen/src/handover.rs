@@ -17,7 +17,7 @@ impl OlderRows {
     /// # Errors
     /// [`SnapshotError::Malformed`] when it is none.
     pub fn push(&mut self, row: &[u8]) -> Result<(), SnapshotError> {
-        Row::decode(row)?;
+        Row::check(row)?;
         self.0.push(row.into());
         Ok(())
     }
@@ -26,19 +26,19 @@ impl OlderRows {
 impl Screen {
     /// The numbers of the rows of history that are kept. A row keeps its number for good.
     pub fn history_numbers(&self) -> Range<u64> {
-        let total = self.state.history.total;
-        total.saturating_sub(self.state.history.len() as u64)..total
+        let total = self.state.canvas.history.total;
+        total.saturating_sub(self.state.canvas.history.len() as u64)..total
     }
 
     /// The rows of history from this number on, or from the oldest one kept, in their byte form.
     pub fn history_from(&self, number: u64) -> impl ExactSizeIterator<Item = &[u8]> {
-        let count = self.state.history.total.saturating_sub(number);
-        self.state.history.newest(usize::try_from(count).unwrap_or(usize::MAX))
+        let count = self.state.canvas.history.total.saturating_sub(number);
+        self.state.canvas.history.newest(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Puts rows before the oldest that is kept, the newest of them first, as many as the history may have.
     pub fn prepend_history(&mut self, rows: OlderRows) {
-        self.state.history.prepend(rows.0);
+        self.state.canvas.history.prepend(rows.0);
     }
 }
 

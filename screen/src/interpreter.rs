@@ -1,215 +1,41 @@
-//! Gives the parser's findings their meaning: text and sequences that change cells go on to the engine as clean VT
-//! text, everything else goes to the ledger, the replies or the history.
+//! Gives the parser's findings their meaning: text and sequences that change cells go on to the canvas, everything else goes to the ledger,
+//! the replies or the history.
 
-use std::fmt::Write;
-
-use unicode_width::UnicodeWidthChar;
-
-use crate::clusters::{Clusters, Joined, StandIns, is_stand_in};
-use crate::engine::{Active, Cell, Engine};
+use crate::canvas::{Canvas, Part};
+use crate::extras;
 use crate::ledger::{self, Ledger, MAX_CWD};
 use crate::parser::{Actions, Sequence};
 use crate::queries::{self, Query};
-use crate::row;
 use crate::screen::{Feed, MAX_REPLIES};
-use crate::scrollback::Scrollback;
 use crate::sgr;
 
-/// Counts and positions beyond any screen are cut here, so that no engine has to think about overflow.
-const MAX_NUMBER: u16 = 9999;
 /// In bytes; a notification is one line.
 const MAX_NOTICE: usize = 512;
-
-/// Where the character stands that a combining mark would join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Joint {
-    /// Something other than text came last: a mark has nothing to join.
-    #[default]
-    Nowhere,
-    /// Before the cursor.
-    Before,
-    /// Under the cursor: autowrap is off and the cursor stands at the right edge.
-    Under,
-}
-
-impl Joint {
-    pub(crate) const ALL: [Self; 3] = [Self::Nowhere, Self::Before, Self::Under];
-}
 
 /// Everything but the parser; its methods are what the parser calls.
 #[derive(Debug)]
 pub(crate) struct Interpreter {
-    pub(crate) engine: Active,
+    pub(crate) canvas: Canvas,
     pub(crate) ledger: Ledger,
-    pub(crate) clusters: Clusters,
-    pub(crate) history: Scrollback,
-    pub(crate) joint: Joint,
-    /// The row that left last goes on in the first row. The engine's own note of it is not in its dump.
-    pub(crate) continued: bool,
-    /// Clean VT text that the engine has not seen yet.
-    /// INVARIANT: empty between feeds; while `joint` is not `Nowhere`, its last character, if any, is the one just printed.
-    pending: String,
     pub(crate) feed: Feed,
-    scratch: Vec<u8>,
 }
 
 impl Interpreter {
     pub(crate) fn new(cols: u16, rows: u16, scrollback: usize) -> Self {
-        Self {
-            engine: Active::new(cols, rows),
-            ledger: Ledger::new(rows),
-            clusters: Clusters::default(),
-            history: Scrollback::new(scrollback),
-            joint: Joint::Nowhere,
-            continued: false,
-            pending: String::new(),
-            feed: Feed::default(),
-            scratch: Vec::new(),
-        }
+        let canvas = Canvas::new(cols.into(), rows.into(), scrollback);
+        Self { canvas, ledger: Ledger::default(), feed: Feed::default() }
     }
 
-    /// Shows the engine what has been collected.
-    fn flush(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let Self { engine, clusters, history, scratch, continued, feed, pending, .. } = self;
-        engine.feed(pending, &mut |cells, wrapped| {
-            keep(cells, wrapped, clusters, history, scratch);
-            feed.scrolled_off += 1;
-            *continued = wrapped;
-        });
-        pending.clear();
-        feed.changed = true;
-    }
-
-    /// Ends a piece of input. The piece may end anywhere, so what a mark would join must not depend on the piece.
-    pub(crate) fn settle(&mut self) {
-        if self.joint == Joint::Before
-            && !self.ledger.modes.autowrap
-            && let Some(last) = self.pending.pop()
-        {
-            self.flush();
-            let edge = self.engine.size().0 - 1;
-            if self.engine.cursor().0 >= edge {
-                self.joint = Joint::Under;
-            }
-            self.pending.push(last);
-        }
-        self.flush();
+    /// What has happened since somebody asked.
+    pub(crate) fn take_feed(&mut self) -> Feed {
+        let mut feed = std::mem::take(&mut self.feed);
+        feed.scrolled_off = std::mem::take(&mut self.canvas.scrolled_off);
+        feed
     }
 
     pub(crate) fn resize(&mut self, cols: u16, rows: u16) {
-        let (_, old_rows) = self.engine.size();
-        let Self { engine, clusters, history, scratch, continued, .. } = self;
-        engine.resize(cols, rows, &mut |cells, wrapped| {
-            keep(cells, wrapped, clusters, history, scratch);
-            *continued = wrapped;
-        });
-        self.ledger.resized(old_rows, cols, rows);
-        self.joint = Joint::Nowhere;
-        self.keep_in_margins();
-        self.flush();
-    }
-
-    /// The byte form of a row that the engine gives out through `read`.
-    pub(crate) fn encode_row(&self, out: &mut Vec<u8>, read: impl FnOnce(&Active, &mut Vec<Cell>) -> bool) {
-        let mut cells = Vec::new();
-        let wrapped = read(&self.engine, &mut cells);
-        row::encode(&cells, wrapped, out, |ch| self.clusters.resolve(ch));
-    }
-
-    /// Adds something that is not text.
-    fn push(&mut self, vt: &str) {
-        self.pending.push_str(vt);
-    }
-
-    /// Adds a control sequence with at most two numbers.
-    fn push_csi(&mut self, marker: &str, params: &[u16], last: u8) {
-        self.pending.push_str("\x1b[");
-        self.pending.push_str(marker);
-        for (index, param) in params.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ";" };
-            let _ = write!(self.pending, "{separator}{}", param.min(&MAX_NUMBER));
-        }
-        self.pending.push(char::from(last));
-    }
-
-    fn character(&mut self, ch: char) {
-        match ch.width() {
-            Some(0) => self.mark(ch),
-            // C1 controls; see the parser.
-            None => {}
-            Some(_) => {
-                self.joint = Joint::Before;
-                self.pending.push(if is_stand_in(ch) { char::REPLACEMENT_CHARACTER } else { ch });
-            }
-        }
-    }
-
-    /// Joins a zero-width character to the one before it.
-    fn mark(&mut self, mark: char) {
-        if self.joint == Joint::Nowhere {
-            return;
-        }
-        if self.ledger.is_drawing() {
-            // The base may have been translated; only the engine knows.
-            self.settle();
-        }
-        let Some(base) = self.pending.chars().next_back() else { return self.mark_on_screen(mark) };
-        if let Some(joined) = self.join(base, mark) {
-            self.pending.pop();
-            self.pending.push(joined);
-        }
-    }
-
-    /// The base is on the screen already: print over it with the same pen.
-    fn mark_on_screen(&mut self, mark: char) {
-        let (col, row) = self.engine.cursor();
-        let mut at = usize::from(if self.joint == Joint::Under { col } else { col.saturating_sub(1) });
-        let mut cells = Vec::new();
-        self.engine.row(row, &mut cells);
-        if cells.get(at).is_some_and(|cell| cell.width == 0) {
-            at = at.saturating_sub(1);
-        }
-        let Some(base) = cells.get(at).map(|cell| cell.ch) else { return };
-        let Some(joined) = self.join(base, mark) else { return };
-        // In insert mode the character would be pushed aside instead of replaced.
-        let (begin, end) = if self.ledger.modes.insert { ("\x1b[4l", "\x1b[4h") } else { ("", "") };
-        let _ = write!(self.pending, "{begin}\x1b[{}G{joined}{end}", at + 1);
-        self.flush();
-    }
-
-    fn join(&mut self, base: char, mark: char) -> Option<char> {
-        let text = match self.clusters.join(base, mark) {
-            Joined::Character(ch) => return Some(ch),
-            Joined::Never => return None,
-            Joined::New(text) => text,
-        };
-        let (cols, rows) = self.engine.size();
-        let limit = Clusters::limit(cols, rows);
-        if let Some(ch) = self.clusters.add(text.clone(), limit) {
-            return Some(ch);
-        }
-        if !self.clusters.may_sweep() {
-            return None;
-        }
-        let shown = self.stand_ins_in_use();
-        self.clusters.sweep(&shown);
-        self.clusters.add(text, limit)
-    }
-
-    fn stand_ins_in_use(&self) -> StandIns {
-        let (_, rows) = self.engine.size();
-        let mut shown: StandIns = self.pending.chars().collect();
-        let mut cells = Vec::new();
-        for row in 0..rows {
-            self.engine.row(row, &mut cells);
-            cells.iter().for_each(|cell| shown.add(cell.ch));
-            self.engine.main_row(row, &mut cells);
-            cells.iter().for_each(|cell| shown.add(cell.ch));
-        }
-        shown
+        self.canvas.resize(cols.into(), rows.into());
+        self.canvas.keep_in_margins(&self.ledger.modes);
     }
 
     fn reply(&mut self, reply: &[u8]) {
@@ -219,161 +45,148 @@ impl Interpreter {
     }
 
     fn answer(&mut self, query: Query) {
-        self.flush();
-        let (cols, rows) = self.engine.size();
-        let (col, row) = self.engine.cursor();
-        let top = if self.ledger.modes.origin { self.ledger.margins.0 } else { 0 };
-        let cursor = (row.saturating_sub(top) + 1, col.min(cols - 1) + 1);
-        let reply = queries::reply(query, &self.ledger.modes, (cols, rows), cursor);
+        let Canvas { cols, rows, cursor, margins, .. } = self.canvas;
+        let top = if self.ledger.modes.origin { margins.0 } else { 0 };
+        let cursor = (cursor.row.saturating_sub(top) + 1, cursor.col.min(cols - 1) + 1);
+        // A screen has at most as many columns and rows as fit.
+        let pair = |(a, b): (usize, usize)| (a as u16, b as u16);
+        let reply = queries::reply(query, &self.ledger.modes, pair((cols, rows)), pair(cursor));
         self.reply(&reply);
     }
 
-    fn save_cursor(&mut self, vt: &str) {
-        self.ledger.save_cursor();
-        self.push(vt);
-    }
-
-    fn restore_cursor(&mut self, vt: &str) {
-        self.ledger.restore_cursor();
-        self.push(vt);
-        self.keep_in_margins();
-    }
-
-    /// In origin mode the cursor never stands outside the margins. The engine lets DECRC and a resize put it there, and
-    /// its dump cannot.
-    fn keep_in_margins(&mut self) {
-        if !self.ledger.modes.origin {
-            return;
-        }
-        self.flush();
-        let (top, bottom) = self.ledger.margins;
-        let (col, row) = self.engine.cursor();
-        let inside = row.clamp(top, bottom);
-        if row != inside {
-            self.push_csi("", &[inside - top + 1, col + 1], b'H');
-        }
+    fn restore_cursor(&mut self) {
+        self.canvas.restore_cursor(&mut self.ledger.modes);
     }
 
     fn set_private_mode(&mut self, mode: u16, on: bool) {
-        let last = if on { b'h' } else { b'l' };
+        self.feed.changed = true;
         match mode {
-            6 | 7 => {
-                self.ledger.modes.set(mode, on);
-                self.push_csi("?", &[mode], last);
-            }
-            1048 if on => self.save_cursor("\x1b[?1048h"),
-            1048 => self.restore_cursor("\x1b[?1048l"),
+            1048 if on => self.canvas.save_cursor(&self.ledger.modes),
+            1048 => self.restore_cursor(),
             1049 if on => {
-                self.ledger.save_cursor();
-                self.show_alternate(true, "\x1b[?1049h");
+                self.canvas.save_cursor(&self.ledger.modes);
+                self.show_alternate(true);
             }
             1049 => {
-                self.show_alternate(false, "");
-                self.restore_cursor("\x1b[?1049l");
+                self.show_alternate(false);
+                self.restore_cursor();
             }
-            47 | 1047 if on => self.show_alternate(true, "\x1b[?1047h"),
             47 | 1047 => {
-                self.show_alternate(false, "\x1b[?1047l");
-                self.keep_in_margins();
+                self.show_alternate(on);
+                self.canvas.keep_in_margins(&self.ledger.modes);
             }
             _ => {
-                self.feed.changed = true;
                 self.ledger.modes.set(mode, on);
+                if mode == 6 {
+                    self.canvas.go_home(on);
+                }
             }
         }
     }
 
-    fn show_alternate(&mut self, alternate: bool, vt: &str) {
-        if alternate && !self.ledger.modes.alternate_screen {
-            self.flush();
-            let (cols, _) = self.engine.size();
-            let (col, row) = self.engine.cursor();
-            self.ledger.main_cursor = (col.min(cols - 1), row);
+    fn show_alternate(&mut self, alternate: bool) {
+        if alternate {
+            self.canvas.show_alternate();
+        } else {
+            self.canvas.show_main();
         }
         self.ledger.show_alternate(alternate);
-        self.push(vt);
-    }
-
-    fn scroll_region(&mut self, top: u16, bottom: u16) {
-        let (_, rows) = self.engine.size();
-        let first = top.max(1);
-        let last = if bottom == 0 { rows } else { bottom };
-        if first < last && last <= rows {
-            self.ledger.margins = (first - 1, last - 1);
-        }
-        self.push_csi("", &[top, bottom], b'r');
     }
 
     fn hard_reset(&mut self) {
-        self.push("\x1bc");
-        self.flush();
-        let (_, rows) = self.engine.size();
-        self.ledger.reset(rows);
-        self.continued = false;
+        self.canvas.hard_reset();
+        self.ledger.reset();
     }
 
     fn soft_reset(&mut self) {
-        let (_, rows) = self.engine.size();
-        self.ledger.soft_reset(rows);
-        self.push("\x1b[!p");
-    }
-
-    fn charset(&mut self, slot: usize, set: u8) {
-        let drawing = set == b'0';
-        self.ledger.drawing[slot] = drawing;
-        self.push(match (slot, drawing) {
-            (0, true) => "\x1b(0",
-            (0, false) => "\x1b(B",
-            (_, true) => "\x1b)0",
-            (_, false) => "\x1b)B",
-        });
+        self.canvas.soft_reset();
+        self.ledger.soft_reset();
     }
 
     /// Control sequences without marker and intermediates.
     fn plain_csi(&mut self, sequence: &Sequence, last: u8) {
         let (first, second) = (sequence.param(0), sequence.param(1));
         let given = sequence.params().len();
+        let count = usize::from(first.max(1));
+        // Positions count from 1.
+        let place = |number: u16| usize::from(number.max(1)) - 1;
+        let origin = self.ledger.modes.origin;
+        let canvas = &mut self.canvas;
         match last {
-            b'm' => sgr::rewrite(sequence, &mut self.pending),
-            b'H' | b'f' => self.push_csi("", &[first, second], b'H'),
-            b'J' if first == 3 => {
-                self.flush();
-                self.history.clear();
-                self.feed.history_cleared = true;
+            b'm' => sgr::apply(sequence, canvas),
+            b'H' | b'f' => {
+                canvas.go_to_col(place(second));
+                canvas.go_to_row(place(first), origin);
             }
-            // A few bytes must not cost a screen of work: what fills more than a line is not repetition but attack.
-            b'b' => self.push_csi("", &[first.min(self.engine.size().0)], b'b'),
+            b'A' => canvas.go_up(count),
+            b'B' | b'e' => canvas.go_down(count),
+            b'C' | b'a' => canvas.go_right(count),
+            b'D' => canvas.go_left(count),
+            b'E' | b'F' => {
+                let go = if last == b'E' { Canvas::go_down } else { Canvas::go_up };
+                go(canvas, count);
+                canvas.go_to_col(0);
+            }
+            b'G' | b'`' => canvas.go_to_col(place(first)),
+            b'd' => canvas.go_to_row(place(first), origin),
+            b'I' => canvas.tab(count),
+            b'Z' => canvas.tab_back(count),
+            b'J' | b'K' => self.erase(first, last == b'J'),
+            b'@' => canvas.insert_cells(count),
+            b'P' => canvas.delete_cells(count),
+            b'X' => canvas.erase_cells(count),
+            b'L' => canvas.insert_lines(count),
+            b'M' => canvas.delete_lines(count),
+            b'S' => canvas.scroll_region_up(count),
             // With more numbers it is mouse highlighting.
-            b'T' if given > 1 => {}
+            b'T' if given <= 1 => canvas.scroll_region_down(count),
+            b'g' | b'W' => self.tabs(first, last),
+            b'r' => {
+                let bottom = if second == 0 { canvas.rows } else { usize::from(second) };
+                canvas.set_margins(place(first), bottom - 1);
+                canvas.go_home(origin);
+            }
             // With numbers it sets left and right margins, or a keyboard.
-            b's' | b'u' if given > 0 => {}
-            b's' => self.save_cursor("\x1b[s"),
-            b'u' => self.restore_cursor("\x1b[u"),
-            b'r' => self.scroll_region(first, second),
-            b'A'..=b'G'
-            | b'I'
-            | b'@'
-            | b'J'..=b'M'
-            | b'P'
-            | b'S'
-            | b'T'
-            | b'W'
-            | b'X'
-            | b'Z'
-            | b'`'
-            | b'a'
-            | b'd'
-            | b'e'
-            | b'g' => self.push_csi("", &[first], last),
+            b's' if given == 0 => canvas.save_cursor(&self.ledger.modes),
+            b'u' if given == 0 => self.restore_cursor(),
             b'h' | b'l' => {
-                for mode in sequence.params().iter().filter(|mode| matches!(mode, 4 | 20)) {
-                    let flag = if *mode == 4 { &mut self.ledger.modes.insert } else { &mut self.ledger.modes.newline };
-                    *flag = last == b'h';
-                    self.push_csi("", &[*mode], last);
+                for mode in sequence.params() {
+                    match mode {
+                        4 => self.ledger.modes.insert = last == b'h',
+                        20 => self.ledger.modes.newline = last == b'h',
+                        _ => {}
+                    }
                 }
             }
             b't' if matches!(second, 0 | 2) && first == 22 => self.ledger.push_title(),
             b't' if matches!(second, 0 | 2) && first == 23 => self.feed.title |= self.ledger.pop_title(),
+            _ => return,
+        }
+        self.feed.changed = true;
+    }
+
+    fn erase(&mut self, which: u16, display: bool) {
+        let part = match which {
+            0 => Part::After,
+            1 => Part::Before,
+            2 => Part::All,
+            3 if display => {
+                self.canvas.history.clear();
+                self.feed.history_cleared = true;
+                return;
+            }
+            _ => return,
+        };
+        if display { self.canvas.erase_in_display(part) } else { self.canvas.erase_in_line(part) }
+    }
+
+    /// TBC and CTC.
+    fn tabs(&mut self, which: u16, last: u8) {
+        let col = self.canvas.cursor.col.min(self.canvas.cols - 1);
+        match (last, which) {
+            (b'g', 0) | (b'W', 2) => self.canvas.tabs.set(col, false),
+            (b'g', 3) | (b'W', 5) => self.canvas.tabs.clear(),
+            (b'W', 0) => self.canvas.tabs.set(col, true),
             _ => {}
         }
     }
@@ -386,59 +199,82 @@ impl Interpreter {
     fn notify(&mut self, notice: &str) {
         self.feed.notice = Some(ledger::clean(notice, MAX_NOTICE));
     }
+
+    /// `OSC 8 ; parameters ; address`: what is printed from here on is a link, or none if the address is empty, or is none to follow.
+    fn link(&mut self, text: &str) {
+        let uri = text.split_once(';').map_or("", |(_, uri)| uri);
+        let link = extras::address(uri).unwrap_or_default();
+        if self.canvas.pen.extra != 0 || !link.is_empty() {
+            self.canvas.set_extra(|extra| extra.link = link.into());
+        }
+    }
 }
 
 impl Actions for Interpreter {
     fn text(&mut self, text: &str) {
-        if text.is_ascii() {
-            if !text.is_empty() {
-                self.pending.push_str(text);
-                self.joint = Joint::Before;
-            }
-            return;
-        }
-        for ch in text.chars() {
-            self.character(ch);
+        if !text.is_empty() {
+            self.canvas.print(text, &self.ledger.modes);
+            self.feed.changed = true;
         }
     }
 
     fn control(&mut self, byte: u8) {
-        self.joint = Joint::Nowhere;
+        self.canvas.joins = false;
+        self.feed.changed = true;
         match byte {
             0x07 => self.feed.bell = true,
-            0x0e | 0x0f => {
-                self.ledger.shifted = byte == 0x0e;
-                self.push(if byte == 0x0e { "\x0e" } else { "\x0f" });
+            0x08 => self.canvas.go_left(1),
+            b'\t' => self.canvas.tab(1),
+            b'\n'..=0x0c => {
+                self.canvas.line_feed();
+                if self.ledger.modes.newline {
+                    self.canvas.go_to_col(0);
+                }
             }
-            0x08..=0x0d => self.pending.push(char::from(byte)),
+            b'\r' => self.canvas.go_to_col(0),
+            0x0e => self.canvas.charsets.lock(1),
+            0x0f => self.canvas.charsets.lock(0),
             _ => {}
         }
     }
 
     fn escape(&mut self, intermediates: &[u8], last: u8) {
-        self.joint = Joint::Nowhere;
+        self.canvas.joins = false;
+        self.feed.changed = true;
+        let canvas = &mut self.canvas;
         match (intermediates, last) {
-            ([], b'7') => self.save_cursor("\x1b7"),
-            ([], b'8') => self.restore_cursor("\x1b8"),
+            ([], b'7') => canvas.save_cursor(&self.ledger.modes),
+            ([], b'8') => self.restore_cursor(),
             ([], b'c') => self.hard_reset(),
-            ([], b'D') => self.push("\x1bD"),
-            ([], b'E') => self.push("\x1bE"),
-            ([], b'H') => self.push("\x1bH"),
-            ([], b'M') => self.push("\x1bM"),
+            ([], b'D') => canvas.line_feed(),
+            ([], b'E') => {
+                canvas.line_feed();
+                canvas.go_to_col(0);
+            }
+            ([], b'H') => canvas.tabs.set(canvas.cursor.col.min(canvas.cols - 1), true),
+            ([], b'M') => canvas.reverse_line_feed(),
+            ([], b'N') => canvas.charsets.shift_once(2),
+            ([], b'O') => canvas.charsets.shift_once(3),
+            ([], b'n') => canvas.charsets.lock(2),
+            ([], b'o') => canvas.charsets.lock(3),
             ([], b'=') => self.ledger.modes.application_keypad = true,
             ([], b'>') => self.ledger.modes.application_keypad = false,
-            ([b'('], set) => self.charset(0, set),
-            ([b')'], set) => self.charset(1, set),
-            ([b'#'], b'8') => self.push("\x1b#8"),
+            ([slot @ b'('..=b'+'], set) => canvas.charsets.designate(slot - b'(', set),
+            ([b'#'], b'8') => canvas.fill_with_e(),
             _ => {}
         }
     }
 
     fn csi(&mut self, sequence: &Sequence, last: u8) {
-        self.joint = Joint::Nowhere;
         if let Some(query) = Query::from_csi(sequence, last) {
+            self.canvas.joins = false;
             return self.answer(query);
         }
+        if (sequence.marker, sequence.intermediates(), last) == (0, &[], b'b') {
+            self.canvas.repeat(sequence.param(0).max(1).into(), &self.ledger.modes);
+            self.feed.changed = true;
+        }
+        self.canvas.joins = false;
         match (sequence.marker, sequence.intermediates(), last) {
             (0, [], _) => self.plain_csi(sequence, last),
             (b'?', [], b'h' | b'l') => {
@@ -459,7 +295,7 @@ impl Actions for Interpreter {
     }
 
     fn osc(&mut self, payload: &[u8], bell: bool) {
-        self.joint = Joint::Nowhere;
+        self.canvas.joins = false;
         let payload = String::from_utf8_lossy(payload);
         let (number, text) = payload.split_once(';').unwrap_or((&payload, ""));
         match number {
@@ -470,6 +306,7 @@ impl Actions for Interpreter {
                     self.feed.cwd = true;
                 }
             }
+            "8" => self.link(text),
             // `OSC 9;4;…` is ConEmu's progress bar, other numbers its other commands; iTerm2's notification is text.
             "9" if text.split(';').next().is_none_or(|first| first.parse::<u8>().is_err()) => self.notify(text),
             "777" => {
@@ -484,12 +321,6 @@ impl Actions for Interpreter {
             }
         }
     }
-}
-
-fn keep(cells: &[Cell], wrapped: bool, clusters: &Clusters, history: &mut Scrollback, scratch: &mut Vec<u8>) {
-    scratch.clear();
-    row::encode(cells, wrapped, scratch, |ch| clusters.resolve(ch));
-    history.push(scratch);
 }
 
 /// The path of `file://host/path`, with percent signs undone.

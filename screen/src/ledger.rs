@@ -1,5 +1,4 @@
-//! What the engine cannot tell: input modes, the title, the directory, keyboard stacks, and a few things that the engine
-//! knows but does not show (margins, charsets, what DECSC saved) and that replies depend on.
+//! What cells do not show: input modes, the title, the directory, keyboard stacks.
 
 use crate::codec::{Malformed, Reader, Writer};
 use crate::modes::Modes;
@@ -15,102 +14,41 @@ pub(crate) const MAX_CWD: usize = 4096;
 /// The five flags of the kitty keyboard protocol.
 const KITTY_FLAGS: u8 = 0b1_1111;
 
-/// What DECSC saves and we have to know again after DECRC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Saved {
-    origin: bool,
-    autowrap: bool,
-}
-
-const NOTHING_SAVED: Saved = Saved { origin: false, autowrap: true };
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Ledger {
     /// INVARIANT: `kitty_flags` is the top of the shown screen's stack.
     pub(crate) modes: Modes,
     /// One stack each for the main and the alternate screen.
     kitty: [Vec<u8>; 2],
-    saved: [Saved; 2],
-    /// First and last row of the scroll region, from 0.
-    pub(crate) margins: (u16, u16),
-    /// G0 and G1 are the line drawing set.
-    pub(crate) drawing: [bool; 2],
-    /// SO has chosen G1.
-    pub(crate) shifted: bool,
-    /// Where the cursor of the main screen waits while the alternate screen is shown: column, row.
-    pub(crate) main_cursor: (u16, u16),
     pub(crate) title: String,
     titles: Vec<String>,
     pub(crate) cwd: String,
 }
 
 impl Ledger {
-    pub(crate) fn new(rows: u16) -> Self {
-        Self {
-            modes: Modes::default(),
-            kitty: [Vec::new(), Vec::new()],
-            saved: [NOTHING_SAVED; 2],
-            margins: (0, rows - 1),
-            drawing: [false; 2],
-            shifted: false,
-            main_cursor: (0, 0),
-            title: String::new(),
-            titles: Vec::new(),
-            cwd: String::new(),
-        }
-    }
-
     /// RIS: a new terminal, but the title and the directory are the shell's, not the terminal's.
-    pub(crate) fn reset(&mut self, rows: u16) {
-        let fresh = Self::new(rows);
-        let (title, titles, cwd) =
-            (std::mem::take(&mut self.title), std::mem::take(&mut self.titles), std::mem::take(&mut self.cwd));
-        *self = Self { title, titles, cwd, ..fresh };
+    pub(crate) fn reset(&mut self) {
+        let Self { title, titles, cwd, .. } = std::mem::take(self);
+        *self = Self { title, titles, cwd, ..Self::default() };
     }
 
     /// DECSTR.
-    pub(crate) fn soft_reset(&mut self, rows: u16) {
+    pub(crate) fn soft_reset(&mut self) {
         let modes = &mut self.modes;
         modes.application_cursor = false;
         modes.application_keypad = false;
         modes.cursor_visible = true;
         modes.insert = false;
         modes.origin = false;
-        self.saved[self.shown()] = NOTHING_SAVED;
-        self.margins = (0, rows - 1);
-        self.drawing = [false; 2];
-        self.shifted = false;
-    }
-
-    pub(crate) fn resized(&mut self, old_rows: u16, cols: u16, rows: u16) {
-        if rows != old_rows {
-            self.margins = (0, rows - 1);
-        }
-        self.main_cursor = (self.main_cursor.0.min(cols - 1), self.main_cursor.1.min(rows - 1));
     }
 
     fn shown(&self) -> usize {
         usize::from(self.modes.alternate_screen)
     }
 
-    pub(crate) fn save_cursor(&mut self) {
-        self.saved[self.shown()] = Saved { origin: self.modes.origin, autowrap: self.modes.autowrap };
-    }
-
-    pub(crate) fn restore_cursor(&mut self) {
-        let saved = self.saved[self.shown()];
-        self.modes.origin = saved.origin;
-        self.modes.autowrap = saved.autowrap;
-    }
-
     pub(crate) fn show_alternate(&mut self, alternate: bool) {
         self.modes.alternate_screen = alternate;
         self.kitty_changed();
-    }
-
-    /// Whether ASCII letters are drawn as lines now.
-    pub(crate) fn is_drawing(&self) -> bool {
-        self.drawing[usize::from(self.shifted)]
     }
 
     pub(crate) fn set_title(&mut self, title: &str) {
@@ -170,14 +108,6 @@ impl Ledger {
         for stack in &self.kitty {
             out.bytes(stack);
         }
-        let saved = |index: usize| [self.saved[index].origin, self.saved[index].autowrap];
-        let [[a, b], [c, d]] = [saved(0), saved(1)];
-        let [e, f] = self.drawing;
-        let bits = [a, b, c, d, e, f, self.shifted];
-        out.u8(bits.iter().enumerate().fold(0, |byte, (bit, set)| byte | u8::from(*set) << bit));
-        for number in [self.margins.0, self.margins.1, self.main_cursor.0, self.main_cursor.1] {
-            out.u16(number);
-        }
         out.bytes(self.title.as_bytes());
         out.varint(self.titles.len() as u64);
         for title in &self.titles {
@@ -186,8 +116,8 @@ impl Ledger {
         out.bytes(self.cwd.as_bytes());
     }
 
-    pub(crate) fn decode(input: &mut Reader<'_>, cols: u16, rows: u16) -> Result<Self, Malformed> {
-        let mut ledger = Self { modes: Modes::decode(input)?, ..Self::new(rows) };
+    pub(crate) fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut ledger = Self { modes: Modes::decode(input)?, ..Self::default() };
         for stack in &mut ledger.kitty {
             *stack = input.bytes(MAX_KITTY)?.to_vec();
             if stack.iter().any(|flags| flags & !KITTY_FLAGS != 0) {
@@ -195,18 +125,6 @@ impl Ledger {
             }
         }
         ledger.kitty_changed();
-        let bits = input.u8()?;
-        let bit = |index: u8| bits & 1 << index != 0;
-        ledger.saved = [Saved { origin: bit(0), autowrap: bit(1) }, Saved { origin: bit(2), autowrap: bit(3) }];
-        ledger.drawing = [bit(4), bit(5)];
-        ledger.shifted = bit(6);
-        ledger.margins = (input.u16()?, input.u16()?);
-        ledger.main_cursor = (input.u16()?, input.u16()?);
-        let (top, bottom) = ledger.margins;
-        let inside = ledger.main_cursor.0 < cols && ledger.main_cursor.1 < rows;
-        if bit(7) || top > bottom || bottom >= rows || !inside {
-            return Err(Malformed);
-        }
         ledger.title = text(input, MAX_TITLE)?;
         for _ in 0..input.count(MAX_TITLES)? {
             ledger.titles.push(text(input, MAX_TITLE)?);

@@ -11,9 +11,9 @@
 //!
 //! 1. The parser cuts the stream into text and sequences. It is ours, total and bounded, and its state can be
 //!    written down.
-//! 2. The interpreter keeps the mode ledger and the title, answers queries, and re-writes what changes cells as clean
-//!    VT text.
-//! 3. The engine (`avt`, behind one small trait) turns that text into cells.
+//! 2. The interpreter keeps the mode ledger and the title, and answers queries.
+//! 3. The canvas has what is drawn: the cells of both screens, the cursor, the pen, and the rows that have left at the top, in
+//!    their byte form.
 //!
 //! ```
 //! use happy_screen::Screen;
@@ -28,15 +28,21 @@
 //! # Ok::<(), happy_screen::SnapshotError>(())
 //! ```
 
+mod canvas;
+mod cell;
+mod charsets;
 mod clusters;
 mod codec;
 pub mod delta;
-mod engine;
+mod extras;
 mod frames;
+mod grid;
 mod handover;
+mod interned;
 mod interpreter;
 pub mod keys;
 mod ledger;
+mod line;
 mod modes;
 pub mod mouse;
 mod pages;
@@ -49,6 +55,8 @@ mod screen;
 mod scrollback;
 mod sgr;
 mod snapshot;
+mod steps;
+mod tabs;
 
 pub use frames::{FrameError, FramePart, Frames, MAX_FRAME_BYTES};
 pub use handover::OlderRows;
@@ -56,14 +64,14 @@ pub use modes::{Modes, MouseEncoding, MouseTracking};
 pub use pages::{MAX_PAGED_BYTES, MAX_PAGED_ROWS, Pages};
 pub use queries::QueryFilter;
 pub use render::{leave_vt, render_vt};
-pub use row::{Color, MAX_ROW_BYTES, Row, Run, Style};
+pub use row::{Color, MAX_ROW_BYTES, Row, Run, Style, Underline};
 pub use screen::{Changes, Cursor, Feed, MAX_REPLIES, SYNC_HOLD, Screen, clamp_size};
 pub use scrollback::{DEFAULT_SCROLLBACK, MAX_SCROLLBACK_BYTES};
 pub use snapshot::{MAX_SNAPSHOT, SNAPSHOT_VERSION, SnapshotError};
 
-/// The narrowest screen: one column cannot show a wide character, and engines are known to fail there.
+/// The narrowest screen: one column cannot show a wide character.
 pub const MIN_COLS: u16 = 2;
-/// The widest screen; no display shows more, and a cell costs 20 bytes.
+/// The widest screen; no display shows more, and a cell costs 16 bytes.
 pub const MAX_COLS: u16 = 1000;
 /// The lowest screen.
 pub const MIN_ROWS: u16 = 1;

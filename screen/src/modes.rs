@@ -65,6 +65,8 @@ pub struct Modes {
     pub origin: bool,
     /// Enter sends CR LF (LNM).
     pub newline: bool,
+    /// The viewer's own foreground and background change places (DECSCNM, mode 5).
+    pub reversed: bool,
     /// The flags of the kitty keyboard protocol of the screen that is shown; 0 is the legacy keyboard.
     pub kitty_flags: u8,
 }
@@ -87,6 +89,7 @@ impl Default for Modes {
             insert: false,
             origin: false,
             newline: false,
+            reversed: false,
             kitty_flags: 0,
         }
     }
@@ -106,6 +109,7 @@ impl Modes {
     fn flag(&mut self, mode: u16) -> Option<&mut bool> {
         Some(match mode {
             1 => &mut self.application_cursor,
+            5 => &mut self.reversed,
             6 => &mut self.origin,
             7 => &mut self.autowrap,
             25 => &mut self.cursor_visible,
@@ -157,7 +161,7 @@ impl Modes {
     }
 
     /// The booleans, in the order of the snapshot. New ones go to the end, with a new snapshot version.
-    fn bits(&mut self) -> [&mut bool; 12] {
+    fn bits(&mut self) -> [&mut bool; 13] {
         [
             &mut self.application_cursor,
             &mut self.application_keypad,
@@ -171,6 +175,7 @@ impl Modes {
             &mut self.insert,
             &mut self.origin,
             &mut self.newline,
+            &mut self.reversed,
         ]
     }
 
@@ -188,7 +193,7 @@ impl Modes {
         for (n, flag) in modes.bits().into_iter().enumerate() {
             *flag = bits & 1 << n != 0;
         }
-        if bits >> 12 != 0 {
+        if bits >> 13 != 0 {
             return Err(Malformed);
         }
         let (tracking, encoding) = (input.u16()?, input.u16()?);

@@ -17,7 +17,7 @@ impl Screen {
     /// The newest `rows` rows of history below the number `before`, as many as `max_bytes` hold but one at least: the number of the
     /// first, and the rows one after the other, each behind its length.
     pub fn history_page(&self, before: u64, rows: u16, max_bytes: usize) -> (u64, Vec<u8>) {
-        let history = &self.state.history;
+        let history = &self.state.canvas.history;
         let end = before.clamp(history.start(), history.total);
         let start = end.saturating_sub(rows.into()).max(history.start());
         // At most 65,535 of them.
@@ -36,8 +36,8 @@ impl Screen {
 
     /// Gives away the rows of history, each with its number, oldest first. The screen has none afterwards, and goes on counting.
     pub fn take_history(&mut self) -> impl Iterator<Item = (u64, Box<[u8]>)> {
-        let start = self.state.history.start();
-        (start..).zip(self.state.history.take())
+        let start = self.state.canvas.history.start();
+        (start..).zip(self.state.canvas.history.take())
     }
 }
 
@@ -130,7 +130,7 @@ fn read_page(first: u64, page: &[u8]) -> Result<Vec<(u64, &[u8])>, Malformed> {
     let mut number = first;
     while !input.is_empty() {
         let row = input.bytes(page.len())?;
-        Row::decode(row)?;
+        Row::check(row)?;
         rows.push((number, row));
         number = number.checked_add(1).ok_or(Malformed)?;
     }
@@ -174,8 +174,8 @@ mod tests {
             let (first, page) = screen.history_page(before, rows, 1 << 20);
             assert_eq!((first, texts(first, &page)), (wanted.start, numbers(wanted)), "before {before}");
         }
-        // Five rows of seven bytes: flags, a run of four and two digits; and three for their lengths.
-        let (first, page) = screen.history_page(90, 99, 5 * 10 + 9);
+        // Five rows of three bytes: flags and two digits; and three for their lengths.
+        let (first, page) = screen.history_page(90, 99, 5 * 6 + 5);
         assert_eq!((first, texts(first, &page)), (85, numbers(85..90)));
     }
 

@@ -32,12 +32,13 @@ pub(crate) trait Actions {
 }
 
 /// The collected part of a control or escape sequence.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sequence {
     /// One of `<=>?`, or 0.
     pub(crate) marker: u8,
     intermediates: [u8; MAX_INTERMEDIATES],
     intermediate_count: usize,
+    /// Those from `count` on are left over from earlier sequences.
     params: [u16; MAX_PARAMS],
     /// Bit n: parameter n was joined to its predecessor by a colon.
     colons: u32,
@@ -64,19 +65,29 @@ impl Sequence {
         index < MAX_PARAMS && self.colons & (1 << index) != 0
     }
 
-    fn digit(&mut self, digit: u8) {
+    fn clear(&mut self) {
+        (self.marker, self.intermediate_count, self.colons, self.count) = (0, 0, 0, 0);
+    }
+
+    fn first(&mut self) {
         if self.count == 0 {
-            self.count = 1;
+            (self.count, self.params[0]) = (1, 0);
         }
+    }
+
+    fn digit(&mut self, digit: u8) {
+        self.first();
         if let Some(param) = self.params.get_mut(self.count - 1) {
             *param = param.saturating_mul(10).saturating_add(u16::from(digit - b'0'));
         }
     }
 
     fn separator(&mut self, colon: bool) {
-        let next = self.count.max(1);
+        self.first();
+        let next = self.count;
         if next < MAX_PARAMS {
             self.count = next + 1;
+            self.params[next] = 0;
             if colon {
                 self.colons |= 1 << next;
             }
@@ -130,7 +141,7 @@ impl State {
 }
 
 /// See the module.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Parser {
     state: State,
     sequence: Sequence,
@@ -165,17 +176,41 @@ impl Parser {
         if !self.partial.is_empty() {
             return self.finish_character(bytes[0], to);
         }
-        let run = bytes.iter().position(|&byte| byte < 0x20 || byte == 0x7f).unwrap_or(bytes.len());
+        let run = text_length(bytes);
         if run > 0 {
             self.decode(&bytes[..run], to);
             return run;
         }
         match bytes[0] {
-            0x1b => self.enter(State::Escape),
+            0x1b => {
+                if let Some(length) = self.whole_csi(bytes, to) {
+                    return length;
+                }
+                self.enter(State::Escape);
+            }
             0x18 | 0x1a | 0x7f => {}
             control => to.control(control),
         }
         1
+    }
+
+    /// Reads a control sequence that is all here and has no intermediates, as nearly all are and have. The same byte by byte takes longer.
+    fn whole_csi(&mut self, bytes: &[u8], to: &mut impl Actions) -> Option<usize> {
+        let rest = bytes.strip_prefix(b"\x1b[")?;
+        self.sequence.clear();
+        for (at, &byte) in rest.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => self.sequence.digit(byte),
+                b':' | b';' => self.sequence.separator(byte == b':'),
+                b'<'..=b'?' if at == 0 => self.sequence.marker = byte,
+                0x40..=0x7e => {
+                    to.csi(&self.sequence, byte);
+                    return Some(at + 3);
+                }
+                _ => return None,
+            }
+        }
+        None
     }
 
     fn decode(&mut self, mut run: &[u8], to: &mut impl Actions) {
@@ -312,7 +347,7 @@ impl Parser {
 
     fn enter(&mut self, state: State) {
         self.state = state;
-        self.sequence = Sequence::default();
+        self.sequence.clear();
     }
 
     pub(crate) fn encode(&self, out: &mut Writer) {
@@ -356,6 +391,25 @@ impl Parser {
     }
 }
 
+/// How many bytes there are before the first control.
+fn text_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    let mut length = 0;
+    for chunk in bytes.chunks_exact(8) {
+        let word = u64::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
+        // The high bit of each byte below 0x20, and of each that is 0x7f; perhaps of one after such a byte too.
+        let delete = word ^ (ONES * 0x7f);
+        let controls = (word.wrapping_sub(ONES * 0x20) & !word | delete.wrapping_sub(ONES) & !delete) & HIGH;
+        if controls != 0 {
+            return length + controls.trailing_zeros() as usize / 8;
+        }
+        length += 8;
+    }
+    let rest = &bytes[length..];
+    length + rest.iter().position(|&byte| byte < 0x20 || byte == 0x7f).unwrap_or(rest.len())
+}
+
 fn decode_sequence(input: &mut Reader<'_>) -> Result<Sequence, Malformed> {
     let mut sequence = Sequence { marker: input.u8()?, ..Sequence::default() };
     if sequence.marker != 0 && !(b'<'..=b'?').contains(&sequence.marker) {
@@ -372,4 +426,77 @@ fn decode_sequence(input: &mut Reader<'_>) -> Result<Sequence, Malformed> {
         sequence.params[index] = u16::try_from(input.varint()?).map_err(|_| Malformed)?;
     }
     Ok(sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default, PartialEq, Debug)]
+    struct Found(Vec<String>);
+
+    impl Actions for Found {
+        fn text(&mut self, text: &str) {
+            match self.0.last_mut() {
+                Some(last) if last.starts_with('t') => last.push_str(text),
+                _ => self.0.push(format!("t{text}")),
+            }
+        }
+        fn control(&mut self, byte: u8) {
+            self.0.push(format!("c{byte}"));
+        }
+        fn escape(&mut self, intermediates: &[u8], last: u8) {
+            self.0.push(format!("e{intermediates:?}{last}"));
+        }
+        fn csi(&mut self, sequence: &Sequence, last: u8) {
+            let Sequence { marker, colons, .. } = sequence;
+            let colons = colons & ((1_u64 << sequence.count) - 1) as u32;
+            self.0.push(format!("{marker} {:?} {:?} {colons} {last}", sequence.intermediates(), sequence.params()));
+        }
+        fn osc(&mut self, payload: &[u8], bell: bool) {
+            self.0.push(format!("o{payload:?}{bell}"));
+        }
+    }
+
+    #[test]
+    fn a_control_sequence_that_is_all_there_is_read_as_byte_by_byte() {
+        let many = "1;".repeat(40);
+        for stream in [
+            "\x1b[m",
+            "\x1b[1;31mred\x1b[;5m",
+            "\x1b[38:2::1:2:3m",
+            "\x1b[?1049;25h",
+            "\x1b[1?h",
+            "\x1b[>c",
+            "\x1b[ q",
+            "\x1b[2 q\x1b[3m",
+            "\x1b[1\n2m",
+            "\x1b[1\x18x",
+            "\x1b[12\x1b[3m",
+            "\x1b[99999999m",
+            "\x1b[1\x7f2m",
+            "\x1b[1é",
+            "\x1b[;;H",
+            "\x1b[5;m\x1b[m",
+            &format!("\x1b[{many}7m\x1b[4m"),
+        ] {
+            let (mut whole, mut pieces) = (Found::default(), Found::default());
+            Parser::default().feed(stream.as_bytes(), &mut whole);
+            let mut parser = Parser::default();
+            stream.bytes().for_each(|byte| parser.feed(&[byte], &mut pieces));
+            assert_eq!(whole, pieces, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn text_ends_at_the_first_control_wherever_it_stands() {
+        for control in [0, 0x07, 0x1b, 0x1f, 0x7f] {
+            for place in 0..30 {
+                let mut bytes = b"ab \x80\xff~ \xa0".repeat(4);
+                bytes[place] = control;
+                assert_eq!(text_length(&bytes), place, "{control}");
+            }
+        }
+        assert_eq!((text_length(b""), text_length(&[0x80; 17])), (0, 17));
+    }
 }

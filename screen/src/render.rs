@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::engine::{DEFAULT, Engine, INDEXED, Pen, RGB};
-use crate::row::{BLINK, BOLD, Color, FAINT, INVERSE, ITALIC, Row, STRIKETHROUGH, Style, UNDERLINE};
+use crate::grid::Place;
+use crate::row::{Links, Look, Row, Run, Style};
 use crate::screen::Screen;
 use crate::sgr;
 
@@ -14,13 +14,13 @@ use crate::sgr;
 pub fn render_vt(screen: &Screen) -> Vec<u8> {
     let mut out = String::new();
     // Nothing of what the terminal was doing may disturb the painting: pen, charsets, margins, origin, insertion, wrap.
-    out.push_str("\x1b[?25l\x1b[0m\x1b(B\x1b)B\x0f\x1b[r\x1b[?6l\x1b[4l\x1b[20l\x1b[?7l");
+    out.push_str("\x1b[?25l\x1b[0m\x1b]8;;\x1b\\\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[r\x1b[?6l\x1b[4l\x1b[20l\x1b[?7l");
     input_modes(screen, &mut out);
     let (_, rows) = screen.size();
     if screen.modes().alternate_screen {
         out.push_str("\x1b[?1047l\x1b[H\x1b[J");
         paint((0..rows).map(|row| screen.main_row(row)), &mut out);
-        let (col, row) = screen.state.ledger.main_cursor;
+        let Place { col, row } = screen.state.canvas.main_cursor;
         // Some terminals save autowrap with the cursor; what the shell gets back must not be the painter's.
         let _ = write!(out, "\x1b[{};{}H\x1b[?7h\x1b[?1049h\x1b[?7l", row + 1, col + 1);
     }
@@ -36,7 +36,7 @@ pub fn leave_vt() -> Vec<u8> {
     concat!(
         "\x1b[?2026l\x1b[?1047l\x1b[=0u",
         "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b[?1007l\x1b[?2004l",
-        "\x1b[?1l\x1b>\x1b[0m\x1b(B\x1b)B\x0f\x1b[4l\x1b[20l\x1b[?6l\x1b[r\x1b[?7h\x1b[0 q\x1b[?25h",
+        "\x1b[?5l\x1b[?1l\x1b>\x1b[0m\x1b]8;;\x1b\\\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[4l\x1b[20l\x1b[?6l\x1b[r\x1b[?7h\x1b[0 q\x1b[?25h",
         "\x1b[999;1H\r\n",
     )
     .into()
@@ -53,6 +53,7 @@ fn input_modes(screen: &Screen, out: &mut String) {
         (1004, modes.focus_events),
         (1007, modes.alternate_scroll),
         (2004, modes.bracketed_paste),
+        (5, modes.reversed),
     ] {
         let _ = write!(out, "\x1b[?{mode}{}", if on { 'h' } else { 'l' });
     }
@@ -65,35 +66,32 @@ fn input_modes(screen: &Screen, out: &mut String) {
 
 /// What would have disturbed the painting, then the cursor.
 fn output_modes(screen: &Screen, out: &mut String) {
-    let (cols, rows) = screen.size();
+    let (cols, _) = screen.size();
     let modes = screen.modes();
-    let ledger = &screen.state.ledger;
+    let canvas = &screen.state.canvas;
     if modes.autowrap {
         out.push_str("\x1b[?7h");
     }
-    let (top, bottom) = ledger.margins;
-    if (top, bottom) != (0, rows - 1) {
+    let (top, bottom) = canvas.margins;
+    if (top, bottom) != (0, canvas.rows - 1) {
         let _ = write!(out, "\x1b[{};{}r", top + 1, bottom + 1);
     }
     if modes.origin {
         out.push_str("\x1b[?6h");
     }
     let cursor = screen.cursor();
-    let line = cursor.row.saturating_sub(if modes.origin { top } else { 0 }) + 1;
+    let line = usize::from(cursor.row).saturating_sub(if modes.origin { top } else { 0 }) + 1;
     let _ = write!(out, "\x1b[{line};{}H", cursor.col + 1);
     if cursor.pending_wrap {
         // Writing the last character again is the only way into this state.
         repeat_last_character(&screen.row(cursor.row), cols, line, out);
     }
-    out.push_str(&screen.state.engine.pen());
-    for (slot, drawing) in [('(', ledger.drawing[0]), (')', ledger.drawing[1])] {
-        if drawing {
-            let _ = write!(out, "\x1b{slot}0");
-        }
+    let mut names = Links::new(canvas.names(), usize::MAX);
+    sgr::set(&names.look(canvas.pen), out);
+    if let Some(extra) = canvas.extras.get(canvas.pen.extra) {
+        push_link(&extra.link, out);
     }
-    if ledger.shifted {
-        out.push('\x0e');
-    }
+    out.push_str(&canvas.charsets.vt());
     for (mode, on) in [(4, modes.insert), (20, modes.newline)] {
         if on {
             let _ = write!(out, "\x1b[{mode}h");
@@ -104,7 +102,7 @@ fn output_modes(screen: &Screen, out: &mut String) {
     }
 }
 
-fn repeat_last_character(row: &Row, cols: u16, line: u16, out: &mut String) {
+fn repeat_last_character(row: &Row, cols: u16, line: usize, out: &mut String) {
     let Some(run) = row.runs.last().filter(|_| row.columns() == cols) else {
         // The last cell is blank.
         return out.push_str("\x1b[0m ");
@@ -114,50 +112,51 @@ fn repeat_last_character(row: &Row, cols: u16, line: u16, out: &mut String) {
     let start = run.text.char_indices().rev().find(|(_, ch)| unicode_width::UnicodeWidthChar::width(*ch) != Some(0));
     let text = &run.text[start.map_or(0, |(start, _)| start)..];
     let _ = write!(out, "\x1b[{line};{}H", cols - width + 1);
-    push_style(run.style, out);
+    push_style(&run.style, out);
+    push_link(run.link.as_deref().unwrap_or_default(), out);
     out.push_str(text);
+    push_link("", out);
 }
 
 fn paint(rows: impl Iterator<Item = Row>, out: &mut String) {
-    let mut style = Style::default();
+    let (mut style, mut link) = (Style::default(), None);
     for (index, row) in rows.enumerate() {
         if row.runs.is_empty() {
             continue;
         }
         let _ = write!(out, "\x1b[{};1H", index + 1);
-        for run in row.runs {
-            if run.style != style {
-                push_style(run.style, out);
-                style = run.style;
+        for Run { text, style: of_run, link: leads, .. } in row.runs {
+            if of_run != style {
+                push_style(&of_run, out);
+                style = of_run;
             }
-            out.push_str(&run.text);
+            if leads != link {
+                push_link(leads.as_deref().unwrap_or_default(), out);
+                link = leads;
+            }
+            out.push_str(&text);
         }
     }
     if style != Style::default() {
         out.push_str("\x1b[0m");
     }
+    if link.is_some() {
+        push_link("", out);
+    }
 }
 
-fn push_style(style: Style, out: &mut String) {
-    let mut attributes = 0;
-    for (set, bit) in [
-        (style.bold, BOLD),
-        (style.faint, FAINT),
-        (style.italic, ITALIC),
-        (style.underline, UNDERLINE),
-        (style.strikethrough, STRIKETHROUGH),
-        (style.blink, BLINK),
-        (style.inverse, INVERSE),
-    ] {
-        attributes |= if set { bit } else { 0 };
-    }
-    sgr::set(Pen { attributes, fg: color(style.fg), bg: color(style.bg) }, out);
+/// What is printed from here on leads to this address; with an empty one it leads nowhere.
+fn push_link(address: &str, out: &mut String) {
+    let _ = write!(out, "\x1b]8;;{address}\x1b\\");
 }
 
-fn color(color: Color) -> u32 {
-    match color {
-        Color::Default => DEFAULT,
-        Color::Indexed(index) => INDEXED | u32::from(index),
-        Color::Rgb(r, g, b) => RGB | u32::from_be_bytes([0, r, g, b]),
-    }
+fn push_style(style: &Style, out: &mut String) {
+    let look = Look {
+        attributes: style.attributes(),
+        fg: style.fg.to_cell(),
+        bg: style.bg.to_cell(),
+        underline: style.underline_color.to_cell(),
+        link: 0,
+    };
+    sgr::set(&look, out);
 }

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use crate::engine::Engine;
+use crate::grid::Grid;
 use crate::interpreter::Interpreter;
 use crate::modes::Modes;
 use crate::parser::Parser;
-use crate::row::Row;
+use crate::row::{self, Row};
 use crate::{MAX_COLS, MAX_ROWS, MIN_COLS, MIN_ROWS};
 
-/// Input is taken in pieces of this size, so that what waits for the engine stays small however long a line is.
-const PIECE: usize = 16 * 1024;
 /// Replies of one feed, in bytes; what is over is dropped. A program that asks more without reading is not listening.
 pub const MAX_REPLIES: usize = 4096;
 /// How long a viewer may wait for the end of a synchronized update before it draws what is there. Programs that crash
@@ -123,11 +121,8 @@ impl Screen {
 
     /// Takes the next bytes of the program's output. Where the stream is cut makes no difference.
     pub fn feed(&mut self, bytes: &[u8]) -> Feed {
-        for piece in bytes.chunks(PIECE) {
-            self.parser.feed(piece, &mut self.state);
-            self.state.settle();
-        }
-        let feed = std::mem::take(&mut self.state.feed);
+        self.parser.feed(bytes, &mut self.state);
+        let feed = self.state.take_feed();
         self.note(&feed);
         feed
     }
@@ -138,8 +133,6 @@ impl Screen {
         let (cols, rows) = clamp_size(cols, rows);
         if (cols, rows) != self.size() {
             self.state.resize(cols, rows);
-            let feed = std::mem::take(&mut self.state.feed);
-            self.note(&feed);
             self.drawn.clear();
         }
     }
@@ -152,14 +145,17 @@ impl Screen {
 
     /// Columns and rows.
     pub fn size(&self) -> (u16, u16) {
-        self.state.engine.size()
+        // Within the bounds of `clamp_size`.
+        (self.state.canvas.cols as u16, self.state.canvas.rows as u16)
     }
 
     /// Where the cursor is.
     pub fn cursor(&self) -> Cursor {
-        let (cols, _) = self.size();
-        let (col, row) = self.state.engine.cursor();
-        Cursor { col: col.min(cols - 1), row, visible: self.modes().cursor_visible, pending_wrap: col >= cols }
+        let canvas = &self.state.canvas;
+        let pending_wrap = canvas.cursor.col >= canvas.cols;
+        let col = canvas.cursor.col - usize::from(pending_wrap);
+        // Within the size.
+        Cursor { col: col as u16, row: canvas.cursor.row as u16, visible: self.modes().cursor_visible, pending_wrap }
     }
 
     /// The modes that the program has set.
@@ -179,39 +175,46 @@ impl Screen {
 
     /// A row of the viewport, from the top, 0. Past the end it is empty.
     pub fn row(&self, row: u16) -> Row {
-        self.row_of(|engine, cells| engine.row(row, cells))
+        self.row_of(self.state.canvas.grid(), row)
     }
 
     /// A row of the main screen, which is not the viewport while a full-screen program runs.
     pub(crate) fn main_row(&self, row: u16) -> Row {
-        self.row_of(|engine, cells| engine.main_row(row, cells))
+        self.row_of(&self.state.canvas.main, row)
     }
 
-    fn row_of(&self, read: impl FnOnce(&crate::engine::Active, &mut Vec<crate::engine::Cell>) -> bool) -> Row {
+    fn row_of(&self, grid: &Grid, row: u16) -> Row {
         let mut bytes = Vec::new();
-        self.state.encode_row(&mut bytes, read);
+        if usize::from(row) < grid.rows() {
+            self.encode_row(grid, row, &mut bytes);
+        }
         // Our own bytes; an empty row is better than none if they ever were not.
         Row::decode(&bytes).unwrap_or_default()
     }
 
+    fn encode_row(&self, grid: &Grid, row: u16, out: &mut Vec<u8>) {
+        let line = grid.line(row.into());
+        row::encode_alone(line.used(), line.wrapped, self.state.canvas.names(), out);
+    }
+
     /// How many rows of history are kept.
     pub fn scrollback_len(&self) -> usize {
-        self.state.history.len()
+        self.state.canvas.history.len()
     }
 
     /// How many rows have ever left the main screen: the number of the next row of history. A snapshot carries it.
     pub fn scrollback_total(&self) -> u64 {
-        self.state.history.total
+        self.state.canvas.history.total
     }
 
     /// The number of the oldest row of history that is kept.
     pub fn scrollback_start(&self) -> u64 {
-        self.state.history.start()
+        self.state.canvas.history.start()
     }
 
     /// A row of the history, from the oldest kept, 0.
     pub fn scrollback_row(&self, index: usize) -> Option<Row> {
-        self.state.history.row(index)
+        self.state.canvas.history.row(index)
     }
 
     /// The viewport as plain text: a line for each row, without blank ends and without blank rows at the bottom.
@@ -232,7 +235,7 @@ impl Screen {
         let mut now = std::mem::take(&mut self.spare);
         now.clear();
         for row in 0..rows {
-            self.state.encode_row(&mut now.bytes, |engine, cells| engine.row(row, cells));
+            self.encode_row(self.state.canvas.grid(), row, &mut now.bytes);
             now.ends.push(now.bytes.len());
             let index = usize::from(row);
             if self.drawn.get(index.saturating_add(changes.scrolled_off)) != now.get(index) {

@@ -1,35 +1,48 @@
-//! A screen as bytes, from which an equal screen can be made (PROTOCOL 10.1, message Snapshot).
+//! A screen as bytes, from which an equal screen can be made (PROTOCOL 10.1.1).
 //!
 //! | field | type |
 //! |---|---|
 //! | `HS` | 2 bytes |
-//! | version | u8 = 1 |
+//! | version | u8 = 2 |
 //! | columns, rows | u16 each |
-//! | flags: bits 0–1 what a combining mark would join (0 nothing, 1 the character before the cursor, 2 the one under it), bit 2 the newest row of history continues in the first row | u8 |
+//! | flags: bit 0 a combining mark would join the character before the cursor, bit 1 the newest row of history continues in the first row | u8 |
 //! | parser: state, begun character, and the begun sequence or OSC if there is one | see `parser` |
-//! | ledger: modes, keyboard stacks, saved modes, margins, waiting cursor, titles, directory | see `ledger` |
-//! | characters with marks that cells show | varint count, each u16 id and text |
-//! | cells, cursor, pen, tabs, saved cursors: VT text of the engine | varint length, UTF-8 |
+//! | ledger: modes, keyboard stacks, titles, directory | see `ledger` |
+//! | links that cells and pens have | varint count, texts |
+//! | cursor: column, row | varint each |
+//! | cursor of the main screen while it waits | varint each |
+//! | first and last row of the scroll region | varint each |
+//! | pen | style |
+//! | character sets | 5 bytes, see `charsets` |
+//! | tab stops that are not every eighth column: count, and each as distance from the one before | varints |
+//! | saved cursors of main and alternate screen: 0 nothing saved, or 1, column, row, flags (bit 0 origin, bit 1 autowrap), style, sets | u8, varints, u8, … |
+//! | rows of the main screen, and of the alternate one if that is shown | see below |
 //! | rows that ever went to the history | u64 |
 //! | rows of history, oldest first | varint count, each varint length and row as in `row` |
 //!
-//! Numbers are big-endian, varints LEB128 in their shortest form; a text is a varint length and UTF-8. The engine's text
-//! is what makes the snapshot small (runs of equal cells and of blanks are repetitions) and exact: it holds the main
-//! screen and, while it is shown, the alternate one. It is not trusted: see `Engine::check_dump`.
+//! The rows of a screen are a varint count, and each a varint length, or 0 for the same row as above, and the row, whose links are those
+//! of the snapshot. Blank rows at the end are left out. A style is a varint of attributes, three colours (text, background, underline)
+//! and the varint number of the link, as in `row`.
+//!
+//! Numbers are big-endian, varints LEB128 in their shortest form; a text is a varint length and UTF-8.
 
-use crate::clusters::{MAX_CLUSTER, StandIns};
+use crate::canvas::{Canvas, Saved};
+use crate::cell::{Glyph, Pen};
+use crate::charsets::Charsets;
 use crate::codec::{Malformed, Reader, Writer};
-use crate::engine::{Active, Engine};
-use crate::interpreter::{Interpreter, Joint};
+use crate::extras::Extra;
+use crate::grid::{Grid, Place};
+use crate::interpreter::Interpreter;
 use crate::ledger::Ledger;
 use crate::parser::Parser;
-use crate::row::Row;
+use crate::row::{self, Links, Look, Piece, Row};
 use crate::screen::{Screen, clamp_size};
+use crate::tabs::Tabs;
 
 const MAGIC: &[u8] = b"HS";
 /// The version that is written. Others are refused: the two sides of a link agree on a release before they get here.
-pub const SNAPSHOT_VERSION: u8 = 1;
-/// No screen that people look at comes near: 200 × 60 cells with two RGB colours each take 500 KB, and the history is at
+pub const SNAPSHOT_VERSION: u8 = 2;
+/// No screen that people look at comes near: 200 × 60 cells with two random colours each take 100 KB, and the history is at
 /// most 16 MiB.
 pub const MAX_SNAPSHOT: usize = 64 << 20;
 
@@ -40,7 +53,7 @@ pub enum SnapshotError {
     #[error("this is not a terminal snapshot, or it is damaged; ask for another one")]
     Malformed,
     /// Another release's.
-    #[error("the terminal snapshot has version {0}, and this program reads version 1; update the older side")]
+    #[error("the terminal snapshot has version {0}, and this program reads version 2; update the older side")]
     Version(u8),
     /// More than [`MAX_SNAPSHOT`].
     #[error("the terminal snapshot has {0} bytes, which is more than 64 MiB")]
@@ -57,29 +70,25 @@ impl Screen {
     /// The whole state and the newest `scrollback_rows` rows of history, as bytes. It may be taken between any two bytes
     /// of the stream: the restored screen, fed with the rest, becomes what this one becomes.
     pub fn snapshot(&self, scrollback_rows: usize) -> Vec<u8> {
-        let state = &self.state;
+        let Interpreter { canvas, ledger, .. } = &self.state;
         let (cols, rows) = self.size();
         let mut out = Writer(MAGIC.to_vec());
         out.u8(SNAPSHOT_VERSION);
         out.u16(cols);
         out.u16(rows);
-        let joint = Joint::ALL.iter().position(|joint| *joint == state.joint).unwrap_or(0) as u8;
-        out.u8(joint | u8::from(state.continued) << 2);
+        out.u8(u8::from(canvas.joins) | u8::from(canvas.continued) << 1);
         self.parser.encode(&mut out);
-        state.ledger.encode(&mut out);
+        ledger.encode(&mut out);
 
-        let cells = state.engine.dump();
-        let marked: StandIns = cells.chars().collect();
-        let entries = state.clusters.entries(&marked);
-        out.varint(entries.len() as u64);
-        for (id, text) in entries {
-            out.u16(id);
-            out.bytes(text.as_bytes());
-        }
-        out.bytes(cells.as_bytes());
+        // The links come first, and what names them tells which there are.
+        let mut links = Links::new(canvas.names(), usize::MAX);
+        let mut drawn = Writer::default();
+        encode_canvas(canvas, &mut links, &mut drawn);
+        links.encode(&mut out);
+        out.0.append(&mut drawn.0);
 
-        out.u64(state.history.total);
-        let history = state.history.newest(scrollback_rows);
+        out.u64(canvas.history.total);
+        let history = canvas.history.newest(scrollback_rows);
         out.varint(history.len() as u64);
         for row in history {
             out.bytes(row);
@@ -106,33 +115,16 @@ impl Screen {
             return Err(SnapshotError::Malformed);
         }
         let flags = input.u8()?;
-        let joint = *Joint::ALL.get(usize::from(flags & 3)).ok_or(Malformed)?;
-        if flags >> 3 != 0 {
+        if flags > 3 {
             return Err(SnapshotError::Malformed);
         }
         let parser = Parser::decode_state(&mut input)?;
-        let ledger = Ledger::decode(&mut input, cols, rows)?;
-
         let mut state = Interpreter::new(cols, rows, scrollback_limit);
-        state.ledger = ledger;
-        state.joint = joint;
-        state.continued = flags & 4 != 0;
-        for _ in 0..input.count(snapshot.len())? {
-            let id = input.u16()?;
-            if !state.clusters.insert(id, input.text(MAX_CLUSTER)?) {
-                return Err(SnapshotError::Malformed);
-            }
-        }
-        state.clusters.seal();
-        let cells = input.text(snapshot.len())?;
-        if !Active::check_dump(cells, cols, rows) {
-            return Err(SnapshotError::Malformed);
-        }
-        if state.continued {
-            state.engine.feed(&Active::continue_line(cols, rows), &mut |_, _| {});
-        }
-        state.engine.feed(cells, &mut |_, _| {});
-        restore_history(&mut state, &mut input)?;
+        state.ledger = Ledger::decode(&mut input)?;
+        let canvas = &mut state.canvas;
+        (canvas.joins, canvas.continued) = (flags & 1 != 0, flags & 2 != 0);
+        restore_canvas(canvas, state.ledger.modes.alternate_screen, &mut input)?;
+        restore_history(canvas, &mut input)?;
         if !input.is_empty() {
             return Err(SnapshotError::Malformed);
         }
@@ -140,18 +132,144 @@ impl Screen {
     }
 }
 
-fn restore_history(state: &mut Interpreter, input: &mut Reader<'_>) -> Result<(), Malformed> {
+fn encode_canvas(canvas: &Canvas, links: &mut Links<'_>, out: &mut Writer) {
+    let place = |place: Place, out: &mut Writer| [place.col, place.row].iter().for_each(|n| out.varint(*n as u64));
+    place(canvas.cursor, out);
+    place(canvas.main_cursor, out);
+    out.varint(canvas.margins.0 as u64);
+    out.varint(canvas.margins.1 as u64);
+    row::encode_look(&links.look(canvas.pen), out);
+    canvas.charsets.encode(out);
+    canvas.tabs.encode(out);
+    for saved in &canvas.saved {
+        if *saved == Saved::default() {
+            out.u8(0);
+            continue;
+        }
+        out.u8(1);
+        place(saved.cursor, out);
+        out.u8(u8::from(saved.origin) | u8::from(saved.autowrap) << 1);
+        row::encode_look(&links.look(saved.pen), out);
+        saved.charsets.encode(out);
+    }
+    for grid in [Some(&canvas.main), canvas.alternate.as_ref()].into_iter().flatten() {
+        encode_grid(grid, links, out);
+    }
+}
+
+fn encode_grid(grid: &Grid, links: &mut Links<'_>, out: &mut Writer) {
+    let used = grid.lines().rposition(|line| line.wrapped || !line.is_blank()).map_or(0, |last| last + 1);
+    out.varint(used as u64);
+    let (mut above, mut row) = (Vec::new(), Vec::new());
+    for line in grid.lines().take(used) {
+        row.clear();
+        let flags = match (line.wrapped, line.short) {
+            (false, _) => 0,
+            (true, false) => row::WRAPPED,
+            (true, true) => row::WRAPPED | row::SHORT,
+        };
+        row::encode(line.used(), flags, links, &mut row);
+        out.bytes(if row == above { &[] } else { &row });
+        std::mem::swap(&mut above, &mut row);
+    }
+}
+
+fn restore_canvas(canvas: &mut Canvas, alternate: bool, input: &mut Reader<'_>) -> Result<(), Malformed> {
+    let links = row::read_links(input)?;
+    let (cols, rows) = (canvas.cols, canvas.rows);
+    let place =
+        |input: &mut Reader<'_>, last_col| Ok(Place { col: input.count(last_col)?, row: input.count(rows - 1)? });
+    canvas.cursor = place(input, cols)?;
+    canvas.main_cursor = place(input, cols - 1)?;
+    canvas.margins = (input.count(rows - 1)?, input.count(rows - 1)?);
+    if canvas.margins.0 >= canvas.margins.1 && canvas.margins != (0, rows - 1) {
+        return Err(Malformed);
+    }
+    canvas.pen = restore_pen(canvas, &links, input)?;
+    canvas.charsets = Charsets::decode(input)?;
+    canvas.tabs = Tabs::decode(input, cols)?;
+    for index in 0..canvas.saved.len() {
+        if !input.bool()? {
+            continue;
+        }
+        let cursor = place(input, cols - 1)?;
+        let flags = input.u8()?;
+        if flags > 3 {
+            return Err(Malformed);
+        }
+        let pen = restore_pen(canvas, &links, input)?;
+        let charsets = Charsets::decode(input)?;
+        canvas.saved[index] = Saved { cursor, pen, charsets, origin: flags & 1 != 0, autowrap: flags & 2 != 0 };
+    }
+    canvas.main = restore_grid(canvas, &links, input)?;
+    if alternate {
+        canvas.alternate = Some(restore_grid(canvas, &links, input)?);
+    }
+    Ok(())
+}
+
+fn restore_pen(canvas: &mut Canvas, links: &[&str], input: &mut Reader<'_>) -> Result<Pen, Malformed> {
+    let look = row::read_look(links, input)?;
+    Ok(pen(canvas, links, &look))
+}
+
+/// The pen of a style. Nothing is swept for it, and a snapshot that names more than there is room for loses it.
+fn pen(canvas: &mut Canvas, links: &[&str], look: &Look) -> Pen {
+    let Look { attributes, fg, bg, underline, link } = *look;
+    let link = link.checked_sub(1).and_then(|index| links.get(usize::from(index))).copied().unwrap_or_default();
+    let extra = Extra { underline, link: link.into() };
+    Pen { fg, bg, attributes, extra: canvas.extras.intern(&extra).unwrap_or(0) }
+}
+
+fn restore_grid(canvas: &mut Canvas, links: &[&str], input: &mut Reader<'_>) -> Result<Grid, Malformed> {
+    let (cols, rows) = (canvas.cols, canvas.rows);
+    let mut grid = Grid::new(cols, rows, Pen::default());
+    let mut above = &[0][..];
+    for index in 0..input.count(rows)? {
+        let bytes = input.bytes(input.0.len())?;
+        if !bytes.is_empty() {
+            above = bytes;
+        }
+        let mut at = 0;
+        let mut last = (Look::default(), Pen::default());
+        let line = grid.line_mut(index);
+        let flags = row::read(above, Some(links), cols, |piece, links| {
+            if last.0 != *piece.look {
+                last = (*piece.look, pen(canvas, links, piece.look));
+            }
+            for glyph in glyphs(canvas, &piece) {
+                line.write(at, glyph, last.1);
+                at += if piece.wide { 2 } else { 1 };
+            }
+        })?;
+        // Nothing comes after the last row.
+        line.wrapped = flags & row::WRAPPED != 0 && index + 1 < rows;
+        line.short = flags & row::SHORT != 0;
+    }
+    Ok(grid)
+}
+
+/// The glyphs of a piece, as often as it stands there.
+fn glyphs(canvas: &mut Canvas, piece: &Piece<'_>) -> Vec<Glyph> {
+    let one: Vec<Glyph> = match piece.cells {
+        1 => vec![canvas.glyph(piece.text, piece.wide)],
+        _ => piece.text.chars().map(|ch| Glyph::new(ch, piece.wide)).collect(),
+    };
+    one.repeat(piece.times)
+}
+
+fn restore_history(canvas: &mut Canvas, input: &mut Reader<'_>) -> Result<(), Malformed> {
     let total = input.u64()?;
     let length = input.0.len();
     let count = input.count(length)?;
     for _ in 0..count {
         let row = input.bytes(length)?;
-        Row::decode(row)?;
-        state.history.push(row);
+        Row::check(row)?;
+        canvas.history.push(row);
     }
     if total < count as u64 {
         return Err(Malformed);
     }
-    state.history.total = total;
+    canvas.history.total = total;
     Ok(())
 }

@@ -50,7 +50,10 @@ fn sequences() -> impl Strategy<Value = Vec<u8>> {
     let csi = (vec(param, 0..3), select(b"@ABCDEFGHIJKLMPSTWXZ`abdefghlmnrsu".to_vec()))
         .prop_map(|(params, last)| format!("\x1b[{}{}", params.join(";"), char::from(last)).into_bytes());
     let modes = (
-        vec(select(vec![1u16, 6, 7, 9, 25, 47, 66, 1000, 1002, 1003, 1004, 1006, 1047, 1048, 1049, 2004, 2026]), 1..3),
+        vec(
+            select(vec![1u16, 5, 6, 7, 9, 25, 47, 66, 1000, 1002, 1003, 1004, 1006, 1047, 1048, 1049, 2004, 2026]),
+            1..3,
+        ),
         select(vec!['h', 'l']),
     )
         .prop_map(|(modes, last)| {
@@ -77,6 +80,10 @@ fn sequences() -> impl Strategy<Value = Vec<u8>> {
             "38:2::9:8:7",
             "4:3",
             "58;5;5",
+            "58:2::1:2:3",
+            "4:2",
+            "8",
+            "53",
         ]),
         0..4,
     )
@@ -114,6 +121,15 @@ fn sequences() -> impl Strategy<Value = Vec<u8>> {
         "\x1b]7;file://h/tmp/a%20b\x07",
         "\x1b]11;?\x07",
         "\x1b]8;;http://x\x1b\\",
+        "\x1b]8;id=1;https://y\x07",
+        "\x1b]8;;\x1b\\",
+        "\x1b*0",
+        "\x1b+A",
+        "\x1bN",
+        "\x1bO",
+        "\x1bn",
+        "\x1bo",
+        "\x1b[b",
         "\x1bPq#0;2;0\x1b\\",
         "\x1b_Gx\x1b\\",
         "\x1b[2;4r",

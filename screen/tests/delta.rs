@@ -73,5 +73,8 @@ fn the_screens_of_programs_come_back_and_cost_a_part_of_themselves() {
         }
     }
     println!("{steps} screens of {} bytes, differences of {}", whole / steps, differences / steps);
-    assert!(steps > 1_000 && differences * 4 < whole, "{steps} screens, {differences} of {whole} bytes");
+    assert!(
+        steps > 1_000 && differences * 3 < whole && differences < 300 * steps,
+        "{steps} screens, {differences} of {whole} bytes"
+    );
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{history, restored, screen, state};
-use happy_screen::{Color, DEFAULT_SCROLLBACK, Screen, Style, leave_vt, render_vt};
+use happy_screen::{Color, DEFAULT_SCROLLBACK, Screen, Style, Underline, leave_vt, render_vt};
 
 fn seq(last: u32) -> Vec<u8> {
     (1..=last).flat_map(|n| format!("{n}\r\n").into_bytes()).collect()
@@ -65,7 +65,7 @@ fn rows_carry_styles_and_mark_wide_characters() {
             ("a", 1, false, style),
             ("界界", 4, true, Style { fg: Color::Indexed(1), bg: Color::Rgb(1, 2, 3), bold: true, ..style }),
             ("b", 1, false, Style { inverse: true, strikethrough: true, ..style }),
-            ("c", 1, false, Style { fg: Color::Indexed(200), italic: true, underline: true, ..style }),
+            ("c", 1, false, Style { fg: Color::Indexed(200), italic: true, underline: Underline::Single, ..style }),
         ]
     );
     assert_eq!(screen.text(), "a界界bc");
@@ -104,7 +104,7 @@ fn erased_cells_have_a_background_and_nothing_else() {
             } else if !run.text.trim().is_empty() {
                 assert_eq!(
                     run.style,
-                    Style { bold: true, underline: true, inverse: true, fg: Color::Indexed(1), ..blue },
+                    Style { bold: true, underline: Underline::Single, inverse: true, fg: Color::Indexed(1), ..blue },
                     "{what:?}"
                 );
             }
@@ -114,7 +114,7 @@ fn erased_cells_have_a_background_and_nothing_else() {
     }
     let printed = screen(10, 2, b"\x1b[4ma b\rc");
     assert!(
-        printed.row(0).runs.iter().all(|run| run.style.underline && run.text == "c b"),
+        printed.row(0).runs.iter().all(|run| run.style.underline == Underline::Single && run.text == "c b"),
         "blanks that are printed are not erased"
     );
 }
@@ -153,6 +153,135 @@ fn the_pen_outlives_what_it_erases() {
         let last = row.runs.iter().rfind(|run| !run.text.trim().is_empty()).map(|run| run.style);
         assert_eq!(last, Some(Style { inverse: true, ..Style::default() }), "{stream:?}");
     }
+}
+
+#[test]
+fn attributes_stand_beside_each_other() {
+    let screen =
+        screen(40, 2, b"\x1b[1;2ma\x1b[22;8mb\x1b[28;53mc\x1b[0;4:3;58:2::1:2:3md\x1b[4:2;59me\x1b[24;58;5;9mf");
+    let style = Style::default();
+    let looks: Vec<_> = screen.row(0).runs.iter().map(|run| run.style).collect();
+    let expected = [
+        Style { bold: true, faint: true, ..style },
+        Style { concealed: true, ..style },
+        Style { overline: true, ..style },
+        Style { underline: Underline::Curly, underline_color: Color::Rgb(1, 2, 3), ..style },
+        Style { underline: Underline::Double, ..style },
+        Style { underline_color: Color::Indexed(9), ..style },
+    ];
+    assert_eq!(looks, expected);
+    assert_eq!(state(&restored(&screen)), state(&screen));
+}
+
+#[test]
+fn links_are_those_of_the_web_and_go_with_their_text() {
+    let mut screen = screen(
+        10,
+        3,
+        b"no \x1b]8;id=1;https://a.example/x\x1b\\here and\x1b[1m there\x1b]8;;\x07 no \x1b]8;;file:///etc/passwd\x07file\x1b]8;;javascript:x\x07!",
+    );
+    let links = |row: happy_screen::Row| -> Vec<(String, Option<String>)> {
+        row.runs.iter().map(|run| (run.text.clone(), run.link.as_deref().map(str::to_owned))).collect()
+    };
+    let (link, text) = (Some("https://a.example/x".to_owned()), str::to_owned);
+    assert_eq!(links(screen.row(0)), [(text("no "), None), (text("here an"), link.clone())]);
+    assert_eq!(links(screen.row(1)), [(text("d"), link.clone()), (text(" there"), link.clone()), (text(" no"), None)]);
+    assert_eq!(links(screen.row(2)), [(text(" file!"), None)]);
+    assert_eq!(state(&restored(&screen)), state(&screen));
+    screen.feed(b"\x1b[3;1H\n");
+    assert_eq!(links(history(&screen).remove(0)), [(text("no "), None), (text("here an"), link)]);
+}
+
+#[test]
+fn national_sets_are_designated_locked_and_shifted() {
+    for (stream, text) in [
+        ("\x1b(A#\x1b(B#", "£#"),
+        ("\x1b)0q\x0eq\x0fq", "q─q"),
+        ("\x1b*K\x1bn[]\x0f[]", "ÄÜ[]"),
+        ("\x1b+0\x1bOqq", "─q"),
+        ("\x1b*0\x1b+K\x1bNx\x1bO{x", "│äx"),
+        ("\x1b(0q\x1b7\x1b(Bq\x1b8q", "──"),
+        ("\x1b(0e\u{301}", "␊\u{301}"),
+        ("\x1b(0\x1b[!pq", "q"),
+    ] {
+        assert_eq!(screen(20, 1, stream.as_bytes()).text(), text, "{stream:?}");
+    }
+}
+
+#[test]
+fn the_last_character_is_repeated_and_only_that() {
+    for (stream, text) in [
+        ("ab\x1b[3b", "abbbb"),
+        ("ab\x1b[b\x1b[b", "abb"),
+        ("ab\x1b[D\x1b[3b", "ab"),
+        ("界\x1b[2b", "界界界"),
+        ("e\u{301}\x1b[2b", "e\u{301}e\u{301}e\u{301}"),
+        ("a\x1b[12b", "aaaaaaaaaa\naa"),
+        ("a\x1b[65535b", "aaaaaaaaaa\na"),
+    ] {
+        assert_eq!(screen(10, 2, stream.as_bytes()).text(), text, "{stream:?}");
+    }
+}
+
+#[test]
+fn what_is_deleted_does_not_go_to_the_history_and_what_scrolls_does() {
+    for (stream, kept) in [
+        ("\x1b[H\x1b[2M", 0),
+        ("\x1b[H\x1b[2L", 0),
+        ("\x1b[2S", 2),
+        ("\x1b[1;2r\x1b[2;1H\n", 1),
+        ("\x1b[2;3r\x1b[3;1H\n", 0),
+    ] {
+        let mut screen = screen(10, 3, b"1\r\n2\r\n3");
+        screen.feed(stream.as_bytes());
+        assert_eq!(screen.scrollback_len(), kept, "{stream:?}");
+    }
+}
+
+#[test]
+fn a_narrower_window_takes_blank_rows_first_and_lines_stay_lines() {
+    let mut screen = screen(12, 6, "$ a long line\r\n한국어 문장입니다\r\n$ ".as_bytes());
+    assert_eq!(screen.text(), "$ a long lin\ne\n한국어 문장\n입니다\n$");
+    let cursor = screen.cursor();
+    screen.resize(11, 6);
+    assert_eq!((screen.text().as_str(), screen.scrollback_len()), ("$ a long li\nne\n한국어 문장\n입니다\n$", 0));
+    screen.resize(6, 6);
+    assert_eq!(
+        screen.text(),
+        "g line\n한국어\n 문장\n입니다\n$".replace("g line", " long\n line").split_once('\n').expect("two").1
+    );
+    assert_eq!((screen.scrollback_len(), screen.cursor().col), (2, 2));
+    screen.resize(40, 6);
+    assert_eq!(screen.text(), " line\n한국어 문장입니다\n$");
+    assert_eq!((screen.cursor().col, screen.cursor().row), (cursor.col, 2));
+}
+
+#[test]
+fn what_waits_behind_a_full_screen_program_is_where_it_was_after_a_resize() {
+    let mut screen = screen(12, 5, b"a line that is longer\r\n$ vim\x1b[?1049h\x1b[Hvim");
+    screen.resize(8, 5);
+    screen.feed(b"\x1b[?1049l!");
+    assert_eq!(screen.text(), "a line t\nhat is l\nonger\n$ vim!");
+}
+
+#[test]
+fn a_wrap_that_is_pending_stays_so_when_the_line_is_wrapped_anew() {
+    let mut screen = screen(8, 4, b"abcdefgh");
+    assert!(screen.cursor().pending_wrap);
+    screen.resize(4, 4);
+    assert!(screen.cursor().pending_wrap);
+    screen.feed(b"i");
+    assert_eq!(screen.text(), "abcd\nefgh\ni");
+    screen.resize(20, 4);
+    screen.feed(b"j");
+    assert_eq!(screen.text(), "abcdefghij");
+}
+
+#[test]
+fn without_wrapping_the_last_column_is_written_again_and_a_wide_character_has_no_place_there() {
+    assert_eq!(screen(4, 2, "\x1b[?7labcdef".as_bytes()).text(), "abcf");
+    assert_eq!(screen(4, 2, "\x1b[?7labc界d".as_bytes()).text(), "abcd");
+    assert_eq!(screen(4, 2, "\x1b[?7lab界界\u{301}".as_bytes()).text(), "ab界");
 }
 
 #[test]
@@ -279,6 +408,10 @@ fn a_painted_terminal_looks_and_goes_on_like_the_screen() {
         "\x1b[2;4r\x1b[?6h\x1b[2;2Hin\x1b(0\x1b[4h",
         "\x1b[?7l\x1b[20h\x1b)0\x0equ",
         "\x1b[41m\x1b[2J\x1b[3;3Hx",
+        "\x1b[1;2;8;53mx\x1b[0;4:3;58:5:9my\x1b[4:5;58:2::1:2:3mz",
+        "\x1b]8;;https://a\x1b\\link\x1b[3;1H\x1b]8;;https://b\x1b\\0123456789012345678\x1b[1m9",
+        "\x1b*K\x1b+0\x1bn[\x1bO",
+        "\x1b[?5h\x1b(A#",
     ] {
         let mut screen = screen(20, 5, stream.as_bytes());
         let mut terminal = painted(&screen);

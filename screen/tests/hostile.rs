@@ -158,7 +158,7 @@ fn snapshots_have_one_spelling() {
     let snapshot = lively().snapshot(usize::MAX);
     let again = Screen::restore(&snapshot, DEFAULT_SCROLLBACK).expect("our own").snapshot(usize::MAX);
     assert_eq!(snapshot, again);
-    assert_eq!(&snapshot[..7], [b'H', b'S', 1, 0, 30, 0, 6]);
+    assert_eq!(&snapshot[..7], [b'H', b'S', 2, 0, 30, 0, 6]);
 }
 
 #[test]
@@ -169,8 +169,8 @@ fn cut_extended_and_foreign_snapshots_are_refused() {
     }
     assert_eq!(Screen::restore(&[&snapshot[..], b"x"].concat(), 10).err(), Some(SnapshotError::Malformed));
     let mut newer = snapshot.clone();
-    newer[2] = 2;
-    assert_eq!(Screen::restore(&newer, 10).err(), Some(SnapshotError::Version(2)));
+    newer[2] = 3;
+    assert_eq!(Screen::restore(&newer, 10).err(), Some(SnapshotError::Version(3)));
     for size in [[0, 0, 0, 0], [0, 1, 0, 24], [0xff, 0xff, 0, 24], [0, 80, 0x03, 0xe9]] {
         let mut odd = snapshot.clone();
         odd[3..7].copy_from_slice(&size);

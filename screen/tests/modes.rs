@@ -38,6 +38,7 @@ fn each_mode_is_set_and_reset_by_its_sequences() {
         ("\x1b[4h", Modes { insert: true, ..off }, "\x1b[4l"),
         ("\x1b[20h", Modes { newline: true, ..off }, "\x1b[20l"),
         ("\x1b[?6h", Modes { origin: true, ..off }, "\x1b[?6l"),
+        ("\x1b[?5h", Modes { reversed: true, ..off }, "\x1b[?5l"),
         ("\x1b[>5u", Modes { kitty_flags: 5, ..off }, "\x1b[<u"),
         (
             "\x1b[?1002;1006;2004h",

@@ -29,23 +29,37 @@ function color(cell, which) {
   return ` ${which}=${cell[`is${long}RGB`]() ? `#${value.toString(16).padStart(6, "0")}` : value}`;
 }
 
+const UNDERLINES = ["", " underline", " double", " curly", " dotted", " dashed"];
+const LOOKS = ["Bold", "Dim", "Italic", "Strikethrough", "Blink", "Inverse", "Invisible", "Overline"];
+
 /** The bit of SGR 4. `isUnderline` says yes for a link as well, which xterm.js underlines by itself. */
 const UNDERLINE = 1 << 28;
 
-/** A string a column: the character, its width and how it looks. */
-function describe(cell) {
-  const looks = ["Bold", "Faint", "Italic", "Underline", "Strikethrough", "Blink", "Inverse"];
-  const is = (name) => (name === "Underline" ? (cell.fg & UNDERLINE) !== 0 : cell[`is${name === "Faint" ? "Dim" : name}`]());
-  const set = looks.filter((name) => is(name)).map((name) => ` ${name.toLowerCase()}`);
+/** The line under a character, and its colour. */
+function underline(cell) {
+  if ((cell.fg & UNDERLINE) === 0) return "";
+  const style = UNDERLINES[cell.getUnderlineStyle()];
+  const { underlineColor } = cell.extended;
+  if (cell.extended.isEmpty() || cell.isUnderlineColorDefault() || underlineColor === -1) return style;
+  const value = cell.getUnderlineColor();
+  return `${style}=${cell.isUnderlineColorRGB() ? `#${value.toString(16).padStart(6, "0")}` : value}`;
+}
+
+/** A string a column: the character, its width, how it looks and where it leads. */
+function describe(cell, links) {
+  const set = LOOKS.filter((name) => cell[`is${name}`]()).map((name) => ` ${name.toLowerCase()}`);
   const chars = cell.getChars() || " ".repeat(cell.getWidth());
-  return `${chars} ${cell.getWidth()}${color(cell, "fg")}${color(cell, "bg")}${set.join("")}`;
+  const uri = cell.extended.urlId ? links.getLinkData(cell.extended.urlId)?.uri : undefined;
+  // Other addresses are no links here.
+  const link = uri?.match(/^https?:/iu) ? ` <${uri}>` : "";
+  return `${chars} ${cell.getWidth()}${color(cell, "fg")}${color(cell, "bg")}${underline(cell)}${set.join("")}${link}`;
 }
 
 const BLANK = "  1";
 
-function cells(line, cols) {
+function cells(line, cols, links) {
   const all = [];
-  for (let col = 0; col < Math.min(cols, line.length); col += 1) all.push(describe(line.getCell(col)));
+  for (let col = 0; col < Math.min(cols, line.length); col += 1) all.push(describe(line.getCell(col), links));
   while (all.length < cols) all.push(BLANK);
   return all;
 }
@@ -60,13 +74,14 @@ function trimmed(row) {
 function mark(terminal, title) {
   const { active, normal } = terminal.buffer;
   const rows = [...Array(terminal.rows).keys()];
+  const links = terminal._core._oscLinkService;
   const line = (row) => active.getLine(active.baseY + row);
   const { reverseWraparoundMode, ...modes } = terminal.modes;
   return {
     size: [terminal.cols, terminal.rows],
-    cells: rows.map((row) => cells(line(row), terminal.cols)),
+    cells: rows.map((row) => cells(line(row), terminal.cols, links)),
     wrapped: rows.map((row) => line(row + 1)?.isWrapped ?? false),
-    history: [...Array(normal.baseY).keys()].map((row) => trimmed(cells(normal.getLine(row), normal.getLine(row).length))),
+    history: [...Array(normal.baseY).keys()].map((row) => trimmed(cells(normal.getLine(row), normal.getLine(row).length, links))),
     cursor: [
       Math.min(active.cursorX, terminal.cols - 1),
       active.cursorY,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// behind skips the oldest and still ends with the right one.
 const MAX_MARKS: usize = 4_096;
 
-/// Columns and rows of a screen, within what terminals and our engine can bear: at one column wide characters do not fit, and
+/// Columns and rows of a screen, within what terminals and our screen can bear: at one column wide characters do not fit, and
 /// beyond a thousand a hostile size is a demand for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {

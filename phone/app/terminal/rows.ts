@@ -270,7 +270,7 @@ export class Drawing {
     if (block.missing) block.end = end;
     for (let row = block.end; row < end && this.terminal.historyHere(row) === row; row += 1) {
       const element = div("row");
-      fill(element, this.terminal.historyText(row), this.terminal.historyRuns(row), this.terminal.historyWrapped(row));
+      fill(element, this.terminal.historyText(row), this.terminal.historyRuns(row), this.terminal.historyWrapped(row), () => this.terminal.historyLinks(row));
       block.element.append(element);
       block.end = row + 1;
     }
@@ -317,11 +317,12 @@ export class Drawing {
     const moved = this.rows.splice(0, Math.min(scrolled, rows));
     this.rows.push(...moved);
     this.screen.append(...moved);
+    this.scroller.classList.toggle("reversed", this.terminal.reversed);
     const due = this.everyRow ? this.rows.keys() : changed;
     this.everyRow = false;
     for (const index of due) {
       const row = this.rows[index];
-      if (row) fill(row, this.terminal.rowText(index), this.terminal.rowRuns(index), this.terminal.rowWrapped(index));
+      if (row) fill(row, this.terminal.rowText(index), this.terminal.rowRuns(index), this.terminal.rowWrapped(index), () => this.terminal.rowLinks(index));
     }
   }
 
@@ -387,7 +388,7 @@ function joinRows(rows: { text: string; wrapped: boolean }[]): string {
     .replace(/\n$/, "");
 }
 
-function fill(row: HTMLElement, text: string, runs: Uint32Array, wrapped: boolean): void {
+function fill(row: HTMLElement, text: string, runs: Uint32Array, wrapped: boolean, linksOf: () => string[]): void {
   row.classList.toggle(WRAPPED, wrapped);
   if (runs.length === 0) {
     // An empty row keeps its line when it is copied.
@@ -395,19 +396,33 @@ function fill(row: HTMLElement, text: string, runs: Uint32Array, wrapped: boolea
     return;
   }
   const parts: (Node | string)[] = [];
+  let links: string[] | undefined;
   let at = 0;
   for (let i = 0; i + RUN_FIELDS <= runs.length; i += RUN_FIELDS) {
-    const [length, cells, foreground, background, attributes] = runs.subarray(i, i + RUN_FIELDS) as unknown as [
-      number, number, number, number, number,
+    const [length, cells, foreground, background, attributes, underline, link] = runs.subarray(i, i + RUN_FIELDS) as unknown as [
+      number, number, number, number, number, number, number,
     ];
     const piece = text.slice(at, at + length);
     at += length;
-    parts.push(foreground || background || attributes ? span(piece, cells, foreground, background, attributes) : piece);
+    const plain = !(foreground || background || attributes || link);
+    const element = plain ? piece : span(piece, cells, foreground, background, attributes, underline);
+    const address = link ? (links ??= linksOf())[link - 1] : undefined;
+    parts.push(address === undefined ? element : anchor(address, element));
   }
   row.replaceChildren(...parts);
 }
 
-function span(text: string, cells: number, foreground: number, background: number, attributes: number): HTMLElement {
+/** A program chose both the text and the address, so a long press or a pointer shows the address. The core gives those of the web only. */
+function anchor(address: string, content: Node | string): HTMLElement {
+  const element = document.createElement("a");
+  element.href = element.title = address;
+  element.target = "_blank";
+  element.rel = "noopener noreferrer";
+  element.append(content);
+  return element;
+}
+
+function span(text: string, cells: number, foreground: number, background: number, attributes: number, underline: number): HTMLElement {
   const element = document.createElement("span");
   element.textContent = text;
   const classes: string[] = [];
@@ -424,8 +439,8 @@ function span(text: string, cells: number, foreground: number, background: numbe
   if (attributes & Attribute.Bold) classes.push("bold");
   if (attributes & Attribute.Faint) classes.push("faint");
   if (attributes & Attribute.Italic) classes.push("italic");
-  if (attributes & Attribute.Underline) classes.push("underline");
-  if (attributes & Attribute.Strike) classes.push("strike");
+  if (attributes & Attribute.Concealed) classes.push("concealed");
+  decorate(element, attributes, underline);
   if (attributes & Attribute.Fixed) {
     // The font may lack these characters, and what stands in for them has a width of its own.
     classes.push("fixed");
@@ -433,6 +448,20 @@ function span(text: string, cells: number, foreground: number, background: numbe
   }
   if (classes.length > 0) element.className = classes.join(" ");
   return element;
+}
+
+const UNDERLINE_STYLES = ["solid", "double", "wavy", "dotted", "dashed"];
+
+/** Lines under, over and through the text. */
+function decorate(element: HTMLElement, attributes: number, color: number): void {
+  const lines: string[] = [];
+  if (attributes & Attribute.Underline) lines.push("underline");
+  if (attributes & Attribute.Overline) lines.push("overline");
+  if (attributes & Attribute.Strike) lines.push("line-through");
+  if (lines.length === 0) return;
+  element.style.textDecorationLine = lines.join(" ");
+  element.style.textDecorationStyle = UNDERLINE_STYLES[Math.floor(attributes / Attribute.UnderlineStyle) & 7] ?? "solid";
+  if (color) element.style.textDecorationColor = textOn(color, 0);
 }
 
 /** How much room a block takes, for when the browser has not laid it out. */

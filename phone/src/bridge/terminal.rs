@@ -564,6 +564,12 @@ impl Terminal {
         self.screen(|screen| screen.modes().synchronized)
     }
 
+    /// The viewer's own foreground and background change places.
+    #[wasm_bindgen(getter)]
+    pub fn reversed(&self) -> bool {
+        self.screen(|screen| screen.modes().reversed)
+    }
+
     #[wasm_bindgen(getter)]
     pub fn generation(&self) -> u32 {
         self.read(|inner| inner.viewer.generation())
@@ -670,6 +676,17 @@ impl Terminal {
     #[wasm_bindgen(js_name = rowWrapped)]
     pub fn row_wrapped(&self, row: u16) -> bool {
         self.row(RowId::Screen(row)).wrapped
+    }
+
+    /// Addresses that the runs of a row name by number, from 1.
+    #[wasm_bindgen(js_name = rowLinks)]
+    pub fn row_links(&self, row: u16) -> Vec<String> {
+        self.row(RowId::Screen(row)).links.clone()
+    }
+
+    #[wasm_bindgen(js_name = historyLinks)]
+    pub fn history_links(&self, row: f64) -> Vec<String> {
+        self.row(RowId::History(row as u64)).links.clone()
     }
 
     #[wasm_bindgen(js_name = historyText)]

@@ -10,16 +10,18 @@ pub mod clocks;
 pub mod drawn;
 #[cfg(feature = "core")]
 pub mod follow;
-#[cfg(feature = "core")]
+#[cfg(any(feature = "core", feature = "parse"))]
 pub mod input;
 #[cfg(feature = "core")]
 pub mod keys;
 #[cfg(feature = "core")]
 pub mod state;
-#[cfg(feature = "core")]
+#[cfg(any(feature = "core", feature = "parse"))]
 pub mod viewer;
 
 #[cfg(all(feature = "core", target_arch = "wasm32"))]
 mod bridge;
+#[cfg(feature = "parse")]
+mod parse;
 #[cfg(feature = "scan")]
 mod scan;

@@ -7,7 +7,7 @@ use crate::{root, tools};
 /// Which benchmark.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// `latency`: keystroke echo through the whole path. `link`: what passes through a link and what it costs. `relay`: a relay beside servers that only forward. `terminal`: a session beside a bare PTY, tmux and ssh. `crypto`: the cryptography beside vodozemac and its primitives.
+    /// `latency`: keystroke echo through the whole path. `link`: what passes through a link and what it costs. `relay`: a relay beside servers that only forward. `terminal`: a session beside a bare PTY, tmux and ssh. `crypto`: the cryptography beside vodozemac and its primitives. `parse`: the phone's screen beside xterm.js, in Chromium.
     name: String,
     /// Passed on to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -19,6 +19,9 @@ pub struct Arguments {
 /// # Errors
 /// When it cannot be built, is not known, or misses a goal.
 pub fn run(arguments: Arguments) -> Result<()> {
+    if arguments.name == "parse" {
+        return parse(&arguments.rest);
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from);
     let run = |words: &[&str]| {
         let mut command = tools::cargo();
@@ -43,6 +46,23 @@ pub fn run(arguments: Arguments) -> Result<()> {
         vec!["run", "--quiet", "--release", "--package", "happy-tests", "--bin", "bench", "--", &arguments.name];
     words.extend(rest);
     ended(run(&words)?)
+}
+
+/// The phone's screen and xterm.js take the same bytes in the same page.
+#[cfg(feature = "web")]
+fn parse(rest: &[String]) -> Result<()> {
+    crate::test::prepare_browser()?;
+    tools::npm_ci(&root().join("tests/terminal"))?;
+    let module = crate::web::module("parse", "parse")?;
+    let mut command = std::process::Command::new("node");
+    command.arg("tests/terminal/parse.mjs").arg(module).args(rest).current_dir(root());
+    ended(command.status().context("cannot start node")?)
+}
+
+#[cfg(not(feature = "web"))]
+fn parse(rest: &[String]) -> Result<()> {
+    let rest = rest.iter().map(String::as_str);
+    crate::web::again(&["bench", "parse"].into_iter().chain(rest).collect::<Vec<_>>())
 }
 
 fn ended(status: std::process::ExitStatus) -> Result<()> {

@@ -21,6 +21,15 @@ pub struct Arguments {
     check: bool,
 }
 
+/// Builds a wasm module of the phone and its JavaScript; gives the folder they are in.
+///
+/// # Errors
+/// When it does not build.
+#[cfg(feature = "web")]
+pub fn module(name: &str, features: &str) -> Result<std::path::PathBuf> {
+    build::module(name, features)
+}
+
 /// Builds the app, or compares a fresh build with the committed one.
 ///
 /// # Errors
@@ -36,16 +45,23 @@ pub fn run(arguments: Arguments) -> Result<()> {
 /// When cargo cannot be started or the build fails.
 #[cfg(not(feature = "web"))]
 pub fn run(arguments: Arguments) -> Result<()> {
+    let check = arguments.check.then_some("--check");
+    again(&[&["web"], check.as_slice()].concat())
+}
+
+/// Starts this program again, with the libraries that building for the web needs.
+///
+/// # Errors
+/// When cargo cannot be started, or what it started fails.
+#[cfg(not(feature = "web"))]
+pub fn again(words: &[&str]) -> Result<()> {
     use anyhow::{Context, bail};
 
     let mut command = crate::tools::cargo();
     command.current_dir(crate::root());
-    command.args(["run", "--quiet", "--package", "xtask", "--features", "web", "--", "web"]);
-    if arguments.check {
-        command.arg("--check");
-    }
+    command.args(["run", "--quiet", "--package", "xtask", "--features", "web", "--"]).args(words);
     if !command.status().context("cargo cannot be started")?.success() {
-        bail!("the phone app was not built")
+        bail!("`cargo xtask {}` did not succeed", words.join(" "))
     }
     Ok(())
 }

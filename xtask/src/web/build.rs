@@ -50,6 +50,15 @@ pub fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
+/// Builds one module, beside those of the app.
+pub fn module(name: &str, features: &str) -> Result<PathBuf> {
+    let root = root();
+    tools::require_rust_parts()?;
+    let out = root.join("phone/build").join(name);
+    bindings(&wasm(&root, name, features)?, &out)?;
+    Ok(out)
+}
+
 /// Writes the TypeScript types of the calls, or compares them with those that are there.
 fn types(root: &Path, check: bool) -> Result<()> {
     let path = root.join(TYPES);

@@ -98,6 +98,7 @@ fn heed(state: &mut State, phase: &mut Phase, kind: u8, body: &[u8]) -> Result<(
         (Phase::Control, kind::REQUEST) => match read_json(body)? {
             Request::Resize { viewer, cols, rows } => state.resize(viewer, cols, rows)?,
             Request::TakeControl { viewer, cols, rows } => state.take_control(viewer, cols, rows)?,
+            Request::GiveControl { viewer } => state.give_control(viewer)?,
             Request::Detach { viewer } => state.detach_by_id(viewer)?,
             Request::Status | Request::Kill { .. } | Request::Upgrade { .. } | Request::Forget => {}
         },

@@ -152,7 +152,7 @@ impl Canvas {
     }
 
     fn print_char(&mut self, ch: char, modes: &Modes) {
-        // Latin, Greek and Cyrillic letters need no table.
+        // Most letters of Latin and Cyrillic need no table.
         let width = if matches!(ch, '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{2ff}' | '\u{400}'..='\u{481}') {
             Some(1)
         } else {

@@ -8,6 +8,8 @@ use happy_screen::{DEFAULT_SCROLLBACK, MAX_SCROLLBACK_BYTES, Screen};
 /// Generous: all of it takes seconds, and what it guards against takes minutes.
 const SOON: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
+/// A screen of a usual size with a history of simple rows; less than what is fed to it.
+const LITTLE: usize = 4 * MIB;
 /// A screen of a usual size with a full history, beside what the allocator keeps.
 const SMALL: usize = MAX_SCROLLBACK_BYTES + 8 * MIB;
 
@@ -58,11 +60,11 @@ fn hostile_programs_cost_a_bounded_amount_of_memory() {
         ("kitty images", "", "\x1b_Ga=T,f=100,s=99999,v=99999;QUJD\x1b\\", 16),
         ("parameters without end", "\x1b[", "1;", 16),
         ("marks without end", "e", "\u{301}", 8),
-        ("titles that are put aside", "\x1b]2;title\x07", "\x1b[22t", 4),
-        ("keyboards", "", "\x1b[>31u", 4),
+        ("titles that are put aside", "\x1b]2;title\x07", "\x1b[22t", 8),
+        ("keyboards", "", "\x1b[>31u", 8),
         ("screens that change", "", "\x1b[?1049hx\x1b[?1049l", 4),
     ] {
-        costs_at_most(SMALL, before, what, |screen| flood(screen, begin, bytes, mib));
+        costs_at_most(LITTLE, before, what, |screen| flood(screen, begin, bytes, mib));
     }
     costs_at_most(SMALL, before, "links and colours of underlines, each once", |screen| {
         for n in 0..200_000_u32 {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use happy_cast::{ReadError, Reader};
 
 /// What happens in a terminal.
 #[derive(Debug, Clone)]
@@ -30,25 +30,19 @@ impl Recording {
         self.events.iter().map(length).sum()
     }
 
-    fn parse(name: &str, text: &str) -> Option<Self> {
-        let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).ok());
-        let header = lines.next()??;
-        let term = |field: &str| u16::try_from(header["term"][field].as_u64()?).ok();
-        let event = |line: Option<Value>| {
-            let line = line?;
-            let data = line[2].as_str()?;
-            Some(match line[1].as_str()? {
-                "o" => Event::Output(data.into()),
-                "m" => Event::Mark,
-                "r" => {
-                    let (cols, rows) = data.split_once('x')?;
-                    Event::Resize(cols.parse().ok()?, rows.parse().ok()?)
-                }
-                _ => return None,
-            })
-        };
-        let events = lines.map(event).collect::<Option<Vec<Event>>>()?;
-        Some(Self { name: name.to_owned(), size: (term("cols")?, term("rows")?), events })
+    fn read(name: &str, bytes: &[u8]) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(bytes)?;
+        let size = (reader.header().cols, reader.header().rows);
+        let mut events = Vec::new();
+        while let Some(timed) = reader.next_event()? {
+            match timed.event {
+                happy_cast::Event::Output(text) => events.push(Event::Output(text.into())),
+                happy_cast::Event::Mark(_) => events.push(Event::Mark),
+                happy_cast::Event::Resize(cols, rows) => events.push(Event::Resize(cols, rows)),
+                happy_cast::Event::Exit(_) => {}
+            }
+        }
+        Ok(Self { name: name.to_owned(), size, events })
     }
 }
 
@@ -62,8 +56,7 @@ pub fn recordings() -> Vec<Recording> {
     casts
         .map(|file| {
             let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name");
-            let text = std::fs::read_to_string(file).expect("text");
-            Recording::parse(name, &text).ok_or(name).expect("every recording is an asciicast")
+            Recording::read(name, &std::fs::read(file).expect("a file")).expect("every recording is an asciicast")
         })
         .collect()
 }

@@ -66,10 +66,11 @@ pub fn run(job: &Job) -> Result<()> {
         prepare_stage()?;
         match record(scene, job) {
             Ok(cast) => {
-                let text = cast.to_text();
-                total += text.len();
-                std::fs::write(job.to.join(scene.name).with_extension("cast"), &text)?;
-                anstream::println!("{:<24} {:>6} bytes, {:>2} marks", scene.name, text.len(), cast.marks());
+                let marks = cast.marks();
+                let bytes = cast.into_bytes();
+                total += bytes.len();
+                std::fs::write(job.to.join(scene.name).with_extension("cast"), &bytes)?;
+                anstream::println!("{:<24} {:>6} bytes, {marks:>2} marks", scene.name, bytes.len());
             }
             Err(error) => {
                 anstream::println!("{:<24} {error:#}", scene.name);

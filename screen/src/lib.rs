@@ -63,7 +63,7 @@ pub use handover::OlderRows;
 pub use modes::{Modes, MouseEncoding, MouseTracking};
 pub use pages::{MAX_PAGED_BYTES, MAX_PAGED_ROWS, Pages};
 pub use queries::QueryFilter;
-pub use render::{leave_vt, render_vt};
+pub use render::{leave_vt, render_begun, render_rows, render_vt};
 pub use row::{Color, MAX_ROW_BYTES, Row, Run, Style, Underline};
 pub use screen::{Changes, Cursor, Feed, MAX_REPLIES, SYNC_HOLD, Screen, clamp_size};
 pub use scrollback::{DEFAULT_SCROLLBACK, MAX_SCROLLBACK_BYTES};

@@ -156,6 +156,33 @@ impl Parser {
         self.state == State::Ground
     }
 
+    /// Bytes that bring another parser into this state: the open sequence, or the beginning of a character.
+    pub(crate) fn begun(&self) -> Vec<u8> {
+        let sequence = &self.sequence;
+        match self.state {
+            State::Ground => self.partial.clone(),
+            State::Escape | State::EscapeIntermediate => [b"\x1b", sequence.intermediates()].concat(),
+            // A second marker is what no sequence has.
+            State::CsiIgnore => b"\x1b[??".to_vec(),
+            State::CsiEntry | State::CsiParam | State::CsiIntermediate => {
+                let mut bytes = b"\x1b[".to_vec();
+                bytes.extend((sequence.marker != 0).then_some(sequence.marker));
+                for (index, param) in sequence.params().iter().enumerate() {
+                    if index > 0 {
+                        bytes.push(if sequence.is_sub(index) { b':' } else { b';' });
+                    }
+                    bytes.extend_from_slice(param.to_string().as_bytes());
+                }
+                bytes.extend_from_slice(sequence.intermediates());
+                bytes
+            }
+            State::Osc => [b"\x1b]", &self.osc[..]].concat(),
+            // A notice of a kind that nobody knows, and as long as nobody reads one.
+            State::OscIgnore => [b"\x1b]", &[b'9'; MAX_OSC + 1][..]].concat(),
+            State::Skipped => b"\x1b_".to_vec(),
+        }
+    }
+
     pub(crate) fn feed(&mut self, bytes: &[u8], to: &mut impl Actions) {
         let mut rest = bytes;
         while !rest.is_empty() {

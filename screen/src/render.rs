@@ -30,6 +30,35 @@ pub fn render_vt(screen: &Screen) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// What [`render_vt`] cannot show: the beginning of a sequence or of a character that the bytes which come next will end. After both, the
+/// live stream may go on between any two bytes.
+pub fn render_begun(screen: &Screen) -> Vec<u8> {
+    screen.parser.begun()
+}
+
+/// VT text that paints rows of the screen, and puts the cursor where it is. Unlike [`render_vt`] it changes nothing else of the terminal,
+/// above all not what its keys send: for a player, whose keyboard is not the program's. The terminal must not be smaller than the screen.
+pub fn render_rows(screen: &Screen, rows: impl IntoIterator<Item = u16>) -> Vec<u8> {
+    let mut out = String::from("\x1b[?25l");
+    for row in rows {
+        let _ = write!(out, "\x1b[{};1H\x1b[0m\x1b[2K", row + 1);
+        let mut style = Style::default();
+        for run in screen.row(row).runs {
+            if run.style != style {
+                push_style(&run.style, &mut out);
+                style = run.style;
+            }
+            out.push_str(&run.text);
+        }
+    }
+    let cursor = screen.cursor();
+    let _ = write!(out, "\x1b[0m\x1b[{};{}H", cursor.row + 1, cursor.col + 1);
+    if cursor.visible {
+        out.push_str("\x1b[?25h");
+    }
+    out.into_bytes()
+}
+
 /// VT text that gives the terminal back to the user's own shell: main screen, no modes, cursor on a new line at the
 /// bottom.
 pub fn leave_vt() -> Vec<u8> {

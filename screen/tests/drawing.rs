@@ -3,7 +3,9 @@
 mod common;
 
 use common::{history, restored, screen, state};
-use happy_screen::{Color, DEFAULT_SCROLLBACK, Screen, Style, Underline, leave_vt, render_vt};
+use happy_screen::{
+    Color, DEFAULT_SCROLLBACK, Modes, Screen, Style, Underline, leave_vt, render_begun, render_rows, render_vt,
+};
 
 fn seq(last: u32) -> Vec<u8> {
     (1..=last).flat_map(|n| format!("{n}\r\n").into_bytes()).collect()
@@ -422,6 +424,43 @@ fn a_painted_terminal_looks_and_goes_on_like_the_screen() {
             assert_eq!(comparable(&terminal), comparable(&screen), "{stream:?} then {more:?}");
         }
     }
+}
+
+#[test]
+fn a_painted_terminal_goes_on_in_the_middle_of_a_sequence_or_a_character() {
+    let whole = "a\x1b[38;2;1:2;65535;3mb界\x1b]2;title\x1b\\é\x1b[?1;25;7lx\x1b[?1$py\x1b(0q\x1b(B\x1b#8\x1b[1\x01;2Hz\x1b[2??h9\x1bP0;1q#0\x1b\\w\x1b[>1u\x1b_G\x07;\x1b\\v";
+    let long = format!("{whole}\x1b]52;c;{}\x07u\x1b[{}m!", "AAAA".repeat(2_000), "1;".repeat(50));
+    let comparable = |screen: &Screen| {
+        let rows: Vec<Vec<_>> = (0..5).map(|row| screen.row(row).runs).collect();
+        (rows, screen.cursor(), *screen.modes(), screen.title().to_owned())
+    };
+    for stream in [whole, &long] {
+        let wanted = comparable(&screen(20, 5, stream.as_bytes()));
+        for cut in (0..stream.len()).filter(|cut| cut % 97 == 0 || *cut < 300 || *cut > stream.len() - 200) {
+            let (before, after) = stream.as_bytes().split_at(cut);
+            let before = screen(20, 5, before);
+            let mut terminal = painted(&before);
+            terminal.feed(&render_begun(&before));
+            terminal.feed(after);
+            assert_eq!(comparable(&terminal), wanted, "cut before {:?}", after.escape_ascii().to_string());
+        }
+    }
+}
+
+#[test]
+fn painted_rows_look_like_the_screen_and_change_no_mode() {
+    let stream =
+        "\x1b[?1;1003;1006;2004;7h\x1b=\x1b[>9u\x1b[2;3r\x1b[4h\x1b[41m界\x1b[3;19Hab\x1b[0mcd\x1b[5;1Hlast\x1b[?25l";
+    let mut screen = screen(20, 5, stream.as_bytes());
+    let mut terminal = Screen::new(20, 5, 0);
+    terminal.feed("junk to be painted over\r\n".repeat(3).as_bytes());
+    terminal.feed(&render_rows(&screen, 0..5));
+    let rows = |screen: &Screen| (0..5).map(|row| screen.row(row).runs).collect::<Vec<_>>();
+    assert_eq!(rows(&terminal), rows(&screen));
+    assert_eq!(*terminal.modes(), Modes { cursor_visible: false, ..Modes::default() });
+    screen.feed(b"\x1b[?25h\x1b[5;2Hx");
+    terminal.feed(&render_rows(&screen, [4]));
+    assert_eq!((rows(&terminal), terminal.cursor()), (rows(&screen), screen.cursor()));
 }
 
 #[test]

@@ -115,6 +115,20 @@ code: number, } | { "state": "killed",
  */
 signal: number, } | { "state": "lost" };
 
+export type Recording = { 
+/**
+ * The path of the file, on the machine of the session.
+ */
+file: string, 
+/**
+ * Unix milliseconds.
+ */
+started_at: number, 
+/**
+ * Why it has ended, for people; while it goes on there is none.
+ */
+ended?: string, };
+
 export type Session = { 
 /**
  * Its id.
@@ -163,7 +177,15 @@ controller: string | null,
 /**
  * Unix milliseconds.
  */
-created_at: number, } & ({ "state": "running" } | { "state": "exited", 
+created_at: number, 
+/**
+ * The oldest output offset that is still kept; machines of before do not say it.
+ */
+kept_from?: number, 
+/**
+ * What it prints is recorded, or was.
+ */
+recording?: Recording, } & ({ "state": "running" } | { "state": "exited", 
 /**
  * 0 by convention when all went well.
  */
@@ -188,6 +210,17 @@ export type SessionList = {
  * Only those after this place. A machine of before does not know it, and answers with all that it has.
  */
 after?: SessionPlace, };
+
+export type RecordOptions = { 
+/**
+ * The path of a file that must not be there, on the machine of the session; one below its home when missing. Only the local command
+ * line sends one.
+ */
+to?: string, 
+/**
+ * The most bytes that the file may have; as the machine has it when missing.
+ */
+limit?: number, };
 
 export type SessionCreate = { 
 /**
@@ -217,7 +250,11 @@ rows: number,
 /**
  * How many bytes of output are kept for viewers that come back, 64 KiB to 1 GiB; as the machine is set when missing.
  */
-keep?: number, };
+keep?: number, 
+/**
+ * Record it from its first byte on.
+ */
+record?: RecordOptions, };
 
 export type SessionAttach = { 
 /**
@@ -312,6 +349,22 @@ text: string,
  * Press Enter afterwards.
  */
 enter: boolean, };
+
+export type SessionRecord = { 
+/**
+ * Which session.
+ */
+session: string, 
+/**
+ * How.
+ */
+record: RecordOptions, };
+
+export type SessionStopRecording = { 
+/**
+ * Of which session.
+ */
+session: string, };
 
 export type SessionTakeControl = { 
 /**
@@ -460,6 +513,8 @@ export interface Calls {
   "session.detach": { params: SessionDetach; result: Done };
   "session.kill": { params: SessionKill; result: Done };
   "session.type": { params: SessionType; result: Done };
+  "session.record": { params: SessionRecord; result: Session };
+  "session.stop_recording": { params: SessionStopRecording; result: Session };
   "session.take_control": { params: SessionTakeControl; result: Done };
   "session.give_control": { params: SessionGiveControl; result: Done };
   "terminal.resize": { params: TerminalResize; result: Done };

@@ -162,6 +162,10 @@ calls! {
     "session.kill", SessionKill -> Done, Act;
     /// Types a text into a session.
     "session.type", SessionType -> Done, Act;
+    /// Begins to record what a session prints.
+    "session.record", SessionRecord -> Session, Act;
+    /// Ends a recording.
+    "session.stop_recording", SessionStopRecording -> Session, Act;
     /// Makes the caller's attachment the one that decides the size.
     "session.take_control", SessionTakeControl -> Done, Act;
     /// Gives control of the size back to whoever had it before.

@@ -87,6 +87,46 @@ pub struct SessionCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(optional))]
     pub keep: Option<u64>,
+    /// Record it from its first byte on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub record: Option<RecordOptions>,
+}
+
+/// How a session is recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct RecordOptions {
+    /// The path of a file that must not be there, on the machine of the session; one below its home when missing. Only the local command
+    /// line sends one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, type = "string"))]
+    pub to: Option<PathBuf>,
+    /// The most bytes that the file may have; as the machine has it when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub limit: Option<u64>,
+}
+
+/// Begins to record what a session prints; what is typed into it is never recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionRecord {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+    /// How.
+    #[serde(default)]
+    pub record: RecordOptions,
+}
+
+/// Ends a recording; its file is whole then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionStopRecording {
+    /// Of which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
 }
 
 /// Shows a session on a channel.
@@ -269,6 +309,36 @@ pub struct Session {
     pub controller: Option<String>,
     /// Unix milliseconds.
     pub created_at: u64,
+    /// The oldest output offset that is still kept; machines of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub kept_from: Option<u64>,
+    /// What it prints is recorded, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub recording: Option<Recording>,
+}
+
+/// A recording of what a session prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Recording {
+    /// The path of the file, on the machine of the session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub file: PathBuf,
+    /// Unix milliseconds.
+    pub started_at: u64,
+    /// Why it has ended, for people; while it goes on there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub ended: Option<String>,
+}
+
+impl Recording {
+    /// Whether it goes on.
+    pub fn is_on(&self) -> bool {
+        self.ended.is_none()
+    }
 }
 
 impl Session {

@@ -15,7 +15,7 @@ use crate::cli::daemon::{Interrupts, connect};
 use crate::cli::output::{FAINT, Form, aside, paint};
 use crate::cli::typed::Typed;
 use crate::cli::view::{Exact, Shown, TerminalView, View};
-use crate::cli::{AttachArgs, sessions, stdin, tty};
+use crate::cli::{AttachArgs, record, sessions, stdin, tty};
 use crate::holder::spec::RING_BYTES;
 use crate::store::Home;
 use crate::trouble::Trouble;
@@ -100,6 +100,9 @@ pub async fn watch(
     // A person at a terminal who pipes the output away still wants Ctrl-C to work here.
     let is_only_read = manner.exact && std::io::stdin().is_terminal();
     let reads = !(manner.read_only || is_only_read);
+    if let Some(notice) = record::notice(&session) {
+        aside(&notice);
+    }
     let raw = if manner.exact { None } else { Some(tty::Raw::enter()?) };
     let view = match manner.exact {
         true => View::Exact(Exact::from(0)),

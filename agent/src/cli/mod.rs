@@ -6,12 +6,15 @@ mod daemon;
 mod devices;
 mod enrol;
 mod events;
+mod export;
 mod invite;
 mod join;
 mod logs;
 mod output;
 mod panel;
+mod play;
 mod queue;
+mod record;
 mod sessions;
 mod stdin;
 mod tty;
@@ -65,6 +68,12 @@ enum Command {
     Attach(AttachArgs),
     /// End a session's program, or take an ended session off the list.
     Kill(KillArgs),
+    /// Record what a session prints, from now on.
+    Record(RecordArgs),
+    /// Play a recording in this terminal.
+    Play(PlayArgs),
+    /// Write a session or a recording as text, HTML or asciicast.
+    Export(ExportArgs),
     /// Type a text into a session and press Enter.
     Type(TypeArgs),
     /// Show what was given for other machines and what became of it.
@@ -230,6 +239,13 @@ struct RunArgs {
     /// in settings.json]
     #[arg(long, value_name = "SIZE", verbatim_doc_comment)]
     keep: Option<crate::store::Keep>,
+    /// Record what it prints, as `happy record` does; what is
+    /// typed is not recorded
+    #[arg(long, verbatim_doc_comment)]
+    record: bool,
+    /// Record it to this file, which must not be there yet.
+    #[arg(long, value_name = "FILE", conflicts_with = "machine")]
+    record_to: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArg,
     #[command(flatten)]
@@ -284,6 +300,102 @@ struct KillArgs {
     #[command(flatten)]
     waiting: WaitingArgs,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = RECORD_HINTS)]
+struct RecordArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    /// The file, which must not be there yet; one in
+    /// ~/.happy/recordings without it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stop", "machine"], verbatim_doc_comment)]
+    to: Option<PathBuf>,
+    /// How large it may become, as 100M, from 1M to 1024G
+    /// [default: 1G]; then the recording ends
+    #[arg(long, value_name = "SIZE", conflicts_with = "stop", value_parser = record::parse_limit, verbatim_doc_comment)]
+    limit: Option<u64>,
+    /// End the recording.
+    #[arg(long)]
+    stop: bool,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+const RECORD_HINTS: &str = "\
+A recording holds what the program prints, so all that is on its screen, and
+never what is typed: a password that is not shown is not in it. It begins with
+the screen as it is, goes on without a daemon, and ends with the program. It is
+an asciicast (version 3), for `happy play`, asciinema and its players.";
+
+#[derive(Debug, Args)]
+#[command(after_help = PLAY_HINTS)]
+struct PlayArgs {
+    /// An asciicast of version 2 or 3; - is standard input.
+    file: PathBuf,
+    /// So many times as fast.
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed)]
+    speed: f64,
+    /// Wait for no longer than so many seconds, whatever
+    /// passed when it was recorded
+    #[arg(long, value_name = "S", value_parser = parse_seconds, verbatim_doc_comment)]
+    idle_limit: Option<f64>,
+}
+
+const PLAY_HINTS: &str = "\
+Space stops it and lets it go on, . goes one step further when it stands still,
+q or Ctrl-C leaves. In a pipe the output is written as it was recorded.";
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed| (0.01..=1e6).contains(speed));
+    speed.ok_or_else(|| "a speed is from 0.01 to 1000000; 2 is twice as fast".to_owned())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.ok_or_else(|| "a time is a number of seconds, for instance 0.5".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_HINTS)]
+struct ExportArgs {
+    /// A session, by its id, the beginning of it or its name;
+    /// or a recording: a path with a / or one in .cast, or -
+    #[arg(value_name = "SESSION|FILE", verbatim_doc_comment)]
+    what: String,
+    /// As what: text, html, cast (asciicast) or raw (the bytes
+    /// of the output) [default: what --to ends in, or text]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, verbatim_doc_comment)]
+    format: Option<ExportFormat>,
+    /// With text or html: only the last screen, row by row,
+    /// without what has scrolled off
+    #[arg(long, verbatim_doc_comment)]
+    screen: bool,
+    /// Write to a file, which must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+/// What something is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ExportFormat {
+    /// Plain text: what has scrolled off and the screen.
+    Text,
+    /// The same with its colours, as a page.
+    Html,
+    /// An asciicast, version 3.
+    Cast,
+    /// The bytes of the output.
+    Raw,
+}
+
+const EXPORT_HINTS: &str = "\
+Of a session text and html are its history and screen, cast and raw what is
+still kept of its output (10M unless it was started with --keep). When each byte
+was printed is not known, so all of such an asciicast is shown at once; for one
+with times, `happy record` it.";
 
 /// What becomes of a command for another machine while there is no connection.
 #[derive(Debug, Clone, Default, Args)]
@@ -450,6 +562,9 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
         Command::Ls(machine) => sessions::list(&home, form, machine).await,
         Command::Attach(args) => attach::attach(&home, form, args).await,
         Command::Kill(args) => sessions::kill(&home, form, args).await,
+        Command::Record(args) => record::record(&home, form, args).await,
+        Command::Play(args) => play::play(args).await,
+        Command::Export(args) => export::export(&home, form, args).await,
         Command::Type(args) => queue::type_text(&home, form, args).await,
         Command::Queue(args) => match args.command {
             None => queue::list(&home, form).await,

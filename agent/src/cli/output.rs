@@ -151,13 +151,8 @@ pub fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Prints rows under a heading, each column as wide as its widest cell. Cells may carry a style of their own.
-pub fn table(heading: &[&str], rows: &[Vec<(Style, String)>]) {
-    let rows: Vec<_> = rows.iter().map(|row| (row.clone(), String::new())).collect();
-    table_with_notes(heading, &rows);
-}
-
-/// The same with a line below each row, where there is one.
+/// Prints rows under a heading, each column as wide as its widest cell, and a line below each row where there is one. Cells may carry a
+/// style of their own.
 pub fn table_with_notes(heading: &[&str], rows: &[(Vec<(Style, String)>, String)]) {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|(row, _)| row.get(column)).map(|(_, text)| text.chars().count());

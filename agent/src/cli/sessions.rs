@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use happy_rpc::{Call, ErrorCode, Session, SessionCreate, SessionKill, SessionState};
+use happy_rpc::{Call, ErrorCode, RecordOptions, Recording, Session, SessionCreate, SessionKill, SessionState};
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
 use crate::cli::client::{CallFailure, Client, sentence};
 use crate::cli::daemon::{connect, connect_or_start};
-use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, signal_name, table, tame};
+use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, signal_name, table_with_notes, tame};
 use crate::cli::queue::{self, Desk, Given};
-use crate::cli::{DaemonArgs, KillArgs, MachineArg, RunArgs, tty};
+use crate::cli::{DaemonArgs, KillArgs, MachineArg, RunArgs, record, tty};
 use crate::store::Home;
 use crate::trouble::Trouble;
 
@@ -32,18 +32,30 @@ fn show(sessions: &[Session], machine: Option<&str>) {
         return;
     }
     let row = |session: &Session| {
-        let (style, state) = state(session);
+        let (style, mut state) = state(session);
+        if session.recording.as_ref().is_some_and(Recording::is_on) {
+            state.push_str(", recorded");
+        }
         let plain = anstyle::Style::new();
-        vec![
+        let cells = vec![
             (STRONG, short(session)),
             (plain, tame(&session.name, 32)),
             (style, state),
             (plain, format!("{}x{}", session.cols, session.rows)),
             (plain, session.viewers.to_string()),
             (FAINT, ago(session.created_at)),
-        ]
+        ];
+        (cells, lost_recording(session).unwrap_or_default())
     };
-    table(&["ID", "NAME", "STATE", "SIZE", "VIEWERS", "STARTED"], &sessions.iter().map(row).collect::<Vec<_>>());
+    let rows: Vec<_> = sessions.iter().map(row).collect();
+    table_with_notes(&["ID", "NAME", "STATE", "SIZE", "VIEWERS", "STARTED"], &rows);
+}
+
+/// A recording that ended before its session.
+fn lost_recording(session: &Session) -> Option<String> {
+    let recording = session.recording.as_ref().filter(|_| session.state == SessionState::Running)?;
+    let why = tame(recording.ended.as_ref()?, 200);
+    Some(paint(WARN, &format!("  not recorded any more: {why} ({})", tame(&recording.file.to_string_lossy(), 200))))
 }
 
 /// What its program is doing, as lists show it.
@@ -120,6 +132,10 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
         cols,
         rows,
         keep: args.keep.map(|keep| keep.bytes),
+        record: match args.record_to {
+            Some(to) => Some(RecordOptions { to: Some(record::absolute(to)?), limit: None }),
+            None => args.record.then(RecordOptions::default),
+        },
     };
     let folder = create.cwd.clone();
     let not_run = |failure| not_run(failure, local, folder.as_deref());
@@ -254,6 +270,8 @@ mod tests {
             viewers: 0,
             controller: None,
             created_at: 0,
+            kept_from: None,
+            recording: None,
         }
     }
 

@@ -101,7 +101,8 @@ fn unreadable(error: &dyn std::error::Error) -> Trouble {
     Trouble::new(format!("The screen of the session cannot be read: {error}."), "Upgrade the older of the two sides.")
 }
 
-fn not_written(error: &io::Error) -> Trouble {
+/// The output went nowhere.
+pub fn not_written(error: &io::Error) -> Trouble {
     if error.kind() == io::ErrorKind::BrokenPipe {
         // Like any program in a pipe whose reader has gone: silently, with the exit code of SIGPIPE.
         return Trouble::new("", "").with_exit(141);
@@ -407,7 +408,11 @@ fn is_settled(bytes: &[u8]) -> bool {
     tail.last().is_some_and(u8::is_ascii) && !tail.contains(&0x1b) && (bytes.len() >= TAIL || !tail.is_empty())
 }
 
-fn write(bytes: &[u8]) -> Result<(), Trouble> {
+/// Writes to standard output.
+///
+/// # Errors
+/// When that fails: in silence when the reader of a pipe has gone.
+pub fn write(bytes: &[u8]) -> Result<(), Trouble> {
     let mut out = io::stdout().lock();
     tokio::task::block_in_place(|| out.write_all(bytes).and_then(|()| out.flush())).map_err(|error| not_written(&error))
 }

@@ -47,6 +47,9 @@ pub struct Descriptors {
     pub listener: i32,
     /// The older blocks of the raw log.
     pub log: Option<i32>,
+    /// The file of a recording.
+    #[serde(default)]
+    pub recording: Option<i32>,
     /// Rows of history: for each the length as u32, then its bytes.
     pub history: i32,
 }

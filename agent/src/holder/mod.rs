@@ -9,6 +9,7 @@
 //! - [`spec`]: the files of a session,
 //! - [`protocol`]: the socket's language (`docs/LOCAL.md`),
 //! - [`state`], [`viewer`], [`input`], [`ring`], [`size`]: the session itself; of I/O only what [`blocks`] needs,
+//! - [`recording`]: a file of what it prints, with times,
 //! - [`pty`], [`pump`], [`connection`], [`server`]: the loops around it,
 //! - [`upgrade`], [`handover`], [`history`], [`resume`]: another program for it, while it runs.
 
@@ -22,6 +23,7 @@ pub mod pretence;
 pub mod protocol;
 pub mod pty;
 pub mod pump;
+pub mod recording;
 pub mod resume;
 pub mod ring;
 pub mod server;
@@ -53,6 +55,7 @@ use connection::{Connection, Phase};
 use protocol::{Refusal, Response, kind, put_json, refusal};
 use pty::{Program, Pty, descriptor};
 use pump::Ending;
+use recording::Recording;
 use resume::Resumed;
 use ring::Ring;
 use server::Holder;
@@ -130,9 +133,17 @@ async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
         .map_err(|error| StartError::Failed(format!("the socket {}: {error}", spec.description.socket.display())))?;
     let signals = Signals::listen().map_err(|error| StartError::Failed(error.to_string()))?;
     let size = Size::clamped(spec.cols, spec.rows);
-    let (pty, program) = pty::start(&spec, size)?;
+    // Before the program, which shall not have done anything when there is no recording of it.
+    let recording = spec.record.as_ref().map(|order| Recording::begin(order, &spec.description, size, b"")).transpose();
+    let mut recording = recording.map_err(|refused| StartError::Failed(refused.message))?;
+    let (pty, program) = pty::start(&spec, size).inspect_err(|_| {
+        if let Some(recording) = recording.take() {
+            recording.discard();
+        }
+    })?;
     let log = open_log(spec.log, &dir, spec.ring_bytes);
-    let state = State::new(size, spec.ring_bytes, log, spec.scrollback_rows as usize, program.pid());
+    let state =
+        State::new(size, spec.ring_bytes, log, spec.scrollback_rows as usize, program.pid()).with_recording(recording);
     let pid = program.pid();
     let socket = spec.description.socket.clone();
     // The environment is the program's business from now on.
@@ -291,6 +302,10 @@ async fn live(holder: &Rc<Holder>, program: Program) {
         let holder = Rc::clone(holder);
         async move { pump::write_input(&holder).await }
     });
+    let recorder = spawn_local({
+        let holder = Rc::clone(holder);
+        async move { recording::write_soon(&holder).await }
+    });
     // First the end of the process, then that of its output: the other way round the exit code could be missed, and background
     // children may keep the terminal open for ever.
     let state = program.ended().await;
@@ -306,6 +321,7 @@ async fn live(holder: &Rc<Holder>, program: Program) {
         tracing::error!("the exit status cannot be written: {error}");
     }
     holder.state.borrow_mut().on_exit(exit);
+    recorder.abort();
     let _ = tokio::time::timeout(ENDED_KEPT, holder.forgotten.notified()).await;
     tokio::time::sleep(FAREWELL).await;
 }

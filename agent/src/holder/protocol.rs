@@ -10,10 +10,12 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use happy_rpc::SessionState;
+use happy_rpc::{Recording, SessionState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
+
+use super::recording::Order;
 
 /// The version in the first frame of each direction.
 pub const VERSION: u8 = 1;
@@ -120,6 +122,9 @@ pub struct Status {
     /// How long nobody was served when that happened last, in microseconds.
     #[serde(default)]
     pub blackout_us: Option<u64>,
+    /// What it prints is recorded, or was.
+    #[serde(default)]
+    pub recording: Option<Recording>,
     /// Whether it runs, or how it ended.
     #[serde(flatten)]
     pub state: SessionState,
@@ -176,6 +181,10 @@ pub enum Request {
         /// Which viewer.
         viewer: Uuid,
     },
+    /// Begin to record what it prints.
+    Record(Order),
+    /// End the recording.
+    StopRecording,
     /// Go on as another program; answered by that one.
     Upgrade {
         /// The path of its executable.

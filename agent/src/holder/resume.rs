@@ -70,9 +70,10 @@ pub fn read(number: i32) -> Result<Resumed, HandoverError> {
     let numbers = handover.descriptors.clone();
 
     let mut left_open = vec![number, numbers.master, numbers.listener, numbers.history];
-    left_open.extend(numbers.slave.into_iter().chain(numbers.log));
+    left_open.extend(numbers.slave.into_iter().chain(numbers.log).chain(numbers.recording));
     let saved = handover.state.take().ok_or_else(|| HandoverError::part("there is no state"))?;
     let mut state = State::resume(saved, &parts, numbers.log.map(copy).transpose()?)?;
+    state.resume_recording(numbers.recording.map(copy).transpose()?)?;
     state.on_late_history(LateHistory::new(copy(numbers.history)?.into(), handover.history));
     let mut connections = Vec::new();
     for (number, saved) in &handover.connections {

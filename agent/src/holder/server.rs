@@ -263,6 +263,13 @@ impl Holder {
             }
             Request::GiveControl { viewer } => self.state.borrow_mut().give_control(viewer),
             Request::Detach { viewer } => self.state.borrow_mut().detach_by_id(viewer),
+            Request::Record(order) => {
+                let description = self.dir.description().map_err(|error| {
+                    Refusal::new(refusal::CONFLICT, format!("the session's description cannot be read: {error}"))
+                })?;
+                self.state.borrow_mut().record(&order, &description)
+            }
+            Request::StopRecording => self.state.borrow_mut().stop_recording(),
             Request::Upgrade { program } => {
                 // Whoever takes over answers.
                 connection.phase.set(Phase::Control { awaits_upgrade: true });

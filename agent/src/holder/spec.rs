@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::blocks::Place;
+use super::recording::Order;
 
 /// How much output a session keeps for viewers that come back: a phone that was away for a moment goes on at the exact byte.
 pub const RING_BYTES: usize = 10 * 1024 * 1024;
@@ -65,6 +66,9 @@ pub struct Spec {
     /// Where the older part of the output is kept; what is usual on this system when missing.
     #[serde(default)]
     pub log: Option<Place>,
+    /// Recorded from the first byte on.
+    #[serde(default)]
+    pub record: Option<Order>,
 }
 
 /// How a program ended.
@@ -303,6 +307,7 @@ mod tests {
             ring_bytes: RING_BYTES,
             scrollback_rows: SCROLLBACK_ROWS,
             log: None,
+            record: None,
         };
         dir.write_spec(&spec).unwrap();
         assert_eq!(fs::metadata(dir.path().join("spec.json")).unwrap().mode() & 0o777, 0o600);

@@ -2,13 +2,13 @@
 //! loops around it ([`super::server`], [`super::pty`]) wait and move bytes.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use happy_rpc::SessionState;
-use happy_screen::Screen;
+use happy_screen::{Screen, render_begun, render_vt};
 use happy_wire::terminal::Exit;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -20,9 +20,10 @@ use super::handover::{HandoverError, HistoryRange, Parts, Sections};
 use super::history::LateHistory;
 use super::input::Input;
 use super::protocol::{Attach, Attached, Build, Refusal, Status, refusal};
+use super::recording::{self, Order, Recording};
 use super::ring::{self, Ring};
 use super::size::{Size, Sizes};
-use super::spec::ExitRecord;
+use super::spec::{Description, ExitRecord};
 use super::viewer::{Next, Stage, Viewer};
 
 /// Viewers at once: more than one person has screens, and each may cost a snapshot of up to 16 MiB for a moment.
@@ -63,6 +64,7 @@ pub struct State {
     kill_at: Option<Instant>,
     /// Rows that the program before this one had and that are not in their place yet.
     late: Option<LateHistory>,
+    recording: Option<Recording>,
     build: Build,
     upgrades: u64,
     blackout: Option<Duration>,
@@ -85,6 +87,8 @@ pub struct Saved {
     kill_in_ms: Option<u64>,
     scrollback_rows: usize,
     upgrades: u64,
+    #[serde(default)]
+    recording: Option<recording::Saved>,
 }
 
 /// What all viewers look at.
@@ -132,6 +136,8 @@ pub struct Wakes {
     pub input_room: Notify,
     /// The program may print again.
     pub output_room: Notify,
+    /// Something is to be written to the recording, soon.
+    pub recording: Notify,
     /// Counts changes of the status.
     pub status: watch::Sender<u64>,
 }
@@ -142,6 +148,7 @@ impl Default for Wakes {
             input: Notify::new(),
             input_room: Notify::new(),
             output_room: Notify::new(),
+            recording: Notify::new(),
             status: watch::Sender::new(0),
         }
     }
@@ -168,6 +175,7 @@ impl State {
             pid: Some(pid),
             kill_at: None,
             late: None,
+            recording: None,
             build: Build::default(),
             upgrades: 0,
             blackout: None,
@@ -178,6 +186,11 @@ impl State {
     /// Says which program this is.
     pub fn with_build(self, build: Build) -> Self {
         Self { build, ..self }
+    }
+
+    /// Is recorded from now on, if that is wanted.
+    pub fn with_recording(self, recording: Option<Recording>) -> Self {
+        Self { recording, ..self }
     }
 
     /// Everything but the descriptors and the history: JSON for what is small, raw sections for the rest. `None` unless the program runs.
@@ -209,6 +222,7 @@ impl State {
             "kill_in_ms": kill_in,
             "scrollback_rows": self.scene.scrollback_rows,
             "upgrades": self.upgrades,
+            "recording": self.recording.as_ref().map(Recording::save),
         }))
     }
 
@@ -250,6 +264,7 @@ impl State {
             pid: Some(saved.pid),
             kill_at: saved.kill_in_ms.and_then(|ms| now.checked_add(Duration::from_millis(ms))),
             late: None,
+            recording: saved.recording.map(Recording::resume),
             build: Build::default(),
             upgrades: saved.upgrades,
             blackout: None,
@@ -290,6 +305,78 @@ impl State {
         self.scene.ring.older()
     }
 
+    /// Begins a recording, with the screen as it is.
+    ///
+    /// # Errors
+    /// When there is one already, or its file cannot be made.
+    pub fn record(&mut self, order: &Order, description: &Description) -> Result<(), Refusal> {
+        if self.scene.exit.is_some() {
+            return Err(Refusal::new(refusal::CONFLICT, "the program has ended, and prints nothing more"));
+        }
+        if let Some(recording) = self.recording.as_ref().filter(|recording| recording.is_on()) {
+            let file = recording.path().display();
+            return Err(Refusal::new(refusal::CONFLICT, format!("the session is being recorded already, to {file}")));
+        }
+        let screen = match self.scene.ring.end() {
+            // Nothing was printed yet.
+            0 => Vec::new(),
+            _ => [render_vt(&self.scene.screen), render_begun(&self.scene.screen)].concat(),
+        };
+        self.recording = Some(Recording::begin(order, description, self.scene.sizes.now(), &screen)?);
+        self.on_status();
+        Ok(())
+    }
+
+    /// Ends the recording.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn stop_recording(&mut self) -> Result<(), Refusal> {
+        let recording = self.recording.take_if(|recording| recording.is_on());
+        let mut recording = recording.ok_or_else(|| Refusal::new(refusal::CONFLICT, "the session is not recorded"))?;
+        recording.stop();
+        // A file that could not be finished is still worth a word.
+        self.recording = recording.has_failed().then_some(recording);
+        self.on_status();
+        Ok(())
+    }
+
+    /// Goes on with the recording of another program, whose file this is.
+    ///
+    /// # Errors
+    /// [`HandoverError`] when there is one without the other.
+    pub fn resume_recording(&mut self, file: Option<OwnedFd>) -> Result<(), HandoverError> {
+        let is_on = self.recording.as_ref().is_some_and(Recording::is_on);
+        match (&mut self.recording, file) {
+            (Some(recording), Some(file)) if is_on => recording.resume_file(file.into()),
+            (_, None) if !is_on => {}
+            _ => return Err(HandoverError::part("the recording")),
+        }
+        Ok(())
+    }
+
+    /// The file of the recording, while there is one.
+    pub fn recording(&self) -> Option<BorrowedFd<'_>> {
+        self.recording.as_ref()?.descriptor()
+    }
+
+    /// Writes what is recorded and not in the file yet.
+    pub fn write_recording(&mut self) {
+        self.recorded(Recording::write);
+    }
+
+    /// Something happens that is recorded.
+    fn recorded(&mut self, happens: impl FnOnce(&mut Recording)) {
+        let Some(recording) = self.recording.as_mut().filter(|recording| recording.is_on()) else { return };
+        let waited = recording.waits();
+        happens(recording);
+        if !recording.is_on() {
+            self.on_status();
+        } else if recording.waits() && !waited {
+            self.wakes.recording.notify_one();
+        }
+    }
+
     /// The screen.
     pub fn screen(&self) -> &Screen {
         &self.scene.screen
@@ -328,6 +415,7 @@ impl State {
 
     /// The program has printed.
     pub fn on_output(&mut self, bytes: &[u8]) {
+        self.recorded(|recording| recording.on_output(bytes));
         self.scene.ring.push(bytes);
         self.scene.sizes.forget_before(self.scene.ring.start());
         let fed = self.scene.screen.feed(bytes);
@@ -499,6 +587,7 @@ impl State {
         }
         self.scene.screen.resize(size.cols, size.rows);
         self.scene.sizes.change(self.scene.ring.end(), size);
+        self.recorded(|recording| recording.on_resize(size));
         self.on_status();
         self.wake_viewers();
     }
@@ -587,6 +676,7 @@ impl State {
 
     /// The program has ended and everything it printed was read.
     pub fn on_exit(&mut self, exit: ExitRecord) {
+        self.recorded(|recording| recording.on_exit(exit.state));
         self.scene.exit = Some(exit);
         self.scene.input.discard();
         self.wakes.input_room.notify_waiters();
@@ -620,6 +710,7 @@ impl State {
             build: self.build.clone(),
             upgrades: self.upgrades,
             blackout_us: self.blackout.map(|blackout| blackout.as_micros() as u64),
+            recording: self.recording.as_ref().map(Recording::status),
             state: self.scene.exit.map_or(SessionState::Running, |exit| exit.state),
         }
     }

@@ -159,6 +159,7 @@ fn try_switch(
     let stopped_at = monotonic();
     // Where to go back to when the new program cannot read what we leave. The file may be gone, its inode is not.
     let own = rustix::fs::open("/proc/self/exe", TO_EXECUTE, Mode::empty())?;
+    holder.state.borrow_mut().write_recording();
     let state = holder.state.borrow();
     while history.copy(state.screen())? {}
 
@@ -169,11 +170,13 @@ fn try_switch(
         slave: holder.pty.slave(),
         listener: holder.listener.as_raw_fd(),
         log: state.log().map(|log| log.descriptor().as_raw_fd()),
+        recording: state.recording().map(|recording| recording.as_raw_fd()),
         history: history.descriptor().as_raw_fd(),
     };
     let mut kept: Vec<BorrowedFd<'_>> =
         vec![holder.pty.master(), holder.listener.as_fd(), history.descriptor(), own.as_fd()];
     kept.extend(state.log().map(|log| log.descriptor()));
+    kept.extend(state.recording());
     let slave = holder.pty.slave_descriptor();
     kept.extend(slave.as_ref().map(|slave| slave.as_fd()));
 

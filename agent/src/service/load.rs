@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use happy_link::MAX_BODY;
-use happy_rpc::{CallError, Command, ErrorCode, Request};
+use happy_rpc::{CallError, Command, ErrorCode, RecordOptions, Request};
 use happy_wire::call::MAX_OUTSTANDING;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -96,6 +96,8 @@ fn is_short(request: &Request) -> bool {
         | Request::EventsFollow(_)
         | Request::SessionList(_)
         | Request::SessionCreate(_)
+        | Request::SessionRecord(_)
+        | Request::SessionStopRecording(_)
         | Request::SessionAttach(_) => false,
     }
 }
@@ -103,15 +105,18 @@ fn is_short(request: &Request) -> bool {
 /// What a request holds beside the fixed size of its type, rather more than less.
 fn held_by(request: &Request) -> usize {
     let text = |text: &str| text.len() + ENTRY_COST;
+    let path_of = |record: &RecordOptions| record.to.as_ref().map_or(0, |to| to.as_os_str().len() + ENTRY_COST);
     match request {
         Request::SessionCreate(create) => {
             let command = create.command.iter().map(|word| text(word));
             let env = create.env.iter().flatten().map(|(name, value)| text(name) + text(value));
             let cwd = create.cwd.iter().map(|path| path.as_os_str().len() + ENTRY_COST);
             let name = create.name.iter().map(|name| text(name));
-            command.chain(env).chain(cwd).chain(name).sum()
+            let to = create.record.as_ref().map(path_of);
+            command.chain(env).chain(cwd).chain(name).chain(to).sum()
         }
         Request::SessionAttach(attach) => text(&attach.name),
+        Request::SessionRecord(params) => path_of(&params.record),
         Request::DeviceRevoke(revoke) => text(&revoke.device),
         // Once more as a paste.
         Request::SessionType(typed) => 2 * text(&typed.text),
@@ -122,6 +127,7 @@ fn held_by(request: &Request) -> usize {
         | Request::SessionList(_)
         | Request::SessionDetach(_)
         | Request::SessionKill(_)
+        | Request::SessionStopRecording(_)
         | Request::SessionTakeControl(_)
         | Request::SessionGiveControl(_)
         | Request::TerminalResize(_) => 0,

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
     Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, EventsFollow, Machine,
-    MachineInfo, Presence, Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate, SessionDetach,
-    SessionGiveControl, SessionKill, SessionList, SessionTakeControl, SessionType, TerminalResize,
+    MachineInfo, Presence, RecordOptions, Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate,
+    SessionDetach, SessionGiveControl, SessionKill, SessionList, SessionRecord, SessionStopRecording,
+    SessionTakeControl, SessionType, TerminalResize,
 };
 
 pub use caller::{Caller, LinkSession, Who};
@@ -129,6 +130,11 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
             let outcome = daemon.sessions().type_text(params.session, &params.text, params.enter).await;
             SessionType::answer(&outcome.map(|()| Done {}).map_err(Into::into))
         }
+        Request::SessionRecord(params) => SessionRecord::answer(&record(caller, params).await),
+        Request::SessionStopRecording(params) => {
+            let outcome = daemon.sessions().stop_recording(params.session).await;
+            SessionStopRecording::answer(&outcome.map_err(Into::into))
+        }
         Request::SessionTakeControl(params) => SessionTakeControl::answer(&take_control(caller, params).await),
         Request::SessionGiveControl(params) => SessionGiveControl::answer(&give_control(caller, params).await),
         Request::TerminalResize(params) => TerminalResize::answer(&resize(caller, params).await),
@@ -156,8 +162,27 @@ async fn create(caller: &Caller, mut params: SessionCreate) -> Result<Session, C
         // An environment is the business of a person's own shell; from elsewhere it would be a way around what the machine
         // has set up.
         params.env = None;
+        check_record(params.record.as_ref())?;
     }
     caller.daemon().sessions().create(params).await.map_err(Into::into)
+}
+
+async fn record(caller: &Caller, params: SessionRecord) -> Result<Session, CallError> {
+    if caller.device().is_some() {
+        check_record(Some(&params.record))?;
+    }
+    caller.daemon().sessions().record(params.session, params.record).await.map_err(Into::into)
+}
+
+/// Where files lie is the business of the person at this machine.
+fn check_record(record: Option<&RecordOptions>) -> Result<(), CallError> {
+    match record.and_then(|record| record.to.as_ref()) {
+        None => Ok(()),
+        Some(_) => Err(CallError::new(
+            ErrorCode::NotPermitted,
+            "another device may record a session, but not choose the file; leave its name out",
+        )),
+    }
 }
 
 async fn take_control(caller: &Caller, params: SessionTakeControl) -> Result<Done, CallError> {
@@ -221,4 +246,18 @@ pub fn devices(daemon: &Daemon, you: Option<DeviceId>) -> Vec<Device> {
         you: you == Some(member.device),
     });
     members.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_device_does_not_choose_the_file_of_a_recording() {
+        let record = |to: Option<&str>| RecordOptions { to: to.map(Into::into), limit: Some(1 << 20) };
+        assert_eq!(check_record(None), Ok(()));
+        assert_eq!(check_record(Some(&record(None))), Ok(()));
+        let refused = check_record(Some(&record(Some("/home/me/.profile")))).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotPermitted);
+    }
 }

@@ -36,6 +36,7 @@
 mod adopt;
 mod client;
 mod error;
+mod record;
 mod spawn;
 mod typist;
 mod upgrade;
@@ -432,7 +433,8 @@ impl Shared {
         apply(&mut entry.session, status);
         entry.build.clone_from(&status.build);
         entry.kept = status.output_offset.saturating_sub(status.kept_from);
-        let only_output = Session { output_offset: before.output_offset, ..entry.session.clone() } == before;
+        let Session { output_offset, kept_from, .. } = before;
+        let only_output = Session { output_offset, kept_from, ..entry.session.clone() } == before;
         if !only_output && entry.is_settled() {
             let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
         }
@@ -479,6 +481,10 @@ impl Shared {
         entry.session.viewers = 0;
         entry.session.controller = None;
         entry.session.pid = None;
+        entry.session.kept_from = None;
+        if let Some(recording) = entry.session.recording.as_mut().filter(|recording| recording.is_on()) {
+            recording.ended = Some("the session's process has ended".into());
+        }
         if entry.session.state == SessionState::Running {
             (entry.session.state, entry.session.output_offset) = match entry.dir.exit() {
                 Ok(Some(exit)) => (exit.state, exit.offset),
@@ -613,6 +619,8 @@ fn describe(description: &Description) -> Session {
         viewers: 0,
         controller: None,
         created_at: description.created_at,
+        kept_from: None,
+        recording: None,
     }
 }
 
@@ -624,6 +632,8 @@ fn apply(session: &mut Session, status: &Status) {
     session.output_offset = status.output_offset;
     session.viewers = status.viewers;
     session.controller.clone_from(&status.controller);
+    session.kept_from = Some(status.kept_from);
+    session.recording.clone_from(&status.recording);
 }
 
 /// Best effort: what cannot be removed is tried again when the next daemon starts.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use super::{Config, CreateError, HOLDER_DEADLINE};
+use super::{Config, CreateError, HOLDER_DEADLINE, record};
 use crate::holder::spec::{Description, KEEP, RING_BYTES, SCROLLBACK_ROWS, SessionDir, Spec, Start, unix_ms};
 
 /// The most bytes of a session's name: it is shown in lists.
@@ -45,7 +45,7 @@ pub(super) async fn start(
 }
 
 fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) -> Result<Spec, CreateError> {
-    let SessionCreate { command, cwd, env, name, cols, rows, keep } = params;
+    let SessionCreate { command, cwd, env, name, cols, rows, keep, record } = params;
     let keep = keep.or(config.keep).unwrap_or(RING_BYTES as u64);
     if !KEEP.contains(&keep) {
         return Err(CreateError::Request("a session keeps 64K to 1G of its output (65,536 to 1,073,741,824 bytes)"));
@@ -76,6 +76,8 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
         created_at: unix_ms().max(1),
         socket,
     };
+    let record = record.map(|record| record::order(&config.home, id, &description.name, record)).transpose();
+    let record = record.map_err(|source| CreateError::Files { path: config.home.clone(), source })?;
     let (cols, rows) = (if cols == 0 { 80 } else { cols }, if rows == 0 { 24 } else { rows });
     Ok(Spec {
         description,
@@ -85,6 +87,7 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
         ring_bytes: keep as usize,
         scrollback_rows: SCROLLBACK_ROWS,
         log: config.log,
+        record,
     })
 }
 

@@ -16,6 +16,7 @@
 //! | `enrolments` | what relays of others admit this machine by ([`enrolments`]) | yes, 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
 //! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
+//! | `recordings/` | what sessions have printed, where somebody wanted that | 0700: what was on the screen |
 //! | `logs/`, `sessions/` | what their names say | |
 
 mod commands;
@@ -52,7 +53,7 @@ pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
 pub use relay_keys::{RelayKey, RelayKeys};
 pub use roster::{MemberEntry, Roster};
 pub use seen::Seen;
-pub use settings::{API_PORT, Keep, RELAY_PORT, Settings};
+pub use settings::{API_PORT, Keep, RELAY_PORT, Settings, amount};
 pub use state::DaemonState;
 
 use crate::trouble::Trouble;

@@ -39,19 +39,23 @@ pub struct Keep {
     pub bytes: u64,
 }
 
+/// An amount as people write it: bytes, or with K, M or G.
+pub fn amount(text: &str) -> Option<u64> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1u64),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 impl std::str::FromStr for Keep {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not an amount from 64K to 1G; write it as 10M");
-        let (number, unit) = match text.char_indices().last() {
-            Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-            Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-            Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
-            _ => (text, 1u64),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let bytes = number.checked_mul(unit).filter(|bytes| KEEP.contains(bytes)).ok_or_else(wrong)?;
+        let bytes = amount(text).filter(|bytes| KEEP.contains(bytes)).ok_or_else(wrong)?;
         Ok(Self { text: text.to_owned(), bytes })
     }
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod life;
 mod limits;
 mod programs;
+mod record;
 mod screen;
 mod support;
 mod typing;

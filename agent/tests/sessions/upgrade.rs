@@ -25,7 +25,7 @@ fn rounds() -> u32 {
     std::env::var("HAPPY_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(50)
 }
 
-fn this_program() -> PathBuf {
+pub fn this_program() -> PathBuf {
     env!("CARGO_BIN_EXE_happy").into()
 }
 
@@ -71,7 +71,7 @@ fn ask(socket: &Path, request: &Request) -> Result<Status, Refusal> {
 }
 
 /// Upgrades while the viewer goes on reading.
-async fn upgrade(home: &Home, session: &Session, glass: &mut Glass, program: &Path) -> Result<Status, Refusal> {
+pub async fn upgrade(home: &Home, session: &Session, glass: &mut Glass, program: &Path) -> Result<Status, Refusal> {
     let (socket, request) = (home.socket(session.id), Request::Upgrade { program: program.to_owned() });
     let mut asked = tokio::task::spawn_blocking(move || ask(&socket, &request));
     loop {
@@ -82,12 +82,12 @@ async fn upgrade(home: &Home, session: &Session, glass: &mut Glass, program: &Pa
     }
 }
 
-fn lossless(session: &Session) -> AttachRequest {
+pub fn lossless(session: &Session) -> AttachRequest {
     AttachRequest { lossless: true, ..from_start(session) }
 }
 
 /// The numbers after `word` in lines of their own, which must count from 1; how many.
-fn count(output: &[u8], word: &str) -> usize {
+pub fn count(output: &[u8], word: &str) -> usize {
     let text = String::from_utf8_lossy(output);
     let numbers = text.lines().filter_map(|line| line.strip_prefix(word)).map(|number| number.trim().parse().unwrap());
     numbers.enumerate().map(|(index, number): (usize, usize)| assert_eq!(number, index + 1, "after {word}")).count()

@@ -18,22 +18,25 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target');
 const PROFILE = process.env.HAPPY_TEST_PROFILE ?? 'debug';
 export const program = (name) => path.join(TARGET, PROFILE, name);
 
-/** A folder for one test, gone with it, and with it the sessions that live there: they outlive their daemon by design. */
+/** A folder for one test, gone with it, and with it the daemons and sessions that live there: they outlive whoever started them by design. */
 export async function scratch(test) {
   const folder = await mkdtemp(path.join(tmpdir(), 'happy-browser-'));
   test.after(async () => {
-    await endHolders(folder);
+    await endProcesses(folder);
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   });
   return folder;
 }
 
-async function endHolders(folder) {
+async function endProcesses(folder) {
   const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   for (const id of processes) {
     // Those that end meanwhile, and those that are not ours to look at, have none.
-    const words = (await readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => '')).split('\0');
-    if (!words.includes('holder') || !words.some((word) => word.startsWith(folder))) continue;
+    const strings = async (file) => (await readFile(`/proc/${id}/${file}`, 'utf8').catch(() => '')).split('\0');
+    const [words, variables] = [await strings('cmdline'), await strings('environ')];
+    const isHolder = words.includes('holder') && words.some((word) => word.startsWith(folder));
+    const isDaemon = words.includes('daemon') && variables.some((variable) => variable.startsWith(`HAPPY_HOME_DIR=${folder}`));
+    if (!isHolder && !isDaemon) continue;
     try {
       process.kill(Number(id), 'SIGKILL');
     } catch {

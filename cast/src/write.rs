@@ -25,7 +25,7 @@ pub struct Writer {
 impl Writer {
     /// The program has printed these bytes. What is printed next may be in the same line: see [`Writer::flush`].
     pub fn output(&mut self, at: u64, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.output.as_ref().is_some_and(|(begin, _)| at >= begin + MERGE_MS) {
+        if self.output.as_ref().is_some_and(|(begin, _)| at.saturating_sub(*begin) >= MERGE_MS) {
             self.flush(out);
         }
         let joined;

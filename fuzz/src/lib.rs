@@ -35,7 +35,7 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// All of them.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("records", records),
     ("handshake", handshake),
     ("ratchet", ratchet),
@@ -47,6 +47,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("screen", screen),
     ("delta", delta),
     ("holder", holder),
+    ("cast", cast),
     ("rpc", rpc),
     ("bus", bus),
     ("websocket", websocket),
@@ -307,6 +308,40 @@ pub fn screen(data: &[u8]) {
     let _ = screen.take_changes();
     let restored = Screen::restore(&screen.snapshot(50), 50);
     assert!(restored.is_ok_and(|restored| restored.text() == screen.text()));
+}
+
+/// Recordings: whatever is read, what is written of it is read as the same.
+pub fn cast(data: &[u8]) {
+    use happy_cast::{Event, Reader, Writer};
+    let Ok(mut reader) = Reader::new(data) else { return };
+    let (mut writer, mut out) = (Writer::default(), reader.header().to_line());
+    let mut events = Vec::new();
+    while let Ok(Some(timed)) = reader.next_event() {
+        let at = u64::try_from(timed.at.as_millis()).unwrap_or(u64::MAX);
+        match &timed.event {
+            Event::Output(text) => writer.output(at, text.as_bytes(), &mut out),
+            Event::Resize(cols, rows) => writer.resize(at, *cols, *rows, &mut out),
+            Event::Mark(label) => writer.mark(at, label, &mut out),
+            Event::Exit(status) => writer.exit(at, status.parse().unwrap_or(0), &mut out),
+        }
+        events.push(timed.event);
+    }
+    writer.end(u64::MAX, &mut out);
+    // Neighbouring output may be one event or several.
+    let essence = |events: Vec<Event>| {
+        let mut all = (String::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Output(text) => all.0.push_str(&text),
+                Event::Exit(status) => all.1.push(Event::Exit(status.parse::<u32>().unwrap_or(0).to_string())),
+                event => all.1.push(event),
+            }
+        }
+        all
+    };
+    let mut again = Reader::new(&out[..]).unwrap_or_else(|error| panic!("{error}"));
+    let read = std::iter::from_fn(|| again.next_event().unwrap_or_else(|error| panic!("{error}")));
+    assert_eq!(essence(read.map(|timed| timed.event).collect()), essence(events));
 }
 
 /// Differences between screens and pages of rows, as a machine sends them; and the difference between any two strings.

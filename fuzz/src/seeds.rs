@@ -128,6 +128,12 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             ]
         }
         "holder" => holder(),
+        "cast" => [
+            "{\"version\":3,\"term\":{\"cols\":80,\"rows\":24},\"title\":\"x\"}\n[0.5,\"o\",\"\\u001b[31m界\"]\n# no\n[0,\"r\",\"9x8\"]\n[1,\"m\",\"\"]\n[2.25,\"x\",\"0\"]\n",
+            "{\"version\":2,\"width\":80,\"height\":24,\"idle_time_limit\":1.5}\n[0.5,\"o\",\"a\"]\r\n[0.4,\"i\",\"x\"]\n[7e9,\"o\",\"b\"]",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .into(),
         "bus" => vec![
             chosen(0, &batch()),
             chosen(1, b"relay.example:8443"),

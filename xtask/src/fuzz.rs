@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{report, root, tools};
 
 /// The same as in `fuzz/src/lib.rs`, which a test compares.
-const TARGETS: [&str; 14] = [
+const TARGETS: [&str; 15] = [
     "records",
     "handshake",
     "ratchet",
@@ -24,6 +24,7 @@ const TARGETS: [&str; 14] = [
     "screen",
     "delta",
     "holder",
+    "cast",
     "rpc",
     "bus",
     "websocket",

@@ -2,7 +2,7 @@
 //!
 //! One binary, three kinds of process. The *command line* speaks to the *daemon* over a Unix socket ([`daemon::socket`]); the
 //! daemon owns the links to other devices, answers calls ([`service`]) and keeps what must survive it ([`store`]); each
-//! session's program runs under a *holder* of its own, which outlives the daemon.
+//! session's program runs under a *holder* of its own, which outlives the daemon. Sessions of the user's [`tmux`] stand beside those.
 
 pub mod cli;
 pub mod daemon;
@@ -12,6 +12,7 @@ pub mod trouble;
 
 pub mod holder;
 pub mod session;
+pub mod tmux;
 
 /// The version that this program says it has (`build.rs`).
 pub const VERSION: &str = env!("HAPPY_VERSION");

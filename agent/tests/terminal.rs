@@ -28,6 +28,7 @@ impl Terminal {
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_happy"));
         command.args(args);
         command.env("HAPPY_HOME_DIR", home.path());
+        command.env("TMUX_TMPDIR", home.path());
         command.env("TERM", "xterm-256color");
         command.env_remove("HAPPY_SERVER_URL");
         let child = pty.slave.spawn_command(command).unwrap();

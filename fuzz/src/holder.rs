@@ -100,7 +100,10 @@ fn heed(state: &mut State, phase: &mut Phase, kind: u8, body: &[u8]) -> Result<(
             Request::TakeControl { viewer, cols, rows } => state.take_control(viewer, cols, rows)?,
             Request::GiveControl { viewer } => state.give_control(viewer)?,
             Request::Detach { viewer } => state.detach_by_id(viewer)?,
-            Request::Status | Request::Kill { .. } | Request::Upgrade { .. } | Request::Forget => {}
+            Request::StopRecording => state.stop_recording()?,
+            // Files and processes are not for a search.
+            Request::Record(_) | Request::Status | Request::Kill { .. } | Request::Upgrade { .. } | Request::Forget => {
+            }
         },
         _ => {}
     }

@@ -36,7 +36,7 @@ export function mayAct(role: Role): boolean {
 export function sessionState(session: Session): { tone: "good" | "idle" | "bad"; text: string } {
   switch (session.state) {
     case "running":
-      return { tone: "good", text: "running" };
+      return { tone: "good", text: session.kind === "tmux" ? "running in tmux" : "running" };
     case "exited":
       return session.code === 0 ? { tone: "idle", text: "ended" } : { tone: "bad", text: `ended with code ${session.code}` };
     case "killed":

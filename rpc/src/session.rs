@@ -91,6 +91,14 @@ pub struct SessionCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(optional))]
     pub record: Option<RecordOptions>,
+    /// Make it a session of tmux.
+    #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub tmux: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How a session is recorded.
@@ -193,7 +201,7 @@ pub struct SessionDetach {
 }
 
 /// Ends the program: a hang-up for its whole process group, after five seconds without mercy. A session that has already
-/// ended is taken off the list.
+/// ended is taken off the list. One of tmux is ended by tmux, with all its windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct SessionKill {
@@ -276,6 +284,18 @@ pub enum SessionState {
     Lost,
 }
 
+/// Whose a session is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub enum SessionKind {
+    /// The machine's own.
+    #[default]
+    Own,
+    /// A session of the user's tmux: it lives and ends with that.
+    Tmux,
+}
+
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
@@ -283,6 +303,9 @@ pub struct Session {
     /// Its id.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
     pub id: Uuid,
+    /// Whose it is; machines from before have only their own.
+    #[serde(default)]
+    pub kind: SessionKind,
     /// The name it was given, or its command.
     pub name: String,
     /// What the program calls itself on its terminal; empty when it does not.

@@ -7,8 +7,9 @@ use ts_rs::{Config, TS};
 use crate::{
     Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, EventPlace,
     EventsFollow, Followed, Machine, MachineInfo, Presence, RecordOptions, Recording, Role, Session, SessionAttach,
-    SessionCreate, SessionDetach, SessionGiveControl, SessionKill, SessionList, SessionPlace, SessionRecord,
-    SessionState, SessionStopRecording, SessionTakeControl, SessionType, TerminalResize, Told, typescript_calls,
+    SessionCreate, SessionDetach, SessionGiveControl, SessionKill, SessionKind, SessionList, SessionPlace,
+    SessionRecord, SessionState, SessionStopRecording, SessionTakeControl, SessionType, TerminalResize, Told,
+    typescript_calls,
 };
 
 /// One TypeScript module with every type, and an interface that maps a method to its parameters and result.
@@ -21,7 +22,7 @@ pub fn typescript() -> String {
         ($($type:ident)*) => { $( let _ = writeln!(out, "export {}\n", <$type as TS>::decl(&config)); )* };
     }
     declare! {
-        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Recording Session SessionPlace SessionList
+        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Recording SessionKind Session SessionPlace SessionList
         RecordOptions SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionRecord SessionStopRecording SessionTakeControl SessionGiveControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
     }
     // Generic, so it is declared by an instance.

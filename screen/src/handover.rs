@@ -36,6 +36,19 @@ impl Screen {
         self.state.canvas.history.newest(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
+    /// Puts rows after the newest, as if they had left the screen at the top. For a screen whose history is somebody else's.
+    pub fn append_history(&mut self, rows: OlderRows) {
+        rows.0.iter().for_each(|row| self.state.canvas.history.push(row));
+        // Whether the newest goes on in the first row of the screen nobody has said.
+        self.state.canvas.continued = false;
+    }
+
+    /// Forgets the rows of history. The next one gets the next number all the same.
+    pub fn clear_history(&mut self) {
+        self.state.canvas.history.clear();
+        self.state.canvas.continued = false;
+    }
+
     /// Puts rows before the oldest that is kept, the newest of them first, as many as the history may have.
     pub fn prepend_history(&mut self, rows: OlderRows) {
         self.state.canvas.history.prepend(rows.0);
@@ -68,6 +81,26 @@ mod tests {
             new.prepend_history(rows);
             assert_eq!(new.snapshot(usize::MAX), old.snapshot(usize::MAX), "{limit} rows");
         }
+    }
+
+    #[test]
+    fn a_history_of_somebody_else_goes_on_and_begins_anew() {
+        let rows = |screen: &Screen| {
+            let mut rows = OlderRows::default();
+            screen.history_from(0).for_each(|row| rows.push(row).unwrap());
+            rows
+        };
+        let mut other = Screen::new(20, 1, 50);
+        print(&mut other, 0..9);
+        let mut screen = Screen::new(40, 5, 12);
+        screen.append_history(rows(&other));
+        screen.append_history(rows(&other));
+        assert_eq!(screen.history_numbers(), 6..18);
+        assert_eq!(screen.scrollback_row(11).unwrap().text(), "line 8");
+        screen.clear_history();
+        screen.append_history(rows(&other));
+        assert_eq!(screen.history_numbers(), 18..27);
+        assert_eq!(Screen::restore(&screen.snapshot(99), 12).unwrap().history_numbers(), 18..27);
     }
 
     #[test]

@@ -87,7 +87,7 @@ export async function pairedPhone(t, name, more = {}, words = async () => []) {
   await relay.start();
   t.after(() => relay.kill());
   const home = path.join(folder, 'home');
-  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8', ...more };
+  const env = { HAPPY_HOME_DIR: home, TMUX_TMPDIR: folder, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8', ...more };
   const happy = program('happy');
   const cli = async (...words) => {
     const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });

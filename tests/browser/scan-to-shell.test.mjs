@@ -24,7 +24,7 @@ test('scan, shell, vim, reload, a dead relay, a second browser, revocation', { t
   t.after(() => relay.kill());
 
   const home = path.join(folder, 'home');
-  const env = { HAPPY_HOME_DIR: home, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
+  const env = { HAPPY_HOME_DIR: home, TMUX_TMPDIR: folder, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
   const happy = program('happy');
   const up = await Terminal.open('up', { env, cwd: folder, command: [happy, 'up', '--relay', relay.origin, '--api-port', '0'] });
   t.after(() => up.close());

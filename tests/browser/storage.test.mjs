@@ -81,7 +81,7 @@ test('two tabs, reloads, and storage that is lost, damaged, full or old', { time
   const relay = new Relay(await freePort(), tls);
   await relay.start();
   t.after(() => relay.kill());
-  const env = { HAPPY_HOME_DIR: path.join(folder, 'home'), SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
+  const env = { HAPPY_HOME_DIR: path.join(folder, 'home'), TMUX_TMPDIR: folder, SSL_CERT_FILE: tls.cert, HOME: folder, SHELL: '/bin/bash', PS1: '$ ', LANG: 'C.UTF-8' };
   const happy = program('happy');
   const cli = async (...words) => {
     const { stdout } = await promisify(execFile)(happy, ['--json', ...words], { env: { ...process.env, ...env } });

@@ -363,6 +363,8 @@ impl Home {
         let program = self.installed.clone().map_or_else(|| program("happy"), Ok)?;
         let mut command = Command::new(program);
         command.args(words).env("HAPPY_HOME_DIR", self.path()).env_remove("HAPPY_SERVER_URL").env("NO_COLOR", "1");
+        // The tmux of whoever runs this is none of its business.
+        command.env("TMUX_TMPDIR", self.path()).env_remove("TMUX");
         Ok(command)
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use happy_cast::{Event, Header, Writer};
 use happy_rpc::{Attached, Session, SessionAttach};
-use happy_screen::{Color, MAX_SNAPSHOT, Row, Screen, Style};
+use happy_screen::{Color, MAX_SNAPSHOT, Row, Run, Screen, Underline};
 use happy_wire::terminal::{LABEL, TerminalMessage};
 use serde::Serialize;
 use uuid::Uuid;
@@ -235,7 +235,7 @@ impl Rows {
 
     fn put(&mut self, row: &Row) -> Result<(), Trouble> {
         match self.is_html {
-            true => row.runs.iter().for_each(|run| html_run(run.style, &run.text, &mut self.line)),
+            true => row.runs.iter().for_each(|run| html_run(run, &mut self.line)),
             false => self.line.push_str(&row.text()),
         }
         match row.wrapped && self.joins && self.line.len() < MAX_JOINED {
@@ -301,24 +301,38 @@ fn css(color: Color) -> Option<String> {
 }
 
 /// A run as HTML. Its text is a program's, and stays text.
-fn html_run(style: Style, text: &str, out: &mut String) {
+fn html_run(run: &Run, out: &mut String) {
+    let style = run.style;
     let (mut fg, mut bg) = (css(style.fg), css(style.bg));
     if style.inverse {
         (fg, bg) = (Some(bg.unwrap_or("#101014".into())), Some(fg.unwrap_or("#e6e6e6".into())));
     }
-    let lines = match (style.underline, style.strikethrough) {
-        (true, true) => Some("underline line-through"),
-        (true, false) => Some("underline"),
-        (false, true) => Some("line-through"),
-        (false, false) => None,
+    let underline = match style.underline {
+        Underline::None => None,
+        Underline::Single => Some("underline"),
+        Underline::Double => Some("underline double"),
+        Underline::Curly => Some("underline wavy"),
+        Underline::Dotted => Some("underline dotted"),
+        Underline::Dashed => Some("underline dashed"),
     };
+    // A colour and a style are those of all lines of an element.
+    let line_color = css(style.underline_color).filter(|_| underline.is_some());
+    let lines: Vec<&str> = [
+        style.overline.then_some("overline"),
+        style.strikethrough.then_some("line-through"),
+        underline,
+        line_color.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let rules: Vec<String> = [
         fg.map(|color| format!("color:{color}")),
         bg.map(|color| format!("background:{color}")),
         style.bold.then(|| "font-weight:bold".into()),
         style.faint.then(|| "opacity:.6".into()),
         style.italic.then(|| "font-style:italic".into()),
-        lines.map(|lines| format!("text-decoration:{lines}")),
+        (!lines.is_empty()).then(|| format!("text-decoration:{}", lines.join(" "))),
     ]
     .into_iter()
     .flatten()
@@ -326,16 +340,33 @@ fn html_run(style: Style, text: &str, out: &mut String) {
     if !rules.is_empty() {
         out.push_str(&format!("<span style=\"{}\">", rules.join(";")));
     }
+    if let Some(link) = &run.link {
+        out.push_str("<a href=\"");
+        push_html(link, out);
+        out.push_str("\">");
+    }
+    match style.concealed {
+        true => out.extend(std::iter::repeat_n(' ', usize::from(run.columns))),
+        false => push_html(&run.text, out),
+    }
+    if run.link.is_some() {
+        out.push_str("</a>");
+    }
+    if !rules.is_empty() {
+        out.push_str("</span>");
+    }
+}
+
+/// Text, as text and as the value of an attribute.
+fn push_html(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
             c => out.push(c),
         }
-    }
-    if !rules.is_empty() {
-        out.push_str("</span>");
     }
 }
 
@@ -513,6 +544,8 @@ async fn follow(
 
 #[cfg(test)]
 mod tests {
+    use happy_screen::Style;
+
     use super::*;
 
     #[test]
@@ -532,16 +565,31 @@ mod tests {
 
     #[test]
     fn what_a_program_prints_stays_text_in_a_page() {
-        let mut out = String::new();
-        html_run(Style::default(), "<script>alert(1)</script>&amp;", &mut out);
-        assert_eq!(out, "&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;");
-        out.clear();
-        let style = Style { fg: Color::Indexed(196), inverse: true, bold: true, underline: true, ..Style::default() };
-        html_run(style, "x", &mut out);
+        let html = |text: &str, style: Style, link: Option<&str>| {
+            let link = link.map(Into::into);
+            let run = Run { text: text.into(), style, columns: text.len() as u16, wide: false, link };
+            let mut out = String::new();
+            html_run(&run, &mut out);
+            out
+        };
+        let plain = Style::default();
         assert_eq!(
-            out,
+            html("<script>alert(1)</script>&amp;", plain, None),
+            "&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;"
+        );
+        assert_eq!(
+            html("<x>", plain, Some("https://a.example/\"onclick=\"<")),
+            "<a href=\"https://a.example/&quot;onclick=&quot;&lt;\">&lt;x&gt;</a>"
+        );
+        assert_eq!(html("hidden", Style { concealed: true, ..plain }, None), "      ");
+        let style = Style { fg: Color::Indexed(196), inverse: true, bold: true, underline: Underline::Single, ..plain };
+        assert_eq!(
+            html("x", style, None),
             "<span style=\"color:#101014;background:#ff0000;font-weight:bold;text-decoration:underline\">x</span>"
         );
+        let red = Color::Indexed(9);
+        let style = Style { underline: Underline::Curly, underline_color: red, overline: true, ..plain };
+        assert_eq!(html("x", style, None), "<span style=\"text-decoration:overline underline wavy #ff0000\">x</span>");
         assert_eq!(
             (css(Color::Indexed(231)), css(Color::Indexed(255))),
             (Some("#ffffff".into()), Some("#eeeeee".into()))

@@ -62,7 +62,7 @@ enum Command {
     Join(JoinArgs),
     /// Run a command in a new session and attach to it.
     Run(RunArgs),
-    /// List the sessions.
+    /// List the sessions, those of your tmux among them.
     Ls(MachineArg),
     /// Attach to a session; Ctrl-] leaves it, and it goes on.
     Attach(AttachArgs),
@@ -246,6 +246,10 @@ struct RunArgs {
     /// Record it to this file, which must not be there yet.
     #[arg(long, value_name = "FILE", conflicts_with = "machine")]
     record_to: Option<PathBuf>,
+    /// Make it a session of your tmux, which keeps its own
+    /// history; --name names it there too
+    #[arg(long, verbatim_doc_comment, conflicts_with = "keep")]
+    tmux: bool,
     #[command(flatten)]
     machine: MachineArg,
     #[command(flatten)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use happy_rpc::{Call, ErrorCode, RecordOptions, Recording, Session, SessionCreate, SessionKill, SessionState};
+use happy_rpc::{
+    Call, ErrorCode, RecordOptions, Recording, Session, SessionCreate, SessionKill, SessionKind, SessionState,
+};
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
@@ -61,6 +63,7 @@ fn lost_recording(session: &Session) -> Option<String> {
 /// What its program is doing, as lists show it.
 pub fn state(session: &Session) -> (anstyle::Style, String) {
     match session.state {
+        SessionState::Running if session.kind == SessionKind::Tmux => (GOOD, "running in tmux".into()),
         SessionState::Running => (GOOD, "running".into()),
         SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
         SessionState::Exited { code } => (WARN, format!("exited {code}")),
@@ -105,6 +108,9 @@ fn say_killed(form: Form, session: &Session) -> u8 {
     }
     let killed = Killed { session: session.id, was_running: session.state == SessionState::Running };
     form.result(&killed, |killed| match killed.was_running {
+        _ if session.kind == SessionKind::Tmux => {
+            say(&format!("The tmux session {} was ended.", tame(&session.name, 64)))
+        }
         true => say(&format!("The program of {} was told to end.", short(session))),
         false => say(&format!("{} had ended; it is off the list.", short(session))),
     });
@@ -136,6 +142,7 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
             Some(to) => Some(RecordOptions { to: Some(record::absolute(to)?), limit: None }),
             None => args.record.then(RecordOptions::default),
         },
+        tmux: args.tmux,
     };
     let folder = create.cwd.clone();
     let not_run = |failure| not_run(failure, local, folder.as_deref());
@@ -258,6 +265,7 @@ mod tests {
     fn session(id: &str, name: &str) -> Session {
         Session {
             id: id.parse().unwrap(),
+            kind: SessionKind::Own,
             name: name.into(),
             title: String::new(),
             command: Vec::new(),

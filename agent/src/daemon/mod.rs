@@ -47,8 +47,8 @@ use crate::daemon::relay::EmbeddedRelay;
 use crate::service::{self, Caller, EventLog, Once};
 use crate::session::{Config, Sessions};
 use crate::store::{
-    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, Keep, LogFile, PairSecretsFile, Prekeys,
-    RELAY_PORT, Roster, fit_name, host_name, unix_ms,
+    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT,
+    Roster, Settings, fit_name, host_name, unix_ms,
 };
 use crate::trouble::Trouble;
 
@@ -142,7 +142,7 @@ impl Daemon {
         let Keys { identity, roster, pair_secrets, prekeys } = open_keys(&home, start)?;
         let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
 
-        let given = options.relay.or(settings.relay).filter(|relay| relay != INSIDE);
+        let given = options.relay.or_else(|| settings.relay.clone()).filter(|relay| relay != INSIDE);
         let given = given.map(|address| parse_relay(&address)).transpose()?;
         let another = options.taken.allows_another(&roster);
         let api = match options.api_port.or(settings.api_port) {
@@ -178,7 +178,7 @@ impl Daemon {
             // One of the two is there: see above.
             (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
         };
-        let sessions = open_sessions(&home, settings.keep, settings.upgrade_sessions).await?;
+        let sessions = open_sessions(&home, &settings).await?;
         let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
         let outboxes = Outboxes::open(&home, |device| roster.is_member(device))?;
         roster.peers().iter().filter(|peer| peer.removed_us).for_each(|peer| outboxes.removed_by(&peer.device));
@@ -536,7 +536,7 @@ fn parse_relay(address: &str) -> Result<Origin, Trouble> {
     })
 }
 
-async fn open_sessions(home: &Home, keep: Option<Keep>, upgrade: Option<bool>) -> Result<Sessions, Trouble> {
+async fn open_sessions(home: &Home, settings: &Settings) -> Result<Sessions, Trouble> {
     let failed = |error: &dyn std::fmt::Display| {
         Trouble::new(
             format!("The sessions in {} cannot be opened: {error}.", home.sessions().display()),
@@ -544,8 +544,11 @@ async fn open_sessions(home: &Home, keep: Option<Keep>, upgrade: Option<bool>) -
         )
     };
     let mut config = Config::new(home.root()).map_err(|error| failed(&error))?;
-    config.keep = keep.map(|keep| keep.bytes);
-    config.upgrade = upgrade.unwrap_or(true);
+    config.keep = settings.keep.as_ref().map(|keep| keep.bytes);
+    config.upgrade = settings.upgrade_sessions.unwrap_or(true);
+    if settings.tmux == Some(false) {
+        config.tmux.clear();
+    }
     Sessions::open(config).await.map_err(|error| failed(&error))
 }
 

@@ -64,11 +64,20 @@ use spec::{ExitRecord, SessionDir, Spec, Start, StartError, unix_ms};
 use state::{MIN_LOG, State};
 use upgrade::HeldSignals;
 
+use crate::tmux::companion::{Companion, Guest};
+use crate::tmux::{Origin, TmuxError};
+
 /// How long the last screen of an ended session is served when nobody forgets it.
 pub const ENDED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// After it was told to end, the holder lets answers go out for so long.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// How long it may take to tell a viewer that it has left. Others wait to attach anew.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// How long viewers may look at the last screen of a session of tmux.
+const LAST_LOOK: Duration = Duration::from_secs(60);
 
 /// After SIGTERM (the machine shuts down) the program may take so long to go, in milliseconds.
 const TERMINATED_GRACE_MS: u32 = 5_000;
@@ -132,7 +141,11 @@ async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
     let (listener, _socket) = listen(&spec.description.socket)
         .map_err(|error| StartError::Failed(format!("the socket {}: {error}", spec.description.socket.display())))?;
     let signals = Signals::listen().map_err(|error| StartError::Failed(error.to_string()))?;
-    let size = Size::clamped(spec.cols, spec.rows);
+    let guest = match spec.description.tmux.clone() {
+        Some(origin) => Some(invite(origin, spec.env.clone()).await?),
+        None => None,
+    };
+    let size = guest.as_ref().map_or(Size::clamped(spec.cols, spec.rows), |(_, companion)| companion.size());
     // Before the program, which shall not have done anything when there is no recording of it.
     let recording = spec.record.as_ref().map(|order| Recording::begin(order, &spec.description, size, b"")).transpose();
     let mut recording = recording.map_err(|refused| StartError::Failed(refused.message))?;
@@ -148,16 +161,37 @@ async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
     let socket = spec.description.socket.clone();
     // The environment is the program's business from now on.
     drop(spec);
-    let holder = holder(state, pty, dir, socket, listener);
+    let holder = holder(state, pty, dir, socket, listener, guest.is_some());
     spawn_local(Rc::clone(&holder).serve());
     spawn_local(signals.heed(Rc::clone(&holder)));
     // Nobody reads it when the daemon has gone in the meantime; the next one finds us by our socket.
     let _ = announce(&Start::Ready { pid });
-    live(&holder, program).await;
+    let guest = guest.map(|(guest, companion)| {
+        spawn_local(companion.run(Rc::clone(&holder)));
+        guest
+    });
+    live(&holder, program, guest).await;
     Ok(())
 }
 
-fn holder(state: State, pty: Pty, dir: SessionDir, socket: PathBuf, listener: UnixListener) -> Rc<Holder> {
+/// A session of tmux: whether it is there, and who sees to it.
+async fn invite(origin: Origin, env: BTreeMap<String, String>) -> Result<(Guest, Companion), StartError> {
+    let failed = |error: TmuxError| StartError::Failed(error.to_string());
+    // `tmux attach -X` of somebody else hangs up whoever has started our client.
+    let _ = signal(SignalKind::hangup());
+    let guest = Guest::new(origin, env).await.map_err(failed)?;
+    let companion = guest.companion().await.map_err(failed)?;
+    Ok((guest, companion))
+}
+
+fn holder(
+    state: State,
+    pty: Pty,
+    dir: SessionDir,
+    socket: PathBuf,
+    listener: UnixListener,
+    is_guest: bool,
+) -> Rc<Holder> {
     Rc::new(Holder {
         state: RefCell::new(state.with_build(build::own())),
         pty,
@@ -167,6 +201,7 @@ fn holder(state: State, pty: Pty, dir: SessionDir, socket: PathBuf, listener: Un
         listener,
         connections: RefCell::new(BTreeMap::new()),
         is_upgrading: Cell::new(false),
+        is_guest,
     })
 }
 
@@ -226,7 +261,7 @@ async fn take_over(
         state.on_upgraded();
     }
     let killed_at = state.killed_at();
-    let holder = holder(state, pty, SessionDir::new(handover.dir), handover.socket, listener);
+    let holder = holder(state, pty, SessionDir::new(handover.dir), handover.socket, listener, false);
     spawn_local(Rc::clone(&holder).serve());
     for (number, connection) in connections {
         if connection.phase.get() == (Phase::Control { awaits_upgrade: true }) {
@@ -248,7 +283,7 @@ async fn take_over(
     spawn_local(signals.heed(Rc::clone(&holder)));
     drop(held.take());
     spawn_local(settle(Rc::clone(&holder), handover.stopped_at));
-    live(&holder, program).await;
+    live(&holder, program, None).await;
     Ok(())
 }
 
@@ -292,7 +327,7 @@ fn announce(start: &Start) -> io::Result<()> {
 }
 
 /// From the start of the program to the end of the holder.
-async fn live(holder: &Rc<Holder>, program: Program) {
+async fn live(holder: &Rc<Holder>, program: Program, guest: Option<Guest>) {
     let ending = Rc::<Ending>::default();
     let reader = spawn_local({
         let (holder, ending) = (Rc::clone(holder), Rc::clone(&ending));
@@ -316,13 +351,31 @@ async fn live(holder: &Rc<Holder>, program: Program) {
         tracing::error!("the loop that reads the terminal has failed: {error}");
     }
     writer.abort();
+    if let Some(guest) = &guest
+        && guest.goes_on().await
+    {
+        holder.state.borrow_mut().on_client_left();
+        return until_nobody_looks(holder, LAST_WORD).await;
+    }
     let exit = ExitRecord { state, offset: holder.state.borrow().output_offset(), at: unix_ms() };
     if let Err(error) = holder.dir.write_exit(&exit) {
         tracing::error!("the exit status cannot be written: {error}");
     }
     holder.state.borrow_mut().on_exit(exit);
     recorder.abort();
+    if guest.is_some() {
+        // tmux keeps nothing of what has ended, and nor do we.
+        return until_nobody_looks(holder, LAST_LOOK).await;
+    }
     let _ = tokio::time::timeout(ENDED_KEPT, holder.forgotten.notified()).await;
+    tokio::time::sleep(FAREWELL).await;
+}
+
+/// Waits until all viewers were told what there is to tell and have gone, for so long at most.
+async fn until_nobody_looks(holder: &Holder, most: Duration) {
+    let mut status = holder.state.borrow().wakes().status.subscribe();
+    let gone = status.wait_for(|_| holder.state.borrow().viewer_count() == 0);
+    let _ = tokio::time::timeout(most, gone).await;
     tokio::time::sleep(FAREWELL).await;
 }
 

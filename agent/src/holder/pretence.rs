@@ -15,6 +15,8 @@ pub struct Pretence {
     pub resume: Option<String>,
     /// Milliseconds that it takes before it takes over.
     pub delay_ms: u64,
+    /// Milliseconds that it stays with a session of tmux at which nobody looks.
+    pub linger_ms: Option<u64>,
 }
 
 /// How this program differs.

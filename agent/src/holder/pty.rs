@@ -76,7 +76,11 @@ fn command(spec: &Spec) -> Result<CommandBuilder, StartError> {
     check_directory(cwd)?;
     let mut env = spec.env.clone();
     let path = env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into()).clone();
-    let mut command = match spec.description.command.split_first() {
+    let argv = match &spec.description.tmux {
+        Some(origin) => origin.client_command(),
+        None => spec.description.command.clone(),
+    };
+    let mut command = match argv.split_first() {
         // The user's shell, as a login shell.
         None => CommandBuilder::new_default_prog(),
         Some((program, args)) => {
@@ -161,6 +165,12 @@ impl Pty {
     /// The master's side.
     pub fn master(&self) -> BorrowedFd<'_> {
         self.master.get_ref().as_fd()
+    }
+
+    /// The name of the terminal, as programs in it see it.
+    pub fn name(&self) -> Option<String> {
+        let name = rustix::termios::ttyname(self.slave.borrow().as_ref()?, Vec::new()).ok()?;
+        name.into_string().ok()
     }
 
     /// The number of the other side, while it is kept open.
@@ -331,7 +341,7 @@ pub mod descriptor {
     }
 
     /// Lets the runtime watch a descriptor.
-    pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
         // SAFETY: an `OwnedFd` always names the same descriptor and keeps it open until it is dropped, and it is moved into the
         // `AsyncFd`, which takes it off the runtime's list before that.
         Ok(unsafe { AsyncFd::register(descriptor) }?)

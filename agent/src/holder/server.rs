@@ -62,6 +62,8 @@ pub struct Holder {
     pub connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     /// Another program is about to take over.
     pub is_upgrading: Cell<bool>,
+    /// The session is one of tmux, and the program its client.
+    pub is_guest: bool,
 }
 
 impl Holder {
@@ -270,6 +272,10 @@ impl Holder {
                 self.state.borrow_mut().record(&order, &description)
             }
             Request::StopRecording => self.state.borrow_mut().stop_recording(),
+            Request::Upgrade { .. } if self.is_guest => Err(Refusal::new(
+                refusal::UNKNOWN,
+                "a session of tmux gets another program when it is next attached to",
+            )),
             Request::Upgrade { program } => {
                 // Whoever takes over answers.
                 connection.phase.set(Phase::Control { awaits_upgrade: true });

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::blocks::Place;
 use super::recording::Order;
+use crate::tmux::Origin;
 
 /// How much output a session keeps for viewers that come back: a phone that was away for a moment goes on at the exact byte.
 pub const RING_BYTES: usize = 10 * 1024 * 1024;
@@ -46,6 +47,9 @@ pub struct Description {
     pub created_at: u64,
     /// Where the holder listens.
     pub socket: PathBuf,
+    /// The session of a tmux server that this is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmux: Option<Origin>,
 }
 
 /// Everything that a holder needs to start. Has no `Debug`: an environment is full of secrets.
@@ -290,6 +294,7 @@ mod tests {
             cwd: "/".into(),
             created_at: 1,
             socket: dir.socket(id).unwrap(),
+            tmux: None,
         }
     }
 

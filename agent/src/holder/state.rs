@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use happy_rpc::SessionState;
-use happy_screen::{Screen, render_begun, render_vt};
+use happy_screen::{OlderRows, Screen, render_begun, render_vt};
 use happy_wire::terminal::Exit;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -101,12 +101,22 @@ struct Scene {
     /// Who may decide the size, by name: the last one does, those before get it back when it leaves.
     control: Vec<(Key, String)>,
     control_changes: u64,
+    /// Who decides the size while none of the viewers does, and is none of them.
+    outside: Option<&'static str>,
+    /// The client of a session which goes on without it has gone: to the viewer that did it, if one did, the session has ended.
+    left: Option<Option<Key>>,
+    /// Who typed last.
+    typist: Option<Key>,
     exit: Option<ExitRecord>,
 }
 
 impl Scene {
     fn controller(&self) -> Option<Key> {
         self.control.last().map(|(key, _)| *key)
+    }
+
+    fn controller_name(&self) -> Option<&str> {
+        self.control.last().map(|(_, name)| name.as_str()).or(self.outside)
     }
 
     fn seen_by(&self, key: Key, now: Instant) -> Stage<'_> {
@@ -116,13 +126,14 @@ impl Scene {
             sizes: &self.sizes,
             input: &self.input,
             control: self.control_changes,
-            controller: self.control.last().map_or("", |(_, name)| name),
+            controller: self.controller_name().unwrap_or_default(),
             you_control: self.controller() == Some(key),
-            exit: self.exit.map(|exit| match exit.state {
-                SessionState::Exited { code } => Exit::Code(code),
-                SessionState::Killed { signal } => Exit::Signal(signal),
-                SessionState::Running | SessionState::Lost => Exit::Unknown,
-            }),
+            exit: match self.exit.map(|exit| exit.state) {
+                Some(SessionState::Exited { code }) => Some(Exit::Code(code)),
+                Some(SessionState::Killed { signal }) => Some(Exit::Signal(signal)),
+                Some(SessionState::Running | SessionState::Lost) => Some(Exit::Unknown),
+                None => (self.left == Some(Some(key))).then_some(Exit::Code(0)),
+            },
             now,
         }
     }
@@ -140,6 +151,8 @@ pub struct Wakes {
     pub recording: Notify,
     /// Counts changes of the status.
     pub status: watch::Sender<u64>,
+    /// The program has printed, or somebody has asked for history.
+    pub activity: Notify,
 }
 
 impl Default for Wakes {
@@ -150,6 +163,7 @@ impl Default for Wakes {
             output_room: Notify::new(),
             recording: Notify::new(),
             status: watch::Sender::new(0),
+            activity: Notify::new(),
         }
     }
 }
@@ -166,6 +180,9 @@ impl State {
                 input: Input::default(),
                 control: Vec::new(),
                 control_changes: 0,
+                outside: None,
+                left: None,
+                typist: None,
                 exit: None,
             },
             viewers: BTreeMap::new(),
@@ -255,6 +272,9 @@ impl State {
                 input,
                 control: saved.control,
                 control_changes: saved.control_changes,
+                outside: None,
+                left: None,
+                typist: None,
                 exit: None,
             },
             viewers,
@@ -432,6 +452,7 @@ impl State {
         }
         self.take_title();
         self.wake_viewers();
+        self.wakes.activity.notify_one();
     }
 
     fn take_title(&mut self) {
@@ -457,6 +478,9 @@ impl State {
     /// # Errors
     /// A [`Refusal`] for the viewer.
     pub fn attach(&mut self, attach: Attach, now: Instant) -> Result<(Key, Attached), Refusal> {
+        if self.scene.left.is_some() {
+            return Err(Refusal::new(refusal::CONFLICT, "the client of this session was detached; attach again"));
+        }
         let inherited = self.displace(attach.writer, attach.viewer);
         if self.viewers.len() >= MAX_VIEWERS {
             return Err(Refusal::new(refusal::TOO_MANY, format!("{MAX_VIEWERS} viewers are attached already")));
@@ -465,7 +489,7 @@ impl State {
         self.next_key += 1;
         let input_offset = self.scene.input.attach(attach.writer);
         let name = clean(&attach.name);
-        let takes = inherited || (attach.take_control && self.scene.control.is_empty());
+        let takes = inherited || (attach.take_control && self.scene.controller_name().is_none());
         if takes {
             self.scene.control.push((key, name.clone()));
             self.scene.control_changes += 1;
@@ -592,6 +616,67 @@ impl State {
         self.wake_viewers();
     }
 
+    /// The size of a session whose size others decide, unless a viewer does. Whether it has changed.
+    pub fn follow_size(&mut self, size: Size) -> bool {
+        let follows = self.scene.control.is_empty() && size != self.scene.sizes.now();
+        if follows {
+            self.set_size(size);
+        }
+        follows
+    }
+
+    /// Whether a viewer decides the size.
+    pub fn is_controlled(&self) -> bool {
+        !self.scene.control.is_empty()
+    }
+
+    /// Who decides the size while none of the viewers does.
+    pub fn on_outside(&mut self, outside: Option<&'static str>) {
+        if self.scene.outside != outside {
+            self.scene.outside = outside;
+            self.scene.control_changes += 1;
+            self.on_status();
+            self.wake_viewers();
+        }
+    }
+
+    /// Whether a viewer looks that asks for history.
+    pub fn asks_history(&self) -> bool {
+        self.viewers.values().any(|(viewer, _)| viewer.asks_history())
+    }
+
+    /// The history is somebody else's: these rows, oldest first, follow those that are here, or take their place.
+    pub fn on_other_history(&mut self, anew: bool, rows: Vec<OlderRows>) {
+        if anew {
+            self.scene.screen.clear_history();
+        }
+        rows.into_iter().for_each(|rows| self.scene.screen.append_history(rows));
+        self.viewers.values_mut().for_each(|(viewer, _)| viewer.on_other_history());
+        self.wake_viewers();
+    }
+
+    /// The client of a session has gone, and the session has not. For who typed last it is over; the others may attach again.
+    pub fn on_client_left(&mut self) {
+        let _not_recorded = self.stop_recording();
+        let typist = self.scene.typist.filter(|key| self.viewers.contains_key(key));
+        self.scene.left = Some(typist);
+        let others: Vec<_> = self.viewers.keys().filter(|key| Some(**key) != typist).copied().collect();
+        for key in others {
+            self.cut_off(key, Refusal::new(refusal::DETACHED, "the client of this session was detached"));
+        }
+        self.wake_viewers();
+    }
+
+    /// How many look.
+    pub fn viewer_count(&self) -> usize {
+        self.viewers.len()
+    }
+
+    /// Somebody looks, or will look at the recording.
+    pub fn is_watched(&self) -> bool {
+        !self.viewers.is_empty() || self.recording.as_ref().is_some_and(Recording::is_on)
+    }
+
     /// The size that the program's terminal must have.
     pub fn size(&self) -> Size {
         self.scene.sizes.now()
@@ -604,6 +689,7 @@ impl State {
     pub fn on_input(&mut self, key: Key, offset: u64, bytes: &[u8]) -> Result<(), Refusal> {
         let Some((viewer, _)) = self.viewers.get_mut(&key) else { return Ok(()) };
         viewer.on_input();
+        self.scene.typist = Some(key);
         if self.scene.exit.is_some() {
             return Ok(());
         }
@@ -633,6 +719,7 @@ impl State {
     pub fn on_history_wanted(&mut self, key: Key, before: u64, rows: u16) -> Result<(), Refusal> {
         let Some((viewer, line)) = self.viewers.get_mut(&key) else { return Ok(()) };
         line.wake.notify_one();
+        self.wakes.activity.notify_one();
         viewer.on_history_wanted(before, rows)
     }
 
@@ -705,7 +792,7 @@ impl State {
             kept_from: self.scene.ring.start(),
             output_offset: self.scene.ring.end(),
             viewers: self.viewers.len() as u32,
-            controller: self.scene.control.last().map(|(_, name)| name.clone()),
+            controller: self.scene.controller_name().map(str::to_owned),
             title: self.title.clone(),
             build: self.build.clone(),
             upgrades: self.upgrades,
@@ -1312,6 +1399,83 @@ mod tests {
         assert_eq!(screen.size(), (90, 24));
         state.on_drawn(key, 5 * WINDOW).unwrap();
         assert_eq!(look(&mut state, key, now + 3 * FRAME_PAUSE), (vec![], Next::Wait));
+    }
+
+    #[tokio::test]
+    async fn a_history_of_somebody_elses_is_told_with_a_frame_to_who_asks_for_history() {
+        let (mut state, now) = (session(), Instant::now());
+        let (asks, other) = (drawer(&mut state, now), drawer(&mut state, now));
+        state.on_history_wanted(asks, 0, 0).unwrap();
+        assert!(state.asks_history());
+        look(&mut state, asks, now);
+        look(&mut state, other, now);
+        let rows = |count| {
+            let mut screen = Screen::new(80, 1, count);
+            (0..count).for_each(|n| drop(screen.feed(format!("{n}\r\n").as_bytes())));
+            let mut rows = OlderRows::default();
+            screen.history_from(0).for_each(|row| rows.push(row).unwrap());
+            vec![rows]
+        };
+        state.on_output(b"abc");
+        state.on_other_history(false, rows(7));
+        // First it draws what it was sent.
+        assert_eq!(look(&mut state, asks, now), (vec![Seen::Output(0, 3)], Next::Wait));
+        state.on_drawn(asks, 3).unwrap();
+        let (seen, next) = look(&mut state, asks, now);
+        assert!(matches!(seen[..], [Seen::Frame(3, None, _)]), "{seen:?}");
+        assert_eq!(Screen::restore(&shown(&[], &seen[0]), 0).unwrap().scrollback_total(), 7);
+        assert_eq!(next, Next::Wait);
+        assert_eq!(look(&mut state, other, now).0, [Seen::Output(0, 3)]);
+        // Anew: the old rows are gone, and numbers go on.
+        state.on_drawn(asks, 3).unwrap();
+        state.on_other_history(true, rows(2));
+        let (seen, _) = look(&mut state, asks, now);
+        assert!(matches!(seen[..], [Seen::Frame(3, ..)]), "{seen:?}");
+        assert_eq!((state.scene.screen.scrollback_start(), state.scene.screen.scrollback_total()), (7, 9));
+        state.on_output(b"d");
+        state.on_drawn(asks, 3).unwrap();
+        assert_eq!(look(&mut state, asks, now).0, [Seen::Output(3, 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_size_that_others_decide_is_followed_until_a_viewer_takes_it() {
+        let (mut state, now) = (session(), Instant::now());
+        let (key, _) = state.attach(attach(), now).unwrap();
+        look(&mut state, key, now);
+        state.on_outside(Some("tmux"));
+        assert!(state.follow_size(Size::clamped(120, 40)));
+        assert!(!state.follow_size(Size::clamped(120, 40)));
+        assert_eq!(look(&mut state, key, now).0, [Seen::Resized(0, 120, false)]);
+        assert_eq!(state.status().controller.as_deref(), Some("tmux"));
+        let (late, attached) = state.attach(Attach { take_control: true, ..attach() }, now).unwrap();
+        assert!(!attached.you_control, "somebody decides already");
+        let id = state.viewers[&late].0.id;
+        state.take_control(id, 50, 20).unwrap();
+        assert!(!state.follow_size(Size::clamped(120, 40)) && state.is_controlled());
+        assert_eq!((state.status().cols, state.status().controller.as_deref()), (50, Some("desk")));
+        state.detach(late);
+        assert!(state.follow_size(Size::clamped(120, 40)));
+        state.on_outside(None);
+        assert_eq!(state.status().controller, None);
+    }
+
+    #[tokio::test]
+    async fn who_has_ended_the_client_has_left_and_the_others_are_cut_off_without_fault() {
+        let (mut state, now) = (session(), Instant::now());
+        let (typist, _) = state.attach(attach(), now).unwrap();
+        let (other, _) = state.attach(attach(), now).unwrap();
+        state.on_input(typist, 0, b"\x02d").unwrap();
+        state.on_output(b"[detached]");
+        state.on_client_left();
+        let seen = look(&mut state, typist, now).0;
+        assert_eq!(seen, [Seen::Resized(0, 80, false), Seen::Output(0, 10), Seen::Exited(10)]);
+        assert_eq!(state.take_end(other).unwrap_err().code, refusal::DETACHED);
+        assert_eq!((state.viewer_count(), state.status().state), (1, SessionState::Running));
+        assert_eq!(
+            state.attach(attach(), now).map(drop).unwrap_err().code,
+            refusal::CONFLICT,
+            "nothing comes here any more"
+        );
     }
 
     #[tokio::test]

@@ -139,6 +139,12 @@ struct Credit {
     base: Option<(u64, Vec<u8>)>,
     /// Pages of history that it has asked for: rows below a number, and how many. INVARIANT: at most [`MAX_WANTED`].
     wanted: VecDeque<(u64, u16)>,
+    /// It has ever asked for one.
+    #[serde(skip)]
+    asks_history: bool,
+    /// The history has changed otherwise than by output: a frame tells it, once everything that was sent is drawn.
+    #[serde(skip)]
+    owes_history: bool,
 }
 
 /// A snapshot or a frame on its way.
@@ -258,7 +264,20 @@ impl Viewer {
             return Err(Refusal::new(refusal::TOO_MANY, why));
         }
         credit.wanted.push_back((before, rows));
+        credit.asks_history = true;
         Ok(())
+    }
+
+    /// Whether it has ever asked for a page of history.
+    pub fn asks_history(&self) -> bool {
+        self.credit.as_ref().is_some_and(|credit| credit.asks_history)
+    }
+
+    /// The history has changed otherwise than by output. Who has never asked for any need not know.
+    pub fn on_other_history(&mut self) {
+        if let Some(credit) = self.credit.as_mut().filter(|credit| credit.asks_history) {
+            credit.owes_history = true;
+        }
     }
 
     /// It has typed: what comes next is likely an echo, which does not wait.
@@ -336,6 +355,9 @@ impl Viewer {
             credit.drawn = position;
         }
         let is_within = end - credit.drawn <= WINDOW && position >= stage.ring.start();
+        if credit.owes_history && !credit.framed && position == end && credit.drawn == end {
+            return self.begin_frame(stage, out);
+        }
         let frame_at = match credit.frame_at {
             Some(last) => last + FRAME_PAUSE,
             None => stage.now,
@@ -372,6 +394,7 @@ impl Viewer {
         bytes.truncate(MAX_SNAPSHOT);
         let kept_from = stage.screen.scrollback_start();
         (credit.framed, credit.give_way_at, credit.frame_at) = (true, None, Some(stage.now));
+        credit.owes_history = false;
         credit.base = Some((end, snapshot));
         self.begin_parts(stage, bytes, Some((base, kept_from)));
         self.put_part(out)

@@ -54,6 +54,11 @@ async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
     };
     match reach(shared, &description, &dir).await {
         Ok(entry) => Some(entry),
+        Err(_) if description.tmux.is_some() => {
+            // The session is tmux's, and is found there if it goes on.
+            remove_files(&dir, Some(&description.socket));
+            None
+        }
         Err(error) => {
             let exit = dir.exit().unwrap_or_else(|error| {
                 tracing::warn!("session {id}: {error}");

@@ -7,6 +7,7 @@ use happy_rpc::{CallError, ErrorCode};
 
 use crate::holder::protocol::{FrameError, Refusal, refusal};
 use crate::holder::spec::StartError;
+use crate::tmux::TmuxError;
 
 /// Why the sessions could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub enum CreateError {
     /// The holder did not get ready in time.
     #[error("the session's process was not ready within {} seconds", super::HOLDER_DEADLINE.as_secs())]
     Late,
+    /// The session was to be one of tmux.
+    #[error("{0}")]
+    Tmux(TmuxError),
     /// The holder started and cannot be spoken to.
     #[error("the session was started and cannot be reached: {0}")]
     Unreachable(ConnectError),
@@ -92,6 +96,9 @@ pub enum AttachError {
     /// Its holder cannot be spoken to.
     #[error("the session cannot be reached: {0}")]
     Unreachable(#[from] ConnectError),
+    /// It is one of tmux, and could not be shown.
+    #[error("{0}")]
+    Guest(String),
 }
 
 /// Why a holder did not do what it was asked.
@@ -109,6 +116,12 @@ pub enum ControlError {
     /// The holder refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is one of tmux, which did not do it.
+    #[error("{0}")]
+    Tmux(TmuxError),
+    /// It is one of tmux, and nothing can show it.
+    #[error("{0}")]
+    Guest(String),
     /// The holder does not answer.
     #[error("the session did not answer within {} seconds", super::HOLDER_DEADLINE.as_secs())]
     Late,
@@ -177,6 +190,7 @@ impl From<CreateError> for CallError {
             CreateError::Request(_) => ErrorCode::Malformed,
             CreateError::Start(StartError::CommandNotFound(_) | StartError::CwdMissing(_)) => ErrorCode::NotFound,
             CreateError::Start(StartError::NotExecutable(..) | StartError::CwdDenied(..)) => ErrorCode::NotPermitted,
+            CreateError::Tmux(error) => tmux_code(error),
             _ => ErrorCode::Failed,
         };
         CallError::new(code, error.to_string())
@@ -189,7 +203,7 @@ impl From<AttachError> for CallError {
             AttachError::NoSession => ErrorCode::NotFound,
             AttachError::Ended => ErrorCode::Conflict,
             AttachError::Unreachable(ConnectError::Refused(refused)) => refused_code(refused),
-            AttachError::Unreachable(_) => ErrorCode::Failed,
+            AttachError::Unreachable(_) | AttachError::Guest(_) => ErrorCode::Failed,
         };
         CallError::new(code, error.to_string())
     }
@@ -201,9 +215,21 @@ impl From<ControlError> for CallError {
             ControlError::NoSession | ControlError::NoAttachment => ErrorCode::NotFound,
             ControlError::HolderGone => ErrorCode::Conflict,
             ControlError::Refused(refused) => refused_code(refused),
+            ControlError::Tmux(error) => tmux_code(error),
+            ControlError::Guest(_) => ErrorCode::Failed,
             ControlError::Late => ErrorCode::Failed,
         };
         CallError::new(code, error.to_string())
+    }
+}
+
+fn tmux_code(error: &TmuxError) -> ErrorCode {
+    match error {
+        TmuxError::NoSession | TmuxError::NoServer(_) => ErrorCode::NotFound,
+        // It exists already, mostly.
+        TmuxError::Refused(_) => ErrorCode::Conflict,
+        TmuxError::Stranger(_) => ErrorCode::NotPermitted,
+        _ => ErrorCode::Failed,
     }
 }
 

@@ -38,6 +38,7 @@ mod client;
 mod error;
 mod record;
 mod spawn;
+mod tmux;
 mod typist;
 mod upgrade;
 mod viewer;
@@ -57,6 +58,7 @@ use uuid::Uuid;
 use crate::holder::blocks::Place;
 use crate::holder::protocol::{Build, Request, Status, refusal};
 use crate::holder::spec::{Description, ExitRecord, SessionDir, unix_ms};
+use crate::tmux::sockets;
 
 pub use error::{AttachError, ControlError, CreateError, OpenError, TypeError, ViewerError};
 pub use viewer::{AttachRequest, Viewer, ViewerReceiver, ViewerSender};
@@ -116,6 +118,8 @@ pub struct Config {
     pub upgrade: bool,
     /// What is kept of sessions that have ended.
     pub ended: EndedKept,
+    /// Where servers of tmux are looked for, the usual place first; nowhere: sessions of tmux are not listed.
+    pub tmux: Vec<PathBuf>,
 }
 
 impl Config {
@@ -133,6 +137,7 @@ impl Config {
             keep: None,
             upgrade: true,
             ended: EndedKept::default(),
+            tmux: vec![sockets::folder(std::env::var("TMUX_TMPDIR").ok().as_deref())],
         })
     }
 }
@@ -149,6 +154,7 @@ struct Shared {
     /// Attachment → session.
     attachments: Mutex<HashMap<Uuid, Uuid>>,
     events: broadcast::Sender<Event>,
+    tmux: tmux::Tmux,
 }
 
 struct Entry {
@@ -163,6 +169,8 @@ struct Entry {
     ended_at: Option<u64>,
     /// How many bytes of its output the holder keeps.
     kept: u64,
+    /// The session of tmux that it is.
+    guest: Option<tmux::Guest>,
 }
 
 /// A request on its way to a holder, and who waits for the answer.
@@ -182,8 +190,10 @@ impl Sessions {
             entries: Mutex::default(),
             attachments: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
+            tmux: tmux::Tmux::default(),
         });
         adopt::all(&shared).await?;
+        tmux::begin(&shared).await;
         upgrade::begin(&shared);
         tokio::spawn(tidy_now_and_then(Arc::downgrade(&shared)));
         Ok(Self { shared })
@@ -194,6 +204,9 @@ impl Sessions {
     /// # Errors
     /// [`CreateError`]; nothing is left behind.
     pub async fn create(&self, params: SessionCreate) -> Result<Session, CreateError> {
+        if params.tmux {
+            return tmux::create(&self.shared, params).await;
+        }
         spare_descriptors().map_err(CreateError::Descriptors)?;
         let (id, dir) = self.shared.reserve()?;
         let started = spawn::start(&self.shared.config, id, &dir, params).await;
@@ -211,7 +224,7 @@ impl Sessions {
         // What a holder answers reaches the list through its own task; one that is slow shows its last figures.
         let mut answers = tokio::task::JoinSet::from_iter(asked);
         let all = async { while answers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(REFRESH, all).await;
+        let _ = tokio::join!(tokio::time::timeout(REFRESH, all), tmux::look(&self.shared));
         self.known()
     }
 
@@ -285,12 +298,16 @@ impl Sessions {
     }
 
     /// Ends the program: a hang-up for its process group, SIGKILL after [`KILL_GRACE`]. A session that has already ended is
-    /// forgotten.
+    /// forgotten. One of tmux is ended there, with all its windows.
     ///
     /// # Errors
     /// [`ControlError`].
     pub async fn kill(&self, id: Uuid) -> Result<(), ControlError> {
         let session = self.session(id).ok_or(ControlError::NoSession)?;
+        let guest = self.shared.entries().get(&id).and_then(|entry| entry.guest.clone());
+        if let Some(guest) = guest {
+            return tmux::kill(&self.shared, &guest.origin).await;
+        }
         if session.state != SessionState::Running {
             return self.forget(id).await;
         }
@@ -477,6 +494,10 @@ impl Shared {
     fn holder_gone(self: &Arc<Self>, id: Uuid) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&id) else { return };
+        if entry.guest.is_some() {
+            drop(entries);
+            return self.guest_gone(id);
+        }
         entry.holder = None;
         entry.session.viewers = 0;
         entry.session.controller = None;
@@ -513,6 +534,7 @@ impl Entry {
             cwd: PathBuf::new(),
             created_at: 0,
             socket: PathBuf::new(),
+            tmux: None,
         };
         Self {
             session: describe(&description),
@@ -522,6 +544,7 @@ impl Entry {
             holder: None,
             ended_at: None,
             kept: 0,
+            guest: None,
         }
     }
 
@@ -543,7 +566,7 @@ impl Entry {
         }
         let ended_at = exit.map(|exit| exit.at);
         let socket = description.socket.clone();
-        Self { session, dir, socket, build: Build::default(), holder: None, ended_at, kept: 0 }
+        Self { session, dir, socket, build: Build::default(), holder: None, ended_at, kept: 0, guest: None }
     }
 }
 
@@ -604,6 +627,7 @@ fn json_length(text: &str) -> usize {
 fn describe(description: &Description) -> Session {
     Session {
         id: description.id,
+        kind: tmux::kind(description),
         name: description.name.clone(),
         title: String::new(),
         command: shown_command(&description.command),

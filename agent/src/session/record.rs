@@ -25,6 +25,7 @@ impl Sessions {
     /// [`ControlError`].
     pub async fn record(&self, id: Uuid, record: RecordOptions) -> Result<Session, ControlError> {
         let session = self.session(id).ok_or(ControlError::NoSession)?;
+        super::tmux::host(&self.shared, id).await.map_err(|error| ControlError::Guest(error.to_string()))?;
         let order = order(&self.shared.config.home, id, &session.name, record).map_err(|error| {
             let why = crate::trouble::reason(&error);
             Refusal::new(refusal::CONFLICT, format!("the folder of the recordings cannot be made: {why}"))

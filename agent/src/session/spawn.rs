@@ -1,5 +1,6 @@
 //! Starting a session: its files, its holder process, and the wait until that is ready.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -27,6 +28,31 @@ pub(super) async fn start(
     let files = |source| CreateError::Files { path: dir.path().to_owned(), source };
     dir.create().map_err(files)?;
     let spec = specify(config, id, dir.socket(id).map_err(files)?, params)?;
+    hold(config, dir, spec).await
+}
+
+/// The same for a session of tmux.
+pub(super) async fn start_guest(
+    config: &Config,
+    dir: &SessionDir,
+    mut description: Description,
+) -> Result<Description, CreateError> {
+    let files = |source| CreateError::Files { path: dir.path().to_owned(), source };
+    dir.create().map_err(files)?;
+    description.socket = dir.socket(description.id).map_err(files)?;
+    let mut env = config.env.clone();
+    prepare(&mut env);
+    // It is a client of tmux, and not in tmux.
+    ["TMUX", "TMUX_PANE"].iter().for_each(|key| drop(env.remove(*key)));
+    let ring_bytes = config.keep.unwrap_or(RING_BYTES as u64) as usize;
+    let (cols, rows) = (80, 24);
+    let (scrollback_rows, log, record) = (SCROLLBACK_ROWS, config.log, None);
+    let spec = Spec { description, env, cols, rows, ring_bytes, scrollback_rows, log, record };
+    hold(config, dir, spec).await
+}
+
+async fn hold(config: &Config, dir: &SessionDir, spec: Spec) -> Result<Description, CreateError> {
+    let files = |source| CreateError::Files { path: dir.path().to_owned(), source };
     dir.write_description(&spec.description).map_err(files)?;
     dir.write_spec(&spec).map_err(files)?;
     let mut holder = spawn(config, dir).map_err(CreateError::Spawn)?;
@@ -45,7 +71,7 @@ pub(super) async fn start(
 }
 
 fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) -> Result<Spec, CreateError> {
-    let SessionCreate { command, cwd, env, name, cols, rows, keep, record } = params;
+    let SessionCreate { command, cwd, env, name, cols, rows, keep, record, tmux: _ } = params;
     let keep = keep.or(config.keep).unwrap_or(RING_BYTES as u64);
     if !KEEP.contains(&keep) {
         return Err(CreateError::Request("a session keeps 64K to 1G of its output (65,536 to 1,073,741,824 bytes)"));
@@ -59,10 +85,7 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
         return Err(CreateError::Request("a command or environment must not contain a zero byte"));
     }
     let user_home = env.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    // A size from another terminal would outlive the first resize of this one.
-    ["LINES", "COLUMNS", "TERMCAP"].iter().for_each(|key| drop(env.remove(*key)));
-    env.insert("TERM".into(), "xterm-256color".into());
-    env.insert("COLORTERM".into(), "truecolor".into());
+    prepare(&mut env);
     env.insert("HAPPY_SESSION".into(), id.to_string());
     let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| match command.is_empty() {
         true => env.get("SHELL").and_then(|shell| shell.rsplit('/').next()).unwrap_or("shell").to_owned(),
@@ -75,6 +98,7 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
         cwd: resolve(&user_home, cwd),
         created_at: unix_ms().max(1),
         socket,
+        tmux: None,
     };
     let record = record.map(|record| record::order(&config.home, id, &description.name, record)).transpose();
     let record = record.map_err(|source| CreateError::Files { path: config.home.clone(), source })?;
@@ -91,8 +115,16 @@ fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) ->
     })
 }
 
+/// What the terminal is.
+fn prepare(env: &mut BTreeMap<String, String>) {
+    // A size from another terminal would outlive the first resize of this one.
+    ["LINES", "COLUMNS", "TERMCAP"].iter().for_each(|key| drop(env.remove(*key)));
+    env.insert("TERM".into(), "xterm-256color".into());
+    env.insert("COLORTERM".into(), "truecolor".into());
+}
+
 /// A directory as people write it: missing and `~` mean home, relative is relative to home.
-fn resolve(home: &Path, cwd: Option<PathBuf>) -> PathBuf {
+pub(super) fn resolve(home: &Path, cwd: Option<PathBuf>) -> PathBuf {
     match cwd {
         None => home.to_owned(),
         Some(path) => match path.strip_prefix("~") {
@@ -103,7 +135,7 @@ fn resolve(home: &Path, cwd: Option<PathBuf>) -> PathBuf {
 }
 
 /// A name that cannot steer the terminal it is listed on.
-fn clean(name: &str) -> String {
+pub(super) fn clean(name: &str) -> String {
     let mut name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     name.truncate(name.floor_char_boundary(MAX_NAME));
     name

@@ -55,7 +55,8 @@ fn of_another_build(shared: &Shared) -> Vec<(Uuid, PathBuf, PathBuf)> {
     let running =
         entries.values().filter(|entry| entry.holder.is_some() && entry.session.state == SessionState::Running);
     running
-        .filter(|entry| entry.build.id != id)
+        // One of tmux gets the new program when it is next attached to.
+        .filter(|entry| entry.build.id != id && entry.guest.is_none())
         .map(|entry| (entry.session.id, entry.socket.clone(), program.clone()))
         .collect()
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::client::{self, Reader, Writer};
 use super::error::ConnectError;
-use super::{AttachError, Shared, ViewerError, apply};
+use super::{AttachError, Shared, ViewerError, apply, tmux};
 use crate::holder::protocol::{self, MAX_FRAME, VERSION, kind, put_frame, put_json, read_json, refusal};
 
 /// What a viewer asks for; [`From`] the parameters of `session.attach`.
@@ -70,6 +70,19 @@ impl Viewer {
 }
 
 pub(super) async fn attach(shared: &Arc<Shared>, request: AttachRequest) -> Result<Viewer, AttachError> {
+    tmux::host(shared, request.session).await?;
+    match attach_to_holder(shared, request.clone()).await {
+        // It was about to go since nobody looked.
+        Err(AttachError::Unreachable(_) | AttachError::Ended) if shared.is_guest(request.session) => {
+            tmux::until_gone(shared, request.session).await;
+            tmux::host(shared, request.session).await?;
+            attach_to_holder(shared, request).await
+        }
+        attached => attached,
+    }
+}
+
+async fn attach_to_holder(shared: &Arc<Shared>, request: AttachRequest) -> Result<Viewer, AttachError> {
     let (mut session, socket) = {
         let entries = shared.entries();
         let entry = entries.get(&request.session).filter(|entry| entry.is_settled()).ok_or(AttachError::NoSession)?;

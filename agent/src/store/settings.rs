@@ -28,6 +28,8 @@ pub struct Settings {
     pub keep: Option<Keep>,
     /// Whether sessions of another version go on with this one; yes when missing.
     pub upgrade_sessions: Option<bool>,
+    /// Whether sessions of the user's tmux are listed; yes when missing.
+    pub tmux: Option<bool>,
 }
 
 /// An amount of output that a session may keep, as people write it: bytes, or with K, M or G.

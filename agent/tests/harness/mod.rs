@@ -68,6 +68,8 @@ impl Home {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_happy"));
         command.args(args).env("HAPPY_HOME_DIR", self.path()).env_remove("HAPPY_SERVER_URL");
+        // The tmux of whoever runs the tests is none of their business: at the end everything on the list is ended.
+        command.env("TMUX_TMPDIR", self.folder.path()).env_remove("TMUX");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }

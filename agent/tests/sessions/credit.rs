@@ -12,27 +12,27 @@ use happy_wire::terminal::{DRAWN_EVERY, TerminalMessage, WINDOW};
 use crate::support::{Glass, Home, request, sh, soon};
 
 /// A viewer that draws so many bytes a second, and what it was sent.
-struct Drawer {
-    sender: ViewerSender,
+pub struct Drawer {
+    pub sender: ViewerSender,
     receiver: ViewerReceiver,
     bytes_a_second: f64,
     /// It has drawn everything that came before this moment at its pace.
     busy_until: Instant,
-    screen: Screen,
+    pub screen: Screen,
     offset: u64,
     told: u64,
     frames: Frames,
-    pages: Pages,
-    kept_from: u64,
+    pub pages: Pages,
+    pub kept_from: u64,
     /// How many bytes of messages it has drawn, how many frames and gaps were among them.
     drawn: u64,
-    shown: usize,
+    pub shown: usize,
     gaps: usize,
     typed: u64,
 }
 
 impl Drawer {
-    async fn attach(sessions: &Sessions, session: &Session, bytes_a_second: f64) -> Self {
+    pub async fn attach(sessions: &Sessions, session: &Session, bytes_a_second: f64) -> Self {
         let request = AttachRequest { credit: true, ..request(session) };
         let viewer = soon("attaching", sessions.attach(request)).await.unwrap();
         let (attached, sender, receiver) = viewer.split();
@@ -61,7 +61,7 @@ impl Drawer {
     }
 
     /// Takes what comes, for at most so long; draws it, and says so.
-    async fn step(&mut self, patience: Duration) {
+    pub async fn step(&mut self, patience: Duration) {
         let Ok(message) = tokio::time::timeout(patience, self.receiver.recv()).await else {
             return self.tell(true).await;
         };
@@ -136,7 +136,7 @@ impl Drawer {
     }
 
     /// Asks for the rows of history that it lacks, newest first, until it has all that there is.
-    async fn ask_for_history(&mut self) {
+    pub async fn ask_for_history(&mut self) {
         let mut pages = std::mem::take(&mut self.pages);
         pages.insert_all(self.screen.take_history());
         self.pages = pages;

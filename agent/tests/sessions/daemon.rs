@@ -144,7 +144,7 @@ async fn what_lies_around_among_sessions_harms_nobody() {
         dir.create().unwrap();
         let socket = dir.path().join("s");
         let description =
-            Description { id, name: name.into(), command: vec![], cwd: "/".into(), created_at: 1, socket };
+            Description { id, name: name.into(), command: vec![], cwd: "/".into(), created_at: 1, socket, tmux: None };
         dir.write_description(&description).unwrap();
         dir
     };

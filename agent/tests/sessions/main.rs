@@ -12,6 +12,7 @@ mod programs;
 mod record;
 mod screen;
 mod support;
+mod tmux;
 mod typing;
 mod upgrade;
 mod viewers;

@@ -75,6 +75,7 @@ pub fn config(home: &Path) -> Config {
         keep: None,
         upgrade: false,
         ended: Default::default(),
+        tmux: Vec::new(),
     }
 }
 

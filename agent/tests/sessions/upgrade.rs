@@ -30,7 +30,7 @@ pub fn this_program() -> PathBuf {
 }
 
 /// A copy of this program that differs as `pretence` says.
-fn pretender(home: &Home, name: &str, pretence: &str) -> PathBuf {
+pub fn pretender(home: &Home, name: &str, pretence: &str) -> PathBuf {
     std::fs::create_dir_all(home.path()).unwrap();
     let path = home.path().join(name);
     std::fs::copy(this_program(), &path).unwrap();

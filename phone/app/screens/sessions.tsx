@@ -75,7 +75,7 @@ export function Sessions(props: { device: string }) {
                 <button class="card" onClick={() => go({ at: "terminal", device: m.device, session: session.id })}>
                   <span class="main">
                     <strong>{session.title || session.name}</strong>
-                    <span class="muted mono clip">{shortPath(session.cwd, m.info?.home)}</span>
+                    {session.kind !== "tmux" && <span class="muted mono clip">{shortPath(session.cwd, m.info?.home)}</span>}
                     <span class="muted">
                       <Dot tone={state.tone} /> {state.text} · {ago(session.created_at, now.value)}
                       {session.viewers > 0 && ` · ${session.viewers} looking`}
@@ -101,7 +101,9 @@ export function Sessions(props: { device: string }) {
       {ending && (
         <Confirm title={`End ${ending.title || ending.name}?`} yes="End it" onClose={() => setEnding(null)} onYes={() => void end(ending)}>
           <p>
-            The program gets a hang-up and, if it is still there after five seconds, is ended without mercy. What it has not saved is lost.
+            {ending.kind === "tmux"
+              ? "The tmux session ends with all its windows, for everyone who is attached to it. What its programs have not saved is lost."
+              : "The program gets a hang-up and, if it is still there after five seconds, is ended without mercy. What it has not saved is lost."}
           </p>
         </Confirm>
       )}

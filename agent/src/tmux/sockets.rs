@@ -1,0 +1,136 @@
+//! Where tmux servers listen: sockets of any name in `tmux-UID` below `TMUX_TMPDIR`, or below `/tmp`, as tmux itself has it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::TmuxError;
+
+/// Sockets that are looked at in one folder. Nobody has so many servers; a folder full of stale ones shall not cost time.
+pub const MAX_SOCKETS: usize = 64;
+
+/// The folder of this user's servers.
+pub fn folder(tmux_tmpdir: Option<&str>) -> PathBuf {
+    let above = tmux_tmpdir.filter(|dir| !dir.is_empty()).unwrap_or("/tmp");
+    Path::new(above).join(format!("tmux-{}", rustix::process::getuid().as_raw()))
+}
+
+/// The sockets in a folder, by name. None when the folder is not there, or not one that tmux itself would use: ours, and closed to others.
+pub fn list(folder: &Path) -> Vec<PathBuf> {
+    if !is_ours(folder) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut sockets: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_our_socket(path)).collect();
+    sockets.sort();
+    if sockets.len() > MAX_SOCKETS {
+        tracing::warn!("{} has more than {MAX_SOCKETS} sockets; the rest is not looked at", folder.display());
+        sockets.truncate(MAX_SOCKETS);
+    }
+    sockets
+}
+
+/// Makes the folder if there is none, as tmux would.
+///
+/// # Errors
+/// What the system says, or that it is not private.
+pub fn prepare(folder: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ if is_ours(folder) => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a private folder of this user's")),
+    }
+}
+
+fn is_ours(folder: &Path) -> bool {
+    // Anybody may make it in /tmp: not followed, and refused as tmux refuses it.
+    fs::symlink_metadata(folder).is_ok_and(|found| {
+        let safe = found.is_dir() && found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o007 == 0;
+        if !safe {
+            tracing::debug!(
+                "{} is not a private folder of this user's; tmux is not looked for there",
+                folder.display()
+            );
+        }
+        safe
+    })
+}
+
+fn is_our_socket(path: &Path) -> bool {
+    let ours = |found: fs::Metadata| {
+        found.file_type().is_socket() && found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o007 == 0
+    };
+    // Its path becomes part of JSON and of a command.
+    path.to_str().is_some() && fs::symlink_metadata(path).is_ok_and(ours)
+}
+
+/// Whether a server of this user's listens there.
+///
+/// # Errors
+/// [`TmuxError::NoServer`] or [`TmuxError::Stranger`].
+pub fn check(socket: &Path) -> Result<(), TmuxError> {
+    let stream = UnixStream::connect(socket).map_err(|_| TmuxError::NoServer(socket.to_owned()))?;
+    let ours = rustix::process::getuid();
+    match peer(&stream) {
+        Some(uid) if uid != ours.as_raw() => Err(TmuxError::Stranger(socket.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn peer(stream: &UnixStream) -> Option<u32> {
+    rustix::net::sockopt::socket_peercred(stream).ok().map(|peer| peer.uid.as_raw())
+}
+
+/// Elsewhere the folder's owner and mode say it.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn peer(_: &UnixStream) -> Option<u32> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_sockets_in_a_private_folder_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(dir.path().to_str());
+        assert!(list(&folder).is_empty());
+        fs::create_dir(&folder).unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(&folder, 0o700);
+        let _listening = [UnixListener::bind(folder.join("b")).unwrap(), UnixListener::bind(folder.join("a")).unwrap()];
+        let open = UnixListener::bind(folder.join("open")).unwrap();
+        ["a", "b"].iter().for_each(|name| mode(&folder.join(name), 0o660));
+        mode(&folder.join("open"), 0o666);
+        fs::write(folder.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(folder.join("a"), folder.join("link")).unwrap();
+        assert_eq!(list(&folder), [folder.join("a"), folder.join("b")]);
+        drop(open);
+
+        // Somebody may have put it there for us.
+        mode(&folder, 0o707);
+        assert!(list(&folder).is_empty());
+        mode(&folder, 0o700);
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&folder, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
+        assert!(list(&folder).is_empty());
+    }
+
+    #[test]
+    fn a_socket_without_a_server_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listening = UnixListener::bind(&path).unwrap();
+        assert!(check(&path).is_ok());
+        drop(listening);
+        assert!(matches!(check(&path), Err(TmuxError::NoServer(_))));
+    }
+}

@@ -502,9 +502,12 @@ impl<S: Suite> Link<S> {
     }
 
     fn handle_sealed<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, id: [u8; 16], message: &[u8]) {
+        let up_for = self.up_for(cx.now);
         let Some(session) = self.session.as_mut().filter(|session| session.knows(id)) else {
             return self.handle_unknown_session(cx, id);
         };
+        // Its ratchet turns by this clock too, which the timers alone may leave standing.
+        session.expire(up_for.as_secs());
         let had_next = session.has_next();
         match session.open(cx.now, id, message) {
             Ok(frame) => {
@@ -564,6 +567,11 @@ impl<S: Suite> Link<S> {
         }
     }
 
+    /// How long packets could arrive, in all.
+    fn up_for(&self, now: Duration) -> Duration {
+        self.up_for + self.up_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
     // Below: sessions begin and end.
 
     /// A handshake is done. `established.resumes` has been checked against the session that there is.
@@ -574,7 +582,7 @@ impl<S: Suite> Link<S> {
         numbering: Numbering,
     ) {
         // A new ratchet counts from the time that this link has been up, or it would soon take what it misses for old.
-        let up_for = self.up_for + self.up_since.map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
+        let up_for = self.up_for(cx.now);
         established.cipher.expire(up_for.as_secs());
         if let Some(session) = self.session.as_mut().filter(|_| established.resumes) {
             session.rekey(established);
@@ -732,7 +740,7 @@ impl<S: Suite> Link<S> {
         if self.wants_new_keys_at().is_some_and(|at| at <= cx.now) {
             self.want_new_keys(cx);
         }
-        let up_for = self.up_for + self.up_since.map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
+        let up_for = self.up_for(cx.now);
         if let Some(session) = &mut self.session {
             session.retire(cx.now);
             session.expire(up_for.as_secs());

@@ -344,7 +344,8 @@ impl Suite for Keys {
 }
 
 impl From<happy_crypto::handshake::Established> for Established<Ratchet> {
-    fn from(established: happy_crypto::handshake::Established) -> Self {
+    fn from(mut established: happy_crypto::handshake::Established) -> Self {
+        established.ratchet.turn_once_a_second();
         Self {
             session: established.session_id,
             peer: established.peer.device_id(),

@@ -365,6 +365,7 @@ mod tests {
             cwd: "/".into(),
             created_at: 1,
             socket: "/".into(),
+            tmux: None,
         }
     }
 

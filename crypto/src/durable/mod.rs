@@ -151,9 +151,10 @@ impl<S: Storage> DurableRatchet<S> {
         storage: S,
         key: &[u8; 32],
         peer: DeviceId,
-        ratchet: Ratchet,
+        mut ratchet: Ratchet,
         before: Predecessor,
     ) -> Result<Self, CommitError<S::Error>> {
+        ratchet.turn_with_each_answer();
         let mut created = Self {
             storage,
             key: Zeroizing::new(*key),
@@ -204,7 +205,8 @@ impl<S: Storage> DurableRatchet<S> {
     ///
     /// # Errors
     /// When it was not stored; then the old ratchet goes on, and the new one is gone.
-    pub fn renew(&mut self, rng: &mut impl CryptoRng, ratchet: Ratchet) -> Result<Vec<u64>, CommitError<S::Error>> {
+    pub fn renew(&mut self, rng: &mut impl CryptoRng, mut ratchet: Ratchet) -> Result<Vec<u64>, CommitError<S::Error>> {
+        ratchet.turn_with_each_answer();
         let old = (std::mem::replace(&mut self.ratchet, ratchet), std::mem::take(&mut self.reserved));
         let outbox = std::mem::take(&mut self.outbox);
         match self.commit_next(rng) {

@@ -53,7 +53,11 @@ pub struct Ratchet {
     session_id: [u8; 16],
     root: RootKey,
     my_key: StaticSecret,
-    sending: Sending,
+    /// `None` at a responder that has not sent yet.
+    sending: Option<SendingChain>,
+    /// The key with which the other side turned the ratchet, until we do. We turn it with a message, not before: so receiving needs no
+    /// randomness, and a key is no older than its first use (Signal's specification, 8.5).
+    due: Option<AgreementKey>,
     next_sending_header: HeaderKey,
     /// How many messages the previous sending chain had.
     previous_length: u32,
@@ -64,17 +68,10 @@ pub struct Ratchet {
     older: VecDeque<OlderChain>,
     /// The time of the last [`Ratchet::expire`].
     now: u64,
-}
-
-/// What there is to send with.
-#[cfg_attr(test, derive(Clone))]
-enum Sending {
-    /// Nothing: this is a responder that has not received yet.
-    NotYet,
-    /// The other side turned the ratchet. We turn it with the next message, not before: so receiving needs no randomness, and a
-    /// key is no older than its first use (Signal's specification, 8.5).
-    Due(AgreementKey),
-    Chain(SendingChain),
+    /// [`Ratchet::turn_once_a_second`] was called.
+    is_paced: bool,
+    /// The time of our last turn, if there was a clock.
+    turned_at: Option<u64>,
 }
 
 impl Ratchet {
@@ -98,7 +95,8 @@ impl Ratchet {
         Ok(Self {
             session_id,
             root: step.root,
-            sending: Sending::Chain(SendingChain::new(header, step.chain, &my_key)),
+            sending: Some(SendingChain::new(header, step.chain, &my_key)),
+            due: None,
             my_key,
             next_sending_header: step.next_header,
             previous_length: 0,
@@ -106,6 +104,8 @@ impl Ratchet {
             next_receiving_header,
             older: VecDeque::new(),
             now: 0,
+            is_paced: false,
+            turned_at: None,
         })
     }
 
@@ -121,13 +121,16 @@ impl Ratchet {
             session_id,
             root,
             my_key,
-            sending: Sending::NotYet,
+            sending: None,
+            due: None,
             next_sending_header,
             previous_length: 0,
             receiving: None,
             next_receiving_header,
             older: VecDeque::new(),
             now: 0,
+            is_paced: false,
+            turned_at: None,
         }
     }
 
@@ -135,11 +138,7 @@ impl Ratchet {
     /// without a reply.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        match &self.sending {
-            Sending::NotYet => false,
-            Sending::Due(_) => true,
-            Sending::Chain(chain) => chain.has_keys(),
-        }
+        self.due.is_some() || self.sending.as_ref().is_some_and(SendingChain::has_keys)
     }
 
     /// Encrypts a message and appends it to `out`, which grows by the plaintext and [`Ratchet::OVERHEAD`].
@@ -152,10 +151,12 @@ impl Ratchet {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EncryptError> {
-        if let Sending::Due(theirs) = self.sending {
+        if let Some(theirs) = self.due
+            && !self.turn_can_wait()
+        {
             self.turn(rng, &theirs)?;
         }
-        let Sending::Chain(chain) = &mut self.sending else { return Err(EncryptError::NotYet) };
+        let Some(chain) = &mut self.sending else { return Err(EncryptError::NotYet) };
         let (number, key) = chain.advance().ok_or(EncryptError::Exhausted)?;
         let header = Header { ratchet_key: *chain.ratchet_key(), previous_length: self.previous_length, number };
         let mut salt = [0; message::SALT];
@@ -164,13 +165,35 @@ impl Ratchet {
         message::seal(&self.session_id, &salt, chain.header_key(), &header, &key, plaintext, out)
     }
 
+    /// From now on begins a new chain at most once in each second of [`Ratchet::expire`], and not with every answer. Two who take turns,
+    /// as a keyboard and its echo do, then mostly send without a step on the curve, and a state that was stolen heals up to a second later
+    /// (PROTOCOL 6).
+    pub fn turn_once_a_second(&mut self) {
+        self.is_paced = true;
+    }
+
+    /// As it does at first. A state that is stored has no chain while a new one is due, so it must not send with one.
+    pub(crate) fn turn_with_each_answer(&mut self) {
+        self.is_paced = false;
+    }
+
+    /// Whether a turn that is due may come with a later message.
+    fn turn_can_wait(&self) -> bool {
+        self.is_paced && self.turned_at == Some(self.now) && self.sending.as_ref().is_some_and(SendingChain::has_keys)
+    }
+
     /// Begins a sending chain with a new key of ours.
     fn turn(&mut self, rng: &mut impl CryptoRng, theirs: &AgreementKey) -> Result<(), EncryptError> {
         let my_key = agreement::generate(rng);
         // Their key has agreed with one of ours when it came, and a key that is of low order does so with none.
         let step = RootStep::take(&self.root, &my_key, theirs).map_err(|_| EncryptError::NotYet)?;
         let header = std::mem::replace(&mut self.next_sending_header, step.next_header);
-        self.sending = Sending::Chain(SendingChain::new(header, step.chain, &my_key));
+        if let Some(finished) = self.sending.replace(SendingChain::new(header, step.chain, &my_key)) {
+            self.previous_length = finished.length();
+        }
+        self.due = None;
+        // Before the first second has passed, nobody has told the time.
+        self.turned_at = Some(self.now).filter(|now| *now > 0);
         self.root = step.root;
         self.my_key = my_key;
         Ok(())
@@ -208,7 +231,10 @@ impl Ratchet {
     /// `now` counts seconds from anywhere and should stand still while nothing can arrive. A ratchet that is never told the time
     /// keeps what its other bounds allow.
     pub fn expire(&mut self, now: u64) {
-        self.now = self.now.max(now);
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
         let Some(before) = self.now.checked_sub(Self::MISSING_FOR) else { return };
         if let Some(chain) = &mut self.receiving {
             chain.missing_mut().forget(before);
@@ -222,7 +248,8 @@ impl Ratchet {
     /// Whether the two seem to take turns: nothing followed the first message of this chain, and we have answered it. Then the next
     /// header key is tried first. The order changes nothing but the time, because no header opens with two keys.
     fn turn_is_likely(&self) -> bool {
-        matches!(self.sending, Sending::Chain(_))
+        self.due.is_none()
+            && self.sending.is_some()
             && self.receiving.as_ref().is_none_or(|chain| chain.next_number() == 1)
     }
 
@@ -252,10 +279,7 @@ impl Ratchet {
         }
         self.next_receiving_header = step.next_header;
         self.root = step.root;
-        if let Sending::Chain(chain) = &self.sending {
-            self.previous_length = chain.length();
-        }
-        self.sending = Sending::Due(theirs);
+        self.due = Some(theirs);
         drop_oldest_keys(self.receiving.as_mut(), &mut self.older);
         Ok(())
     }

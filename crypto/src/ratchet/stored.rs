@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    MAX_MISSING, MAX_OLDER_CHAINS, Ratchet, Sending,
+    MAX_MISSING, MAX_OLDER_CHAINS, Ratchet,
     chain::{LAST_NUMBER, Missing, MissingKeys, OlderChain, ReceivingChain, SendingChain},
 };
 
@@ -41,15 +41,17 @@ impl Ratchet {
         out.put(self.my_key.as_bytes());
         out.put(self.next_sending_header.as_bytes());
         out.put(self.next_receiving_header.as_bytes());
-        out.put(&self.previous_length.to_be_bytes());
+        // While a turn is due the chain before it is not stored, only how long it was.
+        let ended = self.sending.as_ref().filter(|_| self.due.is_some());
+        out.put(&ended.map_or(self.previous_length, SendingChain::length).to_be_bytes());
         out.put(&self.now.to_be_bytes());
-        match &self.sending {
-            Sending::NotYet => out.put(&[0]),
-            Sending::Due(theirs) => {
+        match (&self.due, &self.sending) {
+            (None, None) => out.put(&[0]),
+            (Some(theirs), _) => {
                 out.put(&[1]);
                 out.put(theirs.as_bytes());
             }
-            Sending::Chain(chain) => {
+            (None, Some(chain)) => {
                 let (key, next) = chain.ahead(reserved);
                 out.put(&[2]);
                 out.put(chain.header_key().as_bytes());
@@ -91,13 +93,13 @@ impl Ratchet {
         let next_receiving_header = secret(&mut reader)?;
         let previous_length = reader.u32()?;
         let now = reader.u64()?;
-        let sending = match reader.u8()? {
-            0 => Sending::NotYet,
-            1 => Sending::Due(AgreementKey::decode(reader.array()?)?),
+        let (due, sending) = match reader.u8()? {
+            0 => (None, None),
+            1 => (Some(AgreementKey::decode(reader.array()?)?), None),
             2 => {
                 let (header, key) = (secret(&mut reader)?, secret::<ChainKey>(&mut reader)?);
                 let next = reader.u32()?;
-                Sending::Chain(SendingChain::restored(header, key, &my_key, next))
+                (None, Some(SendingChain::restored(header, key, &my_key, next)))
             }
             _ => return Err(DecodeError::Field("sending chain")),
         };
@@ -127,12 +129,15 @@ impl Ratchet {
             root,
             my_key,
             sending,
+            due,
             next_sending_header,
             previous_length,
             receiving,
             next_receiving_header,
             older,
             now,
+            is_paced: false,
+            turned_at: None,
         };
         if ratchet.missing() > MAX_MISSING { Err(DecodeError::Field("missing keys")) } else { Ok(ratchet) }
     }
@@ -143,18 +148,16 @@ impl Ratchet {
 
     /// Begins a sending chain if the ratchet has turned, and says for how many messages the current one has numbers.
     pub(crate) fn begin_chain(&mut self, rng: &mut impl CryptoRng) -> Result<u32, EncryptError> {
-        if let Sending::Due(theirs) = self.sending {
+        if let Some(theirs) = self.due {
             self.turn(rng, &theirs)?;
         }
-        match &self.sending {
-            Sending::Chain(chain) => Ok((LAST_NUMBER + 1).saturating_sub(chain.length())),
-            _ => Err(EncryptError::NotYet),
-        }
+        let chain = self.sending.as_ref().ok_or(EncryptError::NotYet)?;
+        Ok((LAST_NUMBER + 1).saturating_sub(chain.length()))
     }
 
     /// Whether the next message belongs to a chain that exists already.
     pub(crate) fn has_sending_chain(&self) -> bool {
-        matches!(self.sending, Sending::Chain(_))
+        self.due.is_none() && self.sending.is_some()
     }
 
     /// How many keys of missing messages are kept.

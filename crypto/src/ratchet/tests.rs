@@ -74,10 +74,7 @@ impl Ratchet {
     }
 
     fn sending_chain(&mut self) -> &mut SendingChain {
-        match &mut self.sending {
-            Sending::Chain(chain) => chain,
-            _ => panic!("nothing was sent since the ratchet turned"),
-        }
+        self.sending.as_mut().expect("something was sent")
     }
 }
 
@@ -509,6 +506,43 @@ fn a_stolen_state_heals() {
     assert_eq!(hear(&mut thief_of_new_state, &seen), Err(OpenError::Repeated));
 }
 
+/// A ratchet that turns once a second stays in its chain until then, and heals after it.
+#[test]
+fn a_paced_ratchet_turns_with_the_first_message_of_each_second() {
+    let mut two = Two::new(26);
+    for ratchet in [&mut two.a, &mut two.b] {
+        ratchet.turn_once_a_second();
+        ratchet.expire(7);
+    }
+    two.round_trip();
+    let chains = |two: &mut Two| [*two.a.sending_chain().ratchet_key(), *two.b.sending_chain().ratchet_key()];
+    // The responder has turned in this second, the initiator has not yet.
+    two.round_trip();
+    let begun = chains(&mut two);
+    let mut thief = copy(&two.b);
+    for _ in 0..5 {
+        two.round_trip();
+        assert!(chains(&mut two) == begun, "there was a turn before the second was over");
+    }
+    assert!(hear(&mut thief, &two.a_says(b"of the same chain")).is_ok());
+    for ratchet in [&mut two.a, &mut two.b] {
+        ratchet.expire(8);
+    }
+    two.round_trip();
+    two.round_trip();
+    let later = chains(&mut two);
+    assert!(later[0] != begun[0] && later[1] != begun[1]);
+    let healed = two.a_says(b"secret again");
+    assert_eq!(hear(&mut thief, &healed), Err(OpenError::CannotBeOpened));
+    // One that is not told the time turns with each answer.
+    let mut two = Two::new(27);
+    two.a.turn_once_a_second();
+    two.round_trip();
+    let before = *two.a.sending_chain().ratchet_key();
+    two.round_trip();
+    assert_ne!(*two.a.sending_chain().ratchet_key(), before);
+}
+
 /// Two messages from one cloned state use different keys and nonces, thanks to the salt.
 #[test]
 fn a_cloned_state_does_not_give_a_two_time_pad() {
@@ -667,6 +701,7 @@ enum Step {
     Repeat { to_a: bool, index: prop::sample::Index },
     Damage { to_a: bool, index: prop::sample::Index, byte: prop::sample::Index, mask: u8 },
     Lose { to_a: bool, index: prop::sample::Index },
+    Second { at_a: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -678,6 +713,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<bool>(), index(), index(), 1_u8..)
             .prop_map(|(to_a, index, byte, mask)| Step::Damage { to_a, index, byte, mask }),
         1 => (any::<bool>(), index()).prop_map(|(to_a, index)| Step::Lose { to_a, index }),
+        1 => any::<bool>().prop_map(|at_a| Step::Second { at_a }),
     ]
 }
 
@@ -695,6 +731,13 @@ proptest! {
     #[test]
     fn each_message_opens_exactly_once(seed: u64, steps in prop::collection::vec(step(), 1..120)) {
         let mut two = Two::new(seed);
+        // One in four pairs each: both turn with every answer, one does, or none.
+        for (ratchet, bit) in [(&mut two.a, 1), (&mut two.b, 2)] {
+            if seed & bit != 0 {
+                ratchet.turn_once_a_second();
+            }
+        }
+        let mut seconds = [1, 1];
         let mut to_a = Direction::default();
         let mut to_b = Direction::default();
         for step in steps {
@@ -747,6 +790,11 @@ proptest! {
                     let before = to.state();
                     prop_assert_eq!(hear(to, &damaged), Err(OpenError::CannotBeOpened));
                     prop_assert!(to.state() == before);
+                }
+                Step::Second { at_a } => {
+                    seconds[usize::from(at_a)] += 1;
+                    let at = if at_a { &mut two.a } else { &mut two.b };
+                    at.expire(seconds[usize::from(at_a)]);
                 }
                 Step::Lose { to_a: at_a, index } => {
                     let direction = if at_a { &mut to_a } else { &mut to_b };

@@ -127,6 +127,24 @@ pub struct Daemon {
     _lock: DaemonLock,
 }
 
+/// How long a lock that nobody answers for is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// The home's lock; `None` when a daemon holds it. One that was killed while it started another program has it until that program runs, which
+/// takes a moment on a busy machine.
+async fn take_lock(home: &Home) -> Result<Option<DaemonLock>, Trouble> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        if let Some(lock) = DaemonLock::take(&home.lock())? {
+            return Ok(Some(lock));
+        }
+        if Instant::now() > deadline || tokio::net::UnixStream::connect(home.socket()).await.is_ok() {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 impl Daemon {
     /// Starts the daemon of a home; `None` when another process is it already.
     ///
@@ -135,7 +153,7 @@ impl Daemon {
     pub async fn start(home: Home, options: Options) -> Result<Option<Arc<Daemon>>, Trouble> {
         home.prepare()?;
         let settings = home.settings()?;
-        let Some(lock) = DaemonLock::take(&home.lock())? else { return Ok(None) };
+        let Some(lock) = take_lock(&home).await? else { return Ok(None) };
         start_log(&home)?;
         raise_descriptor_limit();
         let start = Instant::now();

@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -253,7 +253,7 @@ async fn take_over(
 
     // From here on there is no way back.
     left_open.into_iter().chain([own]).for_each(descriptor::close);
-    let _socket = Socket(handover.socket.clone());
+    let _socket = Socket::at(&handover.socket);
     // An execution by descriptor leaves its number as the name.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_name(c"happy");
@@ -300,17 +300,34 @@ async fn settle(holder: Rc<Holder>, stopped_at: u64) {
 }
 
 /// Takes the socket away with the holder.
-struct Socket(PathBuf);
+struct Socket {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+impl Socket {
+    /// The one that is there.
+    fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: Self::file(path) }
+    }
+
+    fn file(path: &Path) -> Option<(u64, u64)> {
+        fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        // Another holder may listen there by now.
+        if Self::file(&self.path) == self.file {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 fn listen(path: &Path) -> io::Result<(UnixListener, Socket)> {
     let listener = UnixListener::bind(path)?;
-    let socket = Socket(path.to_owned());
+    let socket = Socket::at(path);
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok((listener, socket))
 }

@@ -20,7 +20,7 @@ use crate::holder::protocol::Build;
 use crate::holder::spec::{Description, SessionDir, unix_ms};
 use crate::tmux::client::Env;
 use crate::tmux::control::Event as Said;
-use crate::tmux::server::{Listed, New, Server};
+use crate::tmux::server::{Listed, MAX_LISTED, New, Server};
 use crate::tmux::{Origin, TmuxError, sockets};
 
 /// Between two lists of a server, at least: a script may make and end hundreds of sessions a second.
@@ -31,6 +31,9 @@ const FIRST_LIST: Duration = Duration::from_millis(500);
 
 /// A server whose client has ended may be there all the same: a new one lets clients go while it has no session. So many times it is tried again.
 const TRIES: u32 = 5;
+
+/// A server that does not answer is tried again after so long.
+const HUNG: Duration = Duration::from_secs(10);
 
 /// How long a holder that is about to go is waited for.
 const GOING: Duration = Duration::from_secs(3);
@@ -85,20 +88,19 @@ pub(super) async fn look(shared: &Arc<Shared>) {
     let sockets: Vec<PathBuf> = shared.config.tmux.iter().flat_map(|folder| sockets::list(folder)).collect();
     watch_folders(shared);
     let mut lists = Vec::new();
-    {
-        let mut followed = shared.tmux.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in sockets {
-            if !followed.contains_key(&socket) && sockets::check(&socket).is_err() {
-                continue;
-            }
-            let server = followed.entry(socket.clone()).or_insert_with(|| {
-                let followed = Arc::new(Followed { again: Notify::new(), lists: watch::Sender::new(0) });
-                tokio::spawn(follow(Arc::downgrade(shared), Arc::clone(&followed), socket));
-                followed
-            });
-            lists.push((server.lists.subscribe(), *server.lists.borrow()));
-            server.again.notify_one();
+    for socket in sockets {
+        let is_known = shared.tmux.followed.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&socket);
+        if !is_known && sockets::check(&socket).await.is_err() {
+            continue;
         }
+        let mut followed = shared.tmux.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = followed.entry(socket.clone()).or_insert_with(|| {
+            let followed = Arc::new(Followed { again: Notify::new(), lists: watch::Sender::new(0) });
+            tokio::spawn(follow(Arc::downgrade(shared), Arc::clone(&followed), socket));
+            followed
+        });
+        lists.push((server.lists.subscribe(), *server.lists.borrow()));
+        server.again.notify_one();
     }
     let all = async {
         for (mut list, before) in lists {
@@ -115,15 +117,24 @@ async fn follow(shared: Weak<Shared>, followed: Arc<Followed>, socket: PathBuf) 
     while tries < TRIES {
         let Some(env) = shared.upgrade().map(|shared| shared.config.env.clone()) else { return };
         let begun = tokio::time::Instant::now();
-        match follow_once(&shared, &followed, &socket, env).await {
+        let ended = follow_once(&shared, &followed, &socket, env).await;
+        let hangs = matches!(ended, Err(TmuxError::Late));
+        match ended {
             Ok(()) | Err(TmuxError::NoServer(_)) => {}
             Err(error) => {
                 let Some(shared) = shared.upgrade() else { return };
                 shared.tmux.complain(&format!("{}: {error}", socket.display()));
             }
         }
-        if sockets::check(&socket).is_err() {
-            break;
+        match sockets::check(&socket).await {
+            Ok(()) if !hangs => {}
+            // It is there and does not answer; so are its sessions.
+            Ok(()) | Err(TmuxError::Late) => {
+                tries = 0;
+                tokio::time::sleep(HUNG).await;
+                continue;
+            }
+            Err(_) => break,
         }
         tries = if begun.elapsed() > PAUSE * 100 { 0 } else { tries + 1 };
         tokio::time::sleep(PAUSE * 2).await;
@@ -141,22 +152,25 @@ async fn follow_once(
 ) -> Result<(), TmuxError> {
     let server = Server::new(socket.to_owned(), env).await?;
     // Before the first list, so that no change is missed.
-    let mut client = server.follow()?;
+    let mut client = server.follow().await?;
     loop {
         let listed = server.list().await?;
         let Some(alive) = shared.upgrade() else { return Ok(()) };
         alive.on_listed(socket, &listed);
         drop(alive);
         followed.lists.send_modify(|lists| *lists += 1);
-        tokio::time::sleep(PAUSE).await;
-        loop {
+        // Whatever is said until then is one reason for one list: a burst leaves thousands of lines behind.
+        let rest = tokio::time::Instant::now() + PAUSE;
+        let mut news = false;
+        while !news || tokio::time::Instant::now() < rest {
             tokio::select! {
                 said = client.next() => match said? {
-                    Some(Said::Sessions) => break,
+                    Some(Said::Sessions) => news = true,
                     Some(_) => {}
                     None => return Ok(()),
                 },
-                () = followed.again.notified() => break,
+                () = followed.again.notified(), if !news => news = true,
+                () = tokio::time::sleep_until(rest), if news => {}
             }
         }
     }
@@ -249,12 +263,14 @@ impl Shared {
                 news.push(Event::SessionRemoved { session: id });
             }
         }
+        let mut guests = entries.values().filter(|entry| entry.guest.is_some()).count();
         for (id, listed) in ids {
             let is_new = !entries.contains_key(&id);
-            if is_new && entries.len() >= MAX_SESSIONS {
+            if is_new && guests >= MAX_SESSIONS {
                 self.tmux.complain("there are too many sessions");
                 continue;
             }
+            guests += usize::from(is_new);
             let entry = entries.entry(id).or_insert_with(|| Entry::of_tmux(&self.config, id, listed));
             if let Some(guest) = &mut entry.guest {
                 guest.is_listed = true;
@@ -298,7 +314,10 @@ impl Shared {
                 title: String::new(),
                 output_offset: 0,
                 kept_from: None,
-                recording: None,
+                recording: entry.session.recording.clone().map(|mut recording| {
+                    recording.ended.get_or_insert_with(|| "the client of tmux has gone".into());
+                    recording
+                }),
                 ..entry.session.clone()
             };
             Event::SessionChanged(entry.session.clone())
@@ -334,6 +353,7 @@ impl Entry {
             build: Build::default(),
             holder: None,
             ended_at: None,
+            is_going: false,
             kept: 0,
             guest: Some(guest),
         }
@@ -367,7 +387,7 @@ pub(super) async fn host(shared: &Arc<Shared>, id: Uuid) -> Result<(), AttachErr
         (entry.dir.clone(), entry.session.name.clone(), entry.session.created_at)
     };
     // Of a holder that was killed.
-    remove_files(&dir, None);
+    remove_files(&dir, dir.socket(id).ok().as_ref());
     let description = Description { name, ..specify(&shared.config, id, origin.clone(), created_at) };
     let started = match spawn::start_guest(&shared.config, &dir, description).await {
         Ok(description) => client::steer(shared, &description, &dir).await.map_err(CreateError::Unreachable),
@@ -382,7 +402,7 @@ pub(super) async fn host(shared: &Arc<Shared>, id: Uuid) -> Result<(), AttachErr
             Ok(())
         }
         Err(error) => {
-            remove_files(&dir, None);
+            remove_files(&dir, dir.socket(id).ok().as_ref());
             Err(AttachError::Guest(error.to_string()))
         }
     }
@@ -432,6 +452,11 @@ pub(super) async fn create(shared: &Arc<Shared>, params: SessionCreate) -> Resul
     let name = params.name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(spawn::clean);
     let size = (if params.cols == 0 { 80 } else { params.cols }, if params.rows == 0 { 24 } else { params.rows });
     let new = New { name: name.as_deref(), command: &params.command, cwd, env: &env, size };
+    let guests = shared.entries().values().filter(|entry| entry.guest.is_some()).count();
+    let is_full = matches!(server.list().await, Ok(listed) if listed.len() >= MAX_LISTED);
+    if guests >= MAX_SESSIONS || is_full {
+        return Err(CreateError::TooMany);
+    }
     let session = server.create(&new).await?;
     // The list knows it by then, unless it has ended again.
     let mut lists = 0;

@@ -46,7 +46,7 @@ impl Control {
     /// What the system says, or that it is not understood.
     pub async fn next(&mut self) -> Result<Option<Event>, TmuxError> {
         loop {
-            if let Some(event) = self.parser.next().map_err(|error| TmuxError::Protocol(error.to_string()))? {
+            if let Some(event) = self.parser.next_event().map_err(|error| TmuxError::Protocol(error.to_string()))? {
                 return Ok(Some(event));
             }
             self.parser.buffer().reserve(READ);
@@ -124,7 +124,7 @@ pub async fn run(
     let mut parser = Parser::default();
     parser.buffer().extend_from_slice(&out);
     loop {
-        match parser.next().map_err(|error| TmuxError::Protocol(error.to_string()))? {
+        match parser.next_event().map_err(|error| TmuxError::Protocol(error.to_string()))? {
             Some(Event::Answer(answer)) if answer.ok => return Ok(answer.lines),
             Some(Event::Answer(answer)) => return Err(refused(answer.text(), socket)),
             Some(_) => {}

@@ -177,7 +177,10 @@ impl Companion {
         }
         // Without this one nobody would see to sizes and history. Whoever looks attaches again, to a new pair. And where the session has ended and
         // its client has not, that shows another one by now.
-        let _ = holder.kill(Signal::HUP.as_raw().unsigned_abs(), GRACE_MS);
+        if holder.kill(Signal::HUP.as_raw().unsigned_abs(), GRACE_MS).is_ok() {
+            // It was us, and none of the viewers: for none of them it is over.
+            holder.state.borrow_mut().forget_typist();
+        }
     }
 
     async fn follow(&mut self, holder: &Holder) -> Result<(), TmuxError> {
@@ -238,8 +241,13 @@ impl Companion {
             self.leave_at = None;
         } else {
             let leave_at = *self.leave_at.get_or_insert_with(|| Instant::now() + linger());
-            if Instant::now() >= leave_at {
-                return self.leave().await;
+            if Instant::now() >= leave_at && self.leave().await? {
+                let mut state = holder.state.borrow_mut();
+                // Somebody may have come while tmux was asked. From here on nobody is let in.
+                if !state.is_watched() {
+                    state.on_client_left();
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -386,7 +394,9 @@ impl Companion {
     async fn load_all(&mut self, holder: &Holder, before: Kept) -> Result<(), TmuxError> {
         let page = history::rows_at_once(before.width) as u64;
         let Some((mut kept, rows)) = self.fetch(before.pane, page, 1).await? else {
-            self.history.forget();
+            // Too much at once, or the pane has gone: only what comes from here on, or it would be fetched again at every output.
+            self.history.begin(before, &[]);
+            holder.state.borrow_mut().on_other_history(true, Vec::new());
             return Ok(());
         };
         self.history.begin(kept, &rows);

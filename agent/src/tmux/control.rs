@@ -94,7 +94,7 @@ impl Parser {
     ///
     /// # Errors
     /// [`TooLong`]; nothing can be understood afterwards.
-    pub fn next(&mut self) -> Result<Option<Event>, TooLong> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLong> {
         loop {
             let rest = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(end) = rest.iter().position(|byte| *byte == b'\n').map(|at| self.searched + at) else {
@@ -178,7 +178,7 @@ mod tests {
 
     fn events(parser: &mut Parser, bytes: &[u8]) -> Vec<Event> {
         parser.buffer().extend_from_slice(bytes);
-        std::iter::from_fn(|| parser.next().unwrap()).collect()
+        std::iter::from_fn(|| parser.next_event().unwrap()).collect()
     }
 
     fn answer(ok: bool, asked: bool, lines: &[&str]) -> Event {
@@ -215,11 +215,11 @@ mod tests {
         let talk =
             b"%begin 5 9 1\n2\n%end 5 9 1\n%begin 5 10 1\n%end 5 10 1\n%error 5 10 1\n%end 5 10 1\n%sessions-changed\n";
         parser.buffer().extend_from_slice(talk);
-        assert_eq!(parser.next(), Ok(Some(answer(true, true, &["2"]))));
+        assert_eq!(parser.next_event(), Ok(Some(answer(true, true, &["2"]))));
         parser.expect_rows(2);
-        assert_eq!(parser.next(), Ok(Some(answer(true, true, &["%end 5 10 1", "%error 5 10 1"]))));
-        assert_eq!(parser.next(), Ok(Some(Event::Sessions)));
-        assert_eq!(parser.next(), Ok(None));
+        assert_eq!(parser.next_event(), Ok(Some(answer(true, true, &["%end 5 10 1", "%error 5 10 1"]))));
+        assert_eq!(parser.next_event(), Ok(Some(Event::Sessions)));
+        assert_eq!(parser.next_event(), Ok(None));
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let all = events(&mut parser, b"%end 1 1 1\n");
         assert!(matches!(&all[..], [Event::Answer(answer)] if answer.is_cut && answer.ok), "{}", all.len());
         parser.buffer().extend_from_slice(&vec![b'x'; MAX_LINE + 1]);
-        assert_eq!(parser.next(), Err(TooLong));
+        assert_eq!(parser.next_event(), Err(TooLong));
     }
 
     #[test]

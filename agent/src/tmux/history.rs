@@ -93,11 +93,6 @@ impl History {
         self.known.is_none()
     }
 
-    /// What is here is not to be continued.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
     fn remember(&mut self, now: Kept, rows: &[Vec<u8>]) {
         self.known = Some(now);
         self.newest.extend_from_slice(rows);
@@ -121,7 +116,8 @@ pub fn lines_for(size: u64, first: u64, last: u64) -> usize {
 /// The newest of rows in the form of tmux, text with colours, in the form of ours.
 pub fn encode(width: u16, rows: &[Vec<u8>], newest: usize) -> OlderRows {
     let mut screen = Screen::new(width, 1, newest);
-    screen.feed(b"\x1b[0m");
+    // tmux draws lines with SO, as for a terminal whose G1 is that of line drawing.
+    screen.feed(b"\x1b[0m\x1b)0");
     for row in rows {
         screen.feed(row);
         screen.feed(b"\r\n");

@@ -57,8 +57,8 @@ impl Server {
     ///
     /// # Errors
     /// [`TmuxError`].
-    pub fn follow(&self) -> Result<Control, TmuxError> {
-        sockets::check(&self.socket)?;
+    pub async fn follow(&self) -> Result<Control, TmuxError> {
+        sockets::check(&self.socket).await?;
         let channel = format!("happy-{}", uuid::Uuid::new_v4());
         Control::start(&self.program, &self.socket, &self.env, &["wait-for", &channel])
     }
@@ -68,7 +68,7 @@ impl Server {
     /// # Errors
     /// [`TmuxError`].
     pub async fn list(&self) -> Result<Vec<Listed>, TmuxError> {
-        sockets::check(&self.socket)?;
+        sockets::check(&self.socket).await?;
         let lines = self.run(&["list-sessions", "-F", LINE]).await?;
         if lines.len() > MAX_LISTED {
             tracing::warn!("the tmux server at {} has more than {MAX_LISTED} sessions", self.socket.display());
@@ -127,10 +127,13 @@ impl Server {
         let (session, life) = (origin.session.to_string(), origin.life);
         let same = format!("#{{==:#{{pid}} #{{start_time}},{} {}}}", life.pid, life.start);
         let kill = format!("kill-session -t '{session}'");
-        let lines = self.run(&["if-shell", "-F", &same, &kill, "display-message -p another"]).await;
-        match lines {
-            Ok(lines) if lines.is_empty() => Ok(()),
-            Ok(_) | Err(TmuxError::NoServer(_)) => Err(TmuxError::NoSession),
+        // What `if-shell` runs answers for itself, behind the answer that is read: so the session is looked for first.
+        if !self.has(origin).await? {
+            return Err(TmuxError::NoSession);
+        }
+        match self.run(&["if-shell", "-F", &same, &kill]).await {
+            Ok(_) => Ok(()),
+            Err(TmuxError::NoServer(_)) => Err(TmuxError::NoSession),
             Err(error) => Err(error),
         }
     }

@@ -3,10 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::TmuxError;
+use super::{DEADLINE, TmuxError};
 
 /// Sockets that are looked at in one folder. Nobody has so many servers; a folder full of stale ones shall not cost time.
 pub const MAX_SOCKETS: usize = 64;
@@ -66,28 +65,22 @@ fn is_our_socket(path: &Path) -> bool {
     path.to_str().is_some() && fs::symlink_metadata(path).is_ok_and(ours)
 }
 
-/// Whether a server of this user's listens there.
+/// Whether a server of this user's listens there. Elsewhere than on Linux the folder's owner and mode say whose it is.
 ///
 /// # Errors
-/// [`TmuxError::NoServer`] or [`TmuxError::Stranger`].
-pub fn check(socket: &Path) -> Result<(), TmuxError> {
-    let stream = UnixStream::connect(socket).map_err(|_| TmuxError::NoServer(socket.to_owned()))?;
-    let ours = rustix::process::getuid();
-    match peer(&stream) {
-        Some(uid) if uid != ours.as_raw() => Err(TmuxError::Stranger(socket.to_owned())),
+/// [`TmuxError::NoServer`] or [`TmuxError::Stranger`]; [`TmuxError::Late`] when it takes no connections at the moment.
+pub async fn check(socket: &Path) -> Result<(), TmuxError> {
+    // Never a connect that blocks: that waits without an end while a server that hangs has its queue full.
+    let stream = match tokio::time::timeout(DEADLINE, tokio::net::UnixStream::connect(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(TmuxError::Late),
+        Ok(Err(_)) => return Err(TmuxError::NoServer(socket.to_owned())),
+        Err(_) => return Err(TmuxError::Late),
+    };
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() != rustix::process::getuid().as_raw() => Err(TmuxError::Stranger(socket.to_owned())),
         _ => Ok(()),
     }
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn peer(stream: &UnixStream) -> Option<u32> {
-    rustix::net::sockopt::socket_peercred(stream).ok().map(|peer| peer.uid.as_raw())
-}
-
-/// Elsewhere the folder's owner and mode say it.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn peer(_: &UnixStream) -> Option<u32> {
-    None
 }
 
 #[cfg(test)]
@@ -124,13 +117,30 @@ mod tests {
         assert!(list(&folder).is_empty());
     }
 
-    #[test]
-    fn a_socket_without_a_server_is_told() {
+    #[tokio::test]
+    async fn a_server_that_takes_no_connections_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = rustix::net::SocketAddrUnix::new(&path).unwrap();
+        let listening =
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&listening, &address).unwrap();
+        rustix::net::listen(&listening, 0).unwrap();
+        let mut waiting = 0;
+        while check(&path).await.is_ok() {
+            waiting += 1;
+            assert!(waiting < 1_000);
+        }
+        assert!(matches!(check(&path).await, Err(TmuxError::Late)));
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_a_server_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listening = UnixListener::bind(&path).unwrap();
-        assert!(check(&path).is_ok());
+        assert!(check(&path).await.is_ok());
         drop(listening);
-        assert!(matches!(check(&path), Err(TmuxError::NoServer(_))));
+        assert!(matches!(check(&path).await, Err(TmuxError::NoServer(_))));
     }
 }

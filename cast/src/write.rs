@@ -1,5 +1,7 @@
 //! Writing events.
 
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
 /// Output that is printed within so many milliseconds becomes one event: less than players can show.
@@ -110,8 +112,23 @@ impl Writer {
         self.last = self.last.max(at);
         out.extend_from_slice(format!("[{}.{:03}, \"{kind}\", ", passed / 1000, passed % 1000).as_bytes());
         // A text as JSON, into memory: it cannot fail.
-        let _ = serde_json::to_writer(&mut *out, data);
+        let _ = data.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Ascii));
         out.extend_from_slice(b"]\n");
+    }
+}
+
+/// JSON in ASCII: a file that was cut inside a character would not be text any more, and readers give up on that.
+struct Ascii;
+
+impl serde_json::ser::Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        for c in text.chars() {
+            match c.is_ascii() {
+                true => writer.write_all(&[c as u8])?,
+                false => c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(writer, "\\u{unit:04x}"))?,
+            }
+        }
+        Ok(())
     }
 }
 

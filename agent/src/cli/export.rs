@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use happy_cast::{Event, Header, Writer};
 use happy_rpc::{Attached, Session, SessionAttach};
@@ -22,10 +23,13 @@ use crate::trouble::Trouble;
 
 /// The rows of history that are asked for: more than a session keeps.
 const ALL_ROWS: u32 = 100_000;
-/// A screen is fed no more than this between two looks at its history, so that no row is missed: each takes a byte at least.
-const PIECE: usize = 4096;
+/// A screen is fed no more than this between two looks at its history, so that no row is missed: the six bytes of one sequence push up to 1,000 of
+/// them.
+const PIECE: usize = 32;
 /// The rows that a screen of ours keeps between these looks.
-const KEPT_ROWS: usize = 2 * PIECE;
+const KEPT_ROWS: usize = 8192;
+/// The most that an answer of a session may take: all that is asked for is there already.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// While the log turns its oldest bytes go: so far behind them is begun, in turn.
 const MARGINS: [u64; 4] = [0, 256 << 10, 1 << 20, 4 << 20];
 
@@ -101,7 +105,7 @@ enum Sink {
     /// Rows as they leave the screen, then the screen.
     Rows {
         rows: Rows,
-        screen: Option<Screen>,
+        screen: Option<Box<Screen>>,
         written: u64,
         only_screen: bool,
     },
@@ -129,7 +133,7 @@ impl Sink {
 
     fn begin(&mut self, header: &Header) -> Result<(), Trouble> {
         match self {
-            Self::Rows { screen, .. } => *screen = Some(Screen::new(header.cols, header.rows, KEPT_ROWS)),
+            Self::Rows { screen, .. } => *screen = Some(Box::new(Screen::new(header.cols, header.rows, KEPT_ROWS))),
             Self::Cast { out, .. } => out.put(&header.to_line())?,
             Self::Raw(_) => {}
         }
@@ -162,7 +166,12 @@ impl Sink {
     fn event(&mut self, ms: u64, event: Event) -> Result<(), Trouble> {
         match (self, event) {
             (sink, Event::Output(text)) => return sink.output(ms, text.as_bytes()),
-            (Self::Rows { screen: Some(screen), .. }, Event::Resize(cols, rows)) => screen.resize(cols, rows),
+            (Self::Rows { rows: lines, screen: Some(screen), written, only_screen }, Event::Resize(cols, rows)) => {
+                screen.resize(cols, rows);
+                if !*only_screen {
+                    lines.history(screen, written)?;
+                }
+            }
             (Self::Cast { writer, lines, at, out }, event) => {
                 *at = ms;
                 match event {
@@ -252,7 +261,12 @@ impl Rows {
             self.blank += 1;
             return Ok(());
         }
-        self.out.put("\n".repeat(std::mem::take(&mut self.blank)).as_bytes())?;
+        let mut blank = std::mem::take(&mut self.blank);
+        while blank > 0 {
+            let now = blank.min(1024);
+            self.out.put(&[b'\n'; 1024][..now])?;
+            blank -= now;
+        }
         self.out.put(line.as_bytes())?;
         self.out.put(b"\n")
     }
@@ -388,7 +402,7 @@ async fn session(home: &Home, args: &ExportArgs, format: ExportFormat, export: &
         ExportFormat::Text | ExportFormat::Html => {
             let screen = snapshot(&client, &session).await?;
             if let Sink::Rows { screen: shown, .. } = &mut export.sink {
-                *shown = Some(screen);
+                *shown = Some(Box::new(screen));
             }
             Ok(())
         }
@@ -423,7 +437,13 @@ async fn look(client: &Client, session: &Session, from: Option<u64>) -> Result<(
 
 /// The next message; its bytes.
 async fn message(channel: &mut Channel) -> Result<Vec<u8>, Trouble> {
-    match channel.next().await {
+    let next = tokio::time::timeout(PATIENCE, channel.next()).await.map_err(|_| {
+        Trouble::new(
+            format!("The session has sent nothing for {} seconds.", PATIENCE.as_secs()),
+            "See whether its machine is there, and try again.",
+        )
+    })?;
+    match next {
         Some(Incoming::Message(message)) => Ok(message),
         Some(Incoming::Closed { reason, .. }) => Err(Trouble::new(
             format!(

@@ -148,6 +148,9 @@ struct Player {
     keys: Option<mpsc::Receiver<Vec<u8>>>,
 }
 
+/// So many bytes are fed at once: three of them can cost a whole screen.
+const PIECE: usize = 4096;
+
 /// What somebody wants.
 enum Key {
     Pause,
@@ -221,23 +224,30 @@ impl Player {
                     }
                 },
                 () = async { if steps == 0 { due.comes().await } }, if next.is_some() => {
-                    steps = steps.saturating_sub(1);
                     if let Some(event) = next.take() {
-                        self.show(event)?;
+                        next = self.show(event)?;
+                    }
+                    if next.is_none() {
+                        steps = steps.saturating_sub(1);
                     }
                 }
             }
         }
     }
 
-    fn show(&mut self, event: Event) -> Result<(), Trouble> {
+    /// Shows an event, or as much of it as keys and signals can wait for; gives what is left of it.
+    fn show(&mut self, event: Event) -> Result<Option<Event>, Trouble> {
         match (&mut self.glass, event) {
-            (Some(glass), Event::Output(text)) => glass.feed(text.as_bytes()),
+            (Some(glass), Event::Output(mut text)) => {
+                let rest = text.split_off(text.floor_char_boundary(PIECE));
+                glass.feed(text.as_bytes());
+                return Ok((!rest.is_empty()).then_some(Event::Output(rest)));
+            }
             (Some(glass), Event::Resize(cols, rows)) => glass.resize(cols, rows),
-            (None, Event::Output(text)) => return write(text.as_bytes()),
+            (None, Event::Output(text)) => write(text.as_bytes())?,
             (_, Event::Mark(_) | Event::Exit(_)) | (None, Event::Resize(..)) => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn draw(&mut self, due: Due) -> Result<(), Trouble> {

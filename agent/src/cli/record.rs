@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::RecordArgs;
 use crate::cli::client::CallFailure;
 use crate::cli::daemon::connect;
-use crate::cli::output::{FAINT, Form, paint, say};
+use crate::cli::output::{FAINT, Form, paint, say, tame};
 use crate::cli::sessions::{find, short_id};
 use crate::holder::recording::LIMITS;
 use crate::store::{Home, amount};
@@ -31,9 +31,9 @@ pub async fn record(home: &Home, form: Form, args: RecordArgs) -> Result<u8, Tro
         // A session that is not recorded any more says nothing of it, unless something went wrong.
         let recording = session.recording.or(before);
         form.result(&Stopped { session: session.id, recording }, |stopped| {
-            let file = stopped.recording.as_ref().map(|recording| recording.file.display().to_string());
+            let file = stopped.recording.as_ref().map(shown);
             say(&match (file, stopped.recording.as_ref().and_then(|recording| recording.ended.as_ref())) {
-                (Some(file), Some(why)) => format!("The recording {file} had ended: {why}."),
+                (Some(file), Some(why)) => format!("The recording {file} had ended: {}.", tame(why, 200)),
                 (Some(file), None) => format!("Recorded: {file}"),
                 (None, _) => "The recording has ended.".into(),
             });
@@ -49,15 +49,20 @@ pub async fn record(home: &Home, form: Form, args: RecordArgs) -> Result<u8, Tro
 fn say_recorded(session: &Session, machine: Option<&str>) {
     let Some(recording) = &session.recording else { return };
     let there = machine.map_or(String::new(), |machine| format!(" on {machine}"));
-    say(&format!("What {} prints is recorded{there}: {}", short_id(session.id), recording.file.display()));
+    say(&format!("What {} prints is recorded{there}: {}", short_id(session.id), shown(recording)));
     let machine = machine.map(|machine| format!(" --machine {machine}")).unwrap_or_default();
     say(&paint(FAINT, &format!("[ends it: happy record{machine} --stop {}]", short_id(session.id))));
+}
+
+/// The path of a recording, which another machine may have named, safe to print.
+fn shown(recording: &Recording) -> String {
+    tame(&recording.file.to_string_lossy(), 4096)
 }
 
 /// What somebody who looks at a session is told.
 pub fn notice(session: &Session) -> Option<String> {
     let recording = session.recording.as_ref().filter(|recording| recording.is_on())?;
-    Some(paint(FAINT, &format!("[what it prints is being recorded: {}]", recording.file.display())))
+    Some(paint(FAINT, &format!("[what it prints is being recorded: {}]", shown(recording))))
 }
 
 /// A path as the session's process, which stands elsewhere, needs it.

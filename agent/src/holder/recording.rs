@@ -138,14 +138,13 @@ impl Recording {
         recording.write_header(&header.to_line());
         recording.writer.output(0, screen, &mut recording.lines);
         recording.write();
-        match &recording.ended {
-            Some(Ended::Failed(why)) => {
-                let refused = conflict(&format!("the recording {} cannot be made: {why}", to.display()));
-                recording.discard();
-                Err(refused)
-            }
-            _ => Ok(recording),
-        }
+        let why = match &recording.ended {
+            None => return Ok(recording),
+            Some(Ended::Failed(why)) => why.clone(),
+            Some(_) => "its limit is less than the screen takes".to_owned(),
+        };
+        recording.discard();
+        Err(conflict(&format!("the recording {} cannot be made: {why}", to.display())))
     }
 
     /// Removes its file: there is nothing in it.
@@ -223,6 +222,13 @@ impl Recording {
         let now = self.now();
         self.writer.end(now, &mut self.lines);
         self.finish(Ended::Stopped);
+    }
+
+    /// Ends it for a reason that is told.
+    pub fn cut(&mut self, why: &str) {
+        let now = self.now();
+        self.writer.end(now, &mut self.lines);
+        self.finish(Ended::Failed(why.to_owned()));
     }
 
     fn finish(&mut self, how: Ended) {

@@ -333,6 +333,9 @@ impl State {
         if self.scene.exit.is_some() {
             return Err(Refusal::new(refusal::CONFLICT, "the program has ended, and prints nothing more"));
         }
+        if self.scene.left.is_some() {
+            return Err(Refusal::new(refusal::DETACHED, "the client of this session was detached; try again"));
+        }
         if let Some(recording) = self.recording.as_ref().filter(|recording| recording.is_on()) {
             let file = recording.path().display();
             return Err(Refusal::new(refusal::CONFLICT, format!("the session is being recorded already, to {file}")));
@@ -655,9 +658,14 @@ impl State {
         self.wake_viewers();
     }
 
+    /// Whoever typed last is not why the client goes.
+    pub fn forget_typist(&mut self) {
+        self.scene.typist = None;
+    }
+
     /// The client of a session has gone, and the session has not. For who typed last it is over; the others may attach again.
     pub fn on_client_left(&mut self) {
-        let _not_recorded = self.stop_recording();
+        self.recorded(|recording| recording.cut("the client of tmux was detached"));
         let typist = self.scene.typist.filter(|key| self.viewers.contains_key(key));
         self.scene.left = Some(typist);
         let others: Vec<_> = self.viewers.keys().filter(|key| Some(**key) != typist).copied().collect();

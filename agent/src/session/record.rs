@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use happy_rpc::{RecordOptions, Session};
 use uuid::Uuid;
 
-use super::{ControlError, Sessions, ask};
+use super::{ControlError, MAX_CWD, Sessions, ask, json_length};
 use crate::holder::protocol::{Refusal, Request, refusal};
 use crate::holder::recording::{LIMIT, Order};
 use crate::holder::spec::unix_ms;
@@ -30,7 +30,15 @@ impl Sessions {
             let why = crate::trouble::reason(&error);
             Refusal::new(refusal::CONFLICT, format!("the folder of the recordings cannot be made: {why}"))
         })?;
-        self.ask_recorder(id, Request::Record(order)).await
+        match self.ask_recorder(id, Request::Record(order.clone())).await {
+            // A client of tmux that was about to go since nobody looked.
+            Err(ControlError::Refused(refused)) if refused.code == refusal::DETACHED => {
+                super::tmux::until_gone(&self.shared, id).await;
+                super::tmux::host(&self.shared, id).await.map_err(|error| ControlError::Guest(error.to_string()))?;
+                self.ask_recorder(id, Request::Record(order)).await
+            }
+            recorded => recorded,
+        }
     }
 
     /// Ends the recording of a session.
@@ -56,6 +64,10 @@ impl Sessions {
 pub(super) fn order(home: &Path, id: Uuid, name: &str, record: RecordOptions) -> io::Result<Order> {
     let limit = record.limit.unwrap_or(LIMIT);
     let to = match record.to {
+        // Lists show it.
+        Some(to) if json_length(&to.to_string_lossy()) > MAX_CWD => {
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, "the path of the recording is too long"));
+        }
         Some(to) => to,
         None => {
             let folder = home.join(FOLDER);

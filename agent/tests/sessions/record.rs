@@ -265,7 +265,6 @@ async fn a_holder_that_is_killed_in_a_flood_leaves_a_whole_recording() {
         let whole = text.rfind('\n').unwrap();
         lines.push(count(&text.as_bytes()[..whole], "out "));
     }
-    println!("lines that were recorded before the holder was killed: {lines:?}");
     assert!(lines.iter().all(|lines| *lines > 0));
 }
 
@@ -386,7 +385,6 @@ async fn fill(sessions: &Sessions, path: &Path, why: &str) {
     let whole = text.rfind('\n').unwrap();
     let lines =
         text[..whole].lines().enumerate().map(|(n, line)| assert_eq!(line.trim_end(), (n + 1).to_string())).count();
-    println!("{lines} lines before it was full ({why})");
     assert!(lines > 10_000, "{lines}");
     assert!(text.len() < glass.output.len());
     sessions.kill(session.id).await.unwrap();

@@ -73,6 +73,7 @@ pub(super) async fn steer(
         build: status.build,
         holder: Some(holder),
         ended_at: None,
+        is_going: false,
         guest: description.tmux.clone().map(super::tmux::Guest::adopted),
     })
 }

@@ -167,6 +167,8 @@ struct Entry {
     holder: Option<mpsc::Sender<Ask>>,
     /// When it ended, in Unix milliseconds, once that is known.
     ended_at: Option<u64>,
+    /// It is being forgotten.
+    is_going: bool,
     /// How many bytes of its output the holder keeps.
     kept: u64,
     /// The session of tmux that it is.
@@ -404,7 +406,9 @@ impl Shared {
     /// Takes a place on the list, so that the limit holds while many sessions are created at once.
     fn reserve(&self) -> Result<(Uuid, SessionDir), CreateError> {
         let mut entries = self.entries();
-        if entries.values().filter(|entry| !entry.has_ended()).count() >= MAX_SESSIONS {
+        // One of tmux that nobody looks at costs nothing.
+        let costs = |entry: &&Entry| !entry.has_ended() && (entry.guest.is_none() || entry.holder.is_some());
+        if entries.values().filter(costs).count() >= MAX_SESSIONS {
             return Err(CreateError::TooMany);
         }
         let id = Uuid::new_v4();
@@ -455,35 +459,51 @@ impl Shared {
         if !only_output && entry.is_settled() {
             let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
         }
-        if entry.has_ended() && before.state == SessionState::Running {
+        let left_alone = before.viewers > 0 && entry.session.viewers == 0;
+        if entry.has_ended() && (before.state == SessionState::Running || left_alone) {
             drop(entries);
             self.tidy();
         }
     }
 
-    /// Forgets ended sessions that are too many, too large or too old.
+    /// Forgets ended sessions that are too many, too large or too old. One that somebody looks at stays while it is not too old: what it printed last
+    /// may still be on its way.
     fn tidy(self: &Arc<Self>) {
+        let mut entries = self.entries();
         let mut ended = Vec::new();
-        for (id, entry) in self.entries().iter_mut().filter(|(_, entry)| entry.has_ended()) {
+        for (id, entry) in entries.iter_mut().filter(|(_, entry)| entry.has_ended() && !entry.is_going) {
             let at = *entry.ended_at.get_or_insert_with(|| match entry.dir.exit() {
                 Ok(Some(exit)) => exit.at,
                 Ok(None) | Err(_) => unix_ms(),
             });
-            ended.push((at, *id, if entry.holder.is_some() { entry.kept } else { 0 }));
+            let kept = if entry.holder.is_some() { entry.kept } else { 0 };
+            ended.push((at, *id, kept, entry.session.viewers > 0));
         }
         ended.sort_unstable_by(|a, b| b.cmp(a));
-        let (now, mut bytes, most) = (unix_ms(), 0, self.config.ended);
-        let stays = |(index, (at, _, kept)): (usize, &(u64, Uuid, u64))| {
+        let (now, mut bytes, most) = (unix_ms(), 0u64, self.config.ended);
+        let mut going = Vec::new();
+        for (index, (at, id, kept, is_watched)) in ended.into_iter().enumerate() {
             bytes += kept;
-            let is_recent = Duration::from_millis(now.saturating_sub(*at)) <= most.time;
-            is_recent && index < most.sessions && (index == 0 || bytes <= most.bytes)
-        };
-        let stays: Vec<bool> = ended.iter().enumerate().map(stays).collect();
-        for ((_, id, _), _) in ended.into_iter().zip(stays).filter(|(_, stays)| !stays) {
+            let is_recent = Duration::from_millis(now.saturating_sub(at)) <= most.time;
+            let fits = index < most.sessions && (index == 0 || bytes <= most.bytes);
+            if !(is_recent && (fits || is_watched)) {
+                going.push(id);
+            }
+        }
+        for id in &going {
+            if let Some(entry) = entries.get_mut(id) {
+                entry.is_going = true;
+            }
+        }
+        drop(entries);
+        for id in going {
             let sessions = Sessions { shared: Arc::clone(self) };
             tokio::spawn(async move {
                 tracing::info!("session {id} ended and is forgotten for others, or ended long ago");
                 if let Err(error) = sessions.forget(id).await {
+                    if let Some(entry) = sessions.shared.entries().get_mut(&id) {
+                        entry.is_going = false;
+                    }
                     tracing::warn!("session {id} has ended and cannot be forgotten: {error}");
                 }
             });
@@ -543,6 +563,7 @@ impl Entry {
             build: Build::default(),
             holder: None,
             ended_at: None,
+            is_going: false,
             kept: 0,
             guest: None,
         }
@@ -566,7 +587,8 @@ impl Entry {
         }
         let ended_at = exit.map(|exit| exit.at);
         let socket = description.socket.clone();
-        Self { session, dir, socket, build: Build::default(), holder: None, ended_at, kept: 0, guest: None }
+        let build = Build::default();
+        Self { session, dir, socket, build, holder: None, ended_at, is_going: false, kept: 0, guest: None }
     }
 }
 
@@ -589,8 +611,13 @@ fn shown_command(command: &[String]) -> Vec<String> {
     let mut left = MAX_COMMAND;
     let mut shown = Vec::new();
     for word in command {
+        if left == 0 {
+            shown.push("…".into());
+            break;
+        }
         let fits = shown_text(word, left);
-        left = left.saturating_sub(json_length(&fits) + 1);
+        // Quotes and a comma.
+        left = left.saturating_sub(json_length(&fits) + 3);
         let is_cut = fits.len() < word.len();
         shown.push(if is_cut { fits + "…" } else { fits });
         if is_cut {

@@ -360,7 +360,7 @@ impl<S: Suite> Link<S> {
         if self.is_up() {
             cx.events.push_back(Event::LinkDown { peer: self.peer, why });
             self.probe_from(cx.now + REPEAT_FIRST, cx.now);
-            self.up_for += self.up_since.take().map_or(Duration::ZERO, |since| cx.now.saturating_sub(since));
+            self.stop_clock(cx.now);
         }
     }
 
@@ -430,6 +430,8 @@ impl<S: Suite> Link<S> {
         session.failures = 0;
         session.confirmed = true;
         let Path::Probing { probed, .. } = self.path else { return };
+        // Who can hold up this path again and again can hold up the clock, and shall not hold up the ratchet with it.
+        session.time_stood_still();
         self.path = Path::Up;
         self.up_since = Some(cx.now);
         let keyed_at = session.keyed_at;
@@ -567,6 +569,11 @@ impl<S: Suite> Link<S> {
         }
     }
 
+    /// The path is not up any more, and its time does not count.
+    fn stop_clock(&mut self, now: Duration) {
+        self.up_for += self.up_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+    }
+
     /// How long packets could arrive, in all.
     fn up_for(&self, now: Duration) -> Duration {
         self.up_for + self.up_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
@@ -618,6 +625,7 @@ impl<S: Suite> Link<S> {
             cx.events.extend(session.channels.open_ids().map(closed));
         }
         self.calls.on_session_end();
+        self.stop_clock(cx.now);
         self.path = Path::Down;
         self.pinged = None;
         self.hold = None;

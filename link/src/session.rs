@@ -184,6 +184,11 @@ impl<C: Cipher> Session<C> {
         self.cipher.expire(seconds);
     }
 
+    /// Packets came in a time that does not count.
+    pub(crate) fn time_stood_still(&mut self) {
+        self.cipher.time_stood_still();
+    }
+
     // Below: sending. Nothing is made before the driver can write, so that an urgent record never stands behind a bulk one in a
     // queue of ours.
 

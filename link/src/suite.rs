@@ -39,6 +39,8 @@ pub trait Cipher {
     fn can_seal(&self) -> bool;
     /// Time has passed: seconds from anywhere, standing still while nothing can arrive. What waits for late messages may be forgotten.
     fn expire(&mut self, _now: u64) {}
+    /// Packets came in a time that [`Cipher::expire`] was not told of: what waits for time to pass need not wait any longer.
+    fn time_stood_still(&mut self) {}
 }
 
 /// What two devices share between handshakes (`PROTOCOL 5`, "The pair secret").
@@ -377,5 +379,9 @@ impl Cipher for Ratchet {
 
     fn expire(&mut self, now: u64) {
         Ratchet::expire(self, now);
+    }
+
+    fn time_stood_still(&mut self) {
+        self.turn_without_waiting();
     }
 }

@@ -172,6 +172,11 @@ impl Ratchet {
         self.is_paced = true;
     }
 
+    /// The time that it is told may have stood still: the next turn that is due does not wait.
+    pub fn turn_without_waiting(&mut self) {
+        self.turned_at = None;
+    }
+
     /// As it does at first. A state that is stored has no chain while a new one is due, so it must not send with one.
     pub(crate) fn turn_with_each_answer(&mut self) {
         self.is_paced = false;

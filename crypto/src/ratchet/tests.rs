@@ -534,6 +534,11 @@ fn a_paced_ratchet_turns_with_the_first_message_of_each_second() {
     assert!(later[0] != begun[0] && later[1] != begun[1]);
     let healed = two.a_says(b"secret again");
     assert_eq!(hear(&mut thief, &healed), Err(OpenError::CannotBeOpened));
+    // Where the time may have stood still the next turn does not wait.
+    two.b.turn_without_waiting();
+    two.round_trip();
+    two.round_trip();
+    assert!(chains(&mut two)[1] != later[1]);
     // One that is not told the time turns with each answer.
     let mut two = Two::new(27);
     two.a.turn_once_a_second();

@@ -33,6 +33,8 @@ pub struct NullCipher {
     newest: u64,
     missing: BTreeSet<u64>,
     may_seal: bool,
+    /// The time that the link has told last.
+    time: u64,
 }
 
 impl Cipher for NullCipher {
@@ -74,6 +76,11 @@ impl Cipher for NullCipher {
     fn can_seal(&self) -> bool {
         self.may_seal
     }
+
+    fn expire(&mut self, now: u64) {
+        assert!(now >= self.time, "the clock of a link goes back, from {} s to {now}", self.time);
+        self.time = now;
+    }
 }
 
 #[derive(Clone)]
@@ -101,7 +108,7 @@ fn established(hello: &[u8], welcome: &[u8], peer: DeviceId, life: &[u8], me: u8
     let mut session = [0; 16];
     session[..8].copy_from_slice(&left);
     session[8..].copy_from_slice(&right);
-    let cipher = NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0 };
+    let cipher = NullCipher { key: left, me, sent: 0, newest: 0, missing: BTreeSet::new(), may_seal: me == 0, time: 0 };
     let next_secret = u64::from_be_bytes(hash(&[b"secret", &session]));
     let resumes = welcome[32] == 1;
     Established { session, peer, peer_life: life.try_into().unwrap(), cipher, resumes, next_secret }

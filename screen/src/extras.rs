@@ -62,6 +62,9 @@ impl Extras {
         ids.filter_map(|id| id.checked_sub(1)).for_each(|id| in_use.add(id));
         self.table.sweep(&in_use);
         self.bytes = self.table.values().map(|extra| extra.link.len()).sum();
+        if self.bytes > MAX_LINK_BYTES / 4 * 3 {
+            self.table.tire();
+        }
     }
 }
 

@@ -98,6 +98,11 @@ impl<T> Interned<T> {
         }
     }
 
+    /// A sweep has freed little of what is scarce: the next one waits.
+    pub(crate) fn tire(&mut self) {
+        self.weary = self.weary.max(self.values.len() / 4);
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.values.iter().flatten()
     }

@@ -123,6 +123,8 @@ impl Predictor {
             self.reset();
         }
         self.last = offset;
+        // What was taken back is typed no more.
+        while self.typed.pop_back_if(|(typed, _)| *typed >= offset).is_some() {}
         if self.typed.len() < MAX_TIMED {
             self.typed.push_back((offset, now));
         }

@@ -542,6 +542,9 @@ pub(crate) fn read<'a>(
     cols: usize,
     mut take: impl FnMut(Piece<'_>, &[&'a str]),
 ) -> Result<u8, Malformed> {
+    if bytes.len() > MAX_ROW_BYTES {
+        return Err(Malformed);
+    }
     let mut input = Reader(bytes);
     let flags = input.u8()?;
     let own;
@@ -549,7 +552,12 @@ pub(crate) fn read<'a>(
         (0, None) => &[],
         (0 | SHORT, Some(links)) => links,
         (OWN_LINKS, None) => {
+            let before = input.0.len();
             own = read_links(&mut input)?;
+            // Behind a count, of two bytes at most.
+            if before - input.0.len() > 2 + MAX_ROW_LINKS {
+                return Err(Malformed);
+            }
             &own[..]
         }
         _ => return Err(Malformed),
@@ -846,7 +854,7 @@ mod tests {
 
     #[test]
     fn colours_that_change_little_from_cell_to_cell_take_a_byte_or_less() {
-        let pen = |n: u32| Pen { fg: RGB | (n * n / 40 & 0xff) << 16 | n, bg: RGB | (n / 2) << 8, ..PLAIN };
+        let pen = |n: u32| Pen { fg: RGB | ((n * n / 40) & 0xff) << 16 | n, bg: RGB | (n / 2) << 8, ..PLAIN };
         let line = |text: fn(u32) -> char| -> Vec<Cell> {
             (0..200).flat_map(|n| cells(&text(n).to_string(), false, pen(n))).collect()
         };

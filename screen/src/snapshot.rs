@@ -26,11 +26,13 @@
 //!
 //! Numbers are big-endian, varints LEB128 in their shortest form; a text is a varint length and UTF-8.
 
+use std::collections::BTreeMap;
+
 use crate::canvas::{Canvas, Saved};
 use crate::cell::{Glyph, Pen};
 use crate::charsets::Charsets;
 use crate::codec::{Malformed, Reader, Writer};
-use crate::extras::Extra;
+use crate::extras::{Extra, MAX_EXTRAS};
 use crate::grid::{Grid, Place};
 use crate::interpreter::Interpreter;
 use crate::ledger::Ledger;
@@ -185,7 +187,8 @@ fn restore_canvas(canvas: &mut Canvas, alternate: bool, input: &mut Reader<'_>) 
     if canvas.margins.0 >= canvas.margins.1 && canvas.margins != (0, rows - 1) {
         return Err(Malformed);
     }
-    canvas.pen = restore_pen(canvas, &links, input)?;
+    let mut known = Known::new();
+    canvas.pen = restore_pen(canvas, &links, &mut known, input)?;
     canvas.charsets = Charsets::decode(input)?;
     canvas.tabs = Tabs::decode(input, cols)?;
     for index in 0..canvas.saved.len() {
@@ -197,31 +200,52 @@ fn restore_canvas(canvas: &mut Canvas, alternate: bool, input: &mut Reader<'_>) 
         if flags > 3 {
             return Err(Malformed);
         }
-        let pen = restore_pen(canvas, &links, input)?;
+        let pen = restore_pen(canvas, &links, &mut known, input)?;
         let charsets = Charsets::decode(input)?;
         canvas.saved[index] = Saved { cursor, pen, charsets, origin: flags & 1 != 0, autowrap: flags & 2 != 0 };
     }
-    canvas.main = restore_grid(canvas, &links, input)?;
+    canvas.main = restore_grid(canvas, &links, &mut known, input)?;
     if alternate {
-        canvas.alternate = Some(restore_grid(canvas, &links, input)?);
+        canvas.alternate = Some(restore_grid(canvas, &links, &mut known, input)?);
     }
     Ok(())
 }
 
-fn restore_pen(canvas: &mut Canvas, links: &[&str], input: &mut Reader<'_>) -> Result<Pen, Malformed> {
+fn restore_pen(
+    canvas: &mut Canvas,
+    links: &[&str],
+    known: &mut Known,
+    input: &mut Reader<'_>,
+) -> Result<Pen, Malformed> {
     let look = row::read_look(links, input)?;
-    Ok(pen(canvas, links, &look))
+    Ok(pen(canvas, links, &look, known))
 }
+
+/// The extras of this snapshot, by the colour of the underline and the link.
+type Known = BTreeMap<(u32, u16), u16>;
 
 /// The pen of a style. Nothing is swept for it, and a snapshot that names more than there is room for loses it.
-fn pen(canvas: &mut Canvas, links: &[&str], look: &Look) -> Pen {
+fn pen(canvas: &mut Canvas, links: &[&str], look: &Look, known: &mut Known) -> Pen {
     let Look { attributes, fg, bg, underline, link } = *look;
-    let link = link.checked_sub(1).and_then(|index| links.get(usize::from(index))).copied().unwrap_or_default();
-    let extra = Extra { underline, link: link.into() };
-    Pen { fg, bg, attributes, extra: canvas.extras.intern(&extra).unwrap_or(0) }
+    let extra = match known.get(&(underline, link)) {
+        Some(id) => *id,
+        None if known.len() > MAX_EXTRAS => 0,
+        None => {
+            let uri = link.checked_sub(1).and_then(|index| links.get(usize::from(index))).copied().unwrap_or_default();
+            let id = canvas.extras.intern(&Extra { underline, link: uri.into() }).unwrap_or(0);
+            known.insert((underline, link), id);
+            id
+        }
+    };
+    Pen { fg, bg, attributes, extra }
 }
 
-fn restore_grid(canvas: &mut Canvas, links: &[&str], input: &mut Reader<'_>) -> Result<Grid, Malformed> {
+fn restore_grid(
+    canvas: &mut Canvas,
+    links: &[&str],
+    known: &mut Known,
+    input: &mut Reader<'_>,
+) -> Result<Grid, Malformed> {
     let (cols, rows) = (canvas.cols, canvas.rows);
     let mut grid = Grid::new(cols, rows, Pen::default());
     let mut above = &[0][..];
@@ -235,7 +259,7 @@ fn restore_grid(canvas: &mut Canvas, links: &[&str], input: &mut Reader<'_>) -> 
         let line = grid.line_mut(index);
         let flags = row::read(above, Some(links), cols, |piece, links| {
             if last.0 != *piece.look {
-                last = (*piece.look, pen(canvas, links, piece.look));
+                last = (*piece.look, pen(canvas, links, piece.look, known));
             }
             for glyph in glyphs(canvas, &piece) {
                 line.write(at, glyph, last.1);
@@ -267,7 +291,8 @@ fn restore_history(canvas: &mut Canvas, input: &mut Reader<'_>) -> Result<(), Ma
         Row::check(row)?;
         canvas.history.push(row);
     }
-    if total < count as u64 {
+    // The phone counts to 2⁵³.
+    if total < count as u64 || total > 1 << 53 {
         return Err(Malformed);
     }
     canvas.history.total = total;

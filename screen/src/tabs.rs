@@ -62,7 +62,7 @@ impl Tabs {
 }
 
 fn is_usual(col: usize) -> bool {
-    col > 0 && col % 8 == 0
+    col > 0 && col.is_multiple_of(8)
 }
 
 #[cfg(test)]

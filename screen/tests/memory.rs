@@ -1,5 +1,6 @@
 //! What hostile programs may cost: memory, measured by the system, and time. One test, for memory is that of the whole process.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "the figures are what a reader of the log wants")]
 
 use std::time::{Duration, Instant};
 

@@ -161,7 +161,7 @@ fn attributes(style: Style) -> u32 {
     .iter()
     .map(|(set, bit)| if *set { *bit } else { 0 })
     .sum();
-    flags | underline_style * UNDERLINE_STYLE
+    flags | (underline_style * UNDERLINE_STYLE)
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
         let row = drawn("\x1b[1;7;31;48;2;1;2;3mx");
         assert_eq!(row.runs, [1, 1, INDEXED | 1, DIRECT | 0x01_02_03, BOLD | INVERSE, 0, 0]);
         let row = drawn("\x1b[4:3;58;5;9;8;53mx");
-        let attributes = UNDERLINE | 2 * UNDERLINE_STYLE | CONCEALED | OVERLINE;
+        let attributes = UNDERLINE | (2 * UNDERLINE_STYLE) | CONCEALED | OVERLINE;
         assert_eq!(row.runs, [1, 1, 0, 0, attributes, INDEXED | 9, 0]);
     }
 

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 /// A whole file that is pasted fits, and waits here for a program that reads slowly; more than that is refused.
 pub const MAX_UNTAKEN: usize = 16 * 1024 * 1024;
 
-/// What ends a paste that the program was told of as one.
+/// What begins and ends a paste that the program was told of as one.
+const PASTE_BEGIN: &[u8] = b"\x1b[200~";
 const PASTE_END: &[u8] = b"\x1b[201~";
 
 /// A numbered byte stream from this viewer to a program, kept until the machine says that it was typed.
@@ -17,6 +18,8 @@ pub struct Input {
     taken: u64,
     /// Everything before was handed to the link of now. INVARIANT: `taken <= sent <= taken + kept.len()`.
     sent: u64,
+    /// Where pastes that the program was told of begin and end, oldest first. Fewer than bytes are kept.
+    pastes: VecDeque<(u64, u64)>,
 }
 
 /// The machine and this viewer count differently: it has forgotten this writer, or never knew it.
@@ -32,7 +35,11 @@ impl Input {
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = self.kept.len() + bytes.len() <= MAX_UNTAKEN;
         if fits {
+            let begin = self.end();
             self.kept.extend(bytes);
+            if bytes.starts_with(PASTE_BEGIN) && bytes.ends_with(PASTE_END) {
+                self.pastes.push_back((begin, self.end()));
+            }
         }
         fits
     }
@@ -45,11 +52,14 @@ impl Input {
     /// Takes back what the link has not taken yet. A paste of which a part is under way ends where it is cut, so that the program does not wait for
     /// the rest of it.
     pub fn take_back(&mut self) {
-        let keep = usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX);
-        let rest = self.kept.split_off(keep.min(self.kept.len()));
-        let (front, back) = rest.as_slices();
-        if front.ends_with(PASTE_END) || back.ends_with(PASTE_END) {
-            self.kept.extend(PASTE_END);
+        let sent = self.sent;
+        self.kept.truncate(usize::try_from(sent - self.taken).unwrap_or(usize::MAX));
+        self.pastes.retain(|(begin, _)| *begin < sent);
+        if let Some((begin, end)) = self.pastes.pop_back() {
+            // The cut may be inside of what ends it.
+            let left = usize::try_from(end.saturating_sub(sent)).unwrap_or(usize::MAX).min(PASTE_END.len());
+            self.kept.extend(&PASTE_END[PASTE_END.len() - left..]);
+            self.pastes.push_back((begin, end.min(self.end())));
         }
     }
 
@@ -102,6 +112,8 @@ impl Input {
         self.kept.drain(..count);
         self.taken += count as u64;
         self.sent = self.sent.max(self.taken);
+        let taken = self.taken;
+        while self.pastes.pop_front_if(|(_, end)| *end <= taken).is_some() {}
     }
 }
 
@@ -174,6 +186,21 @@ mod tests {
         assert_eq!(sent(&mut input, 2), Some((14, b"pl".to_vec())));
         input.take_back();
         assert_eq!((sent(&mut input, 99), input.end()), (None, 16));
+    }
+
+    #[test]
+    fn a_paste_ends_where_it_is_cut_whatever_was_typed_behind_it_and_wherever_the_cut_is() {
+        let paste = b"\x1b[200~abc\x1b[201~";
+        for cut in 1..=paste.len() {
+            let mut input = Input::default();
+            assert!(input.push(paste) && input.push(b"\x03"));
+            let (_, mut typed) = sent(&mut input, cut).unwrap();
+            input.take_back();
+            typed.extend(sent(&mut input, 99).map(|(_, bytes)| bytes).unwrap_or_default());
+            assert!(typed.ends_with(PASTE_END) && !typed.ends_with(b"\x1b[201~\x1b[201~"), "{cut}");
+            input.taken(input.end());
+            assert!(input.pastes.is_empty());
+        }
     }
 
     #[test]

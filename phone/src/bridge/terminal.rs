@@ -327,6 +327,11 @@ impl Live {
             inner.predictor = Predictor::default();
             // The machine counts this writer's input otherwise. Under a new name both begin at zero.
             inner.writer = Uuid::new_v4();
+            // Nothing was typed yet, and still it counts otherwise: another name would not help.
+            let hopeless = taken == 0;
+            if hopeless {
+                inner.stage = Stage::Waiting;
+            }
             drop(inner);
             if let Some(hub) = self.hub.upgrade().filter(|_| out_of_step.unknown > 0) {
                 let text = format!(
@@ -334,6 +339,12 @@ impl Live {
                     out_of_step.unknown
                 );
                 hub.tell(CoreEvent::Notice { text });
+            }
+            if hopeless {
+                if let Some(handle) = self.handle() {
+                    handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+                }
+                return self.try_later("The machine counts what was typed otherwise than this device.");
             }
             return self.attach();
         }

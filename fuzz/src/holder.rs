@@ -119,7 +119,8 @@ fn look(state: &mut State, phases: &[Phase]) {
         while let Some(Next::Write) = state.fill(key, Instant::now(), &mut out) {
             while let Some(frame) = take_frame(&mut out).expect("a frame that no viewer may be sent") {
                 let (kind, body) = choose(&frame);
-                assert!(kind != kind::TERMINAL || TerminalMessage::decode(body).is_ok());
+                let message = (kind == kind::TERMINAL).then(|| TerminalMessage::decode(body));
+                assert!(!matches!(message, Some(Err(_))), "{message:?}: {body:02x?}");
             }
             assert!(out.is_empty(), "half a frame");
         }

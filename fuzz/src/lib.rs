@@ -339,8 +339,8 @@ pub fn cast(data: &[u8]) {
         }
         all
     };
-    let mut again = Reader::new(&out[..]).unwrap_or_else(|error| panic!("{error}"));
-    let read = std::iter::from_fn(|| again.next_event().unwrap_or_else(|error| panic!("{error}")));
+    let mut again = Reader::new(&out[..]).expect("what was written can be read");
+    let read = std::iter::from_fn(|| again.next_event().expect("what was written can be read"));
     assert_eq!(essence(read.map(|timed| timed.event).collect()), essence(events));
 }
 

@@ -219,7 +219,8 @@ impl Viewer {
         }
         let Some(whole) = &mut self.parts else { return true };
         whole.bytes = parts.to_vec();
-        whole.part < whole.count()
+        let base = whole.frame.and_then(|(base, _)| base).unwrap_or_default();
+        base <= whole.offset && whole.offset <= end && whole.part < whole.count()
     }
 
     /// Whether the next thing it is sent may tell of rows of history.

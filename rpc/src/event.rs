@@ -9,6 +9,7 @@ use crate::{Device, Session};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", content = "data")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[allow(clippy::large_enum_variant, reason = "most events are of sessions")]
 pub enum Event {
     /// A session began, changed or ended.
     #[serde(rename = "session.changed")]

@@ -129,11 +129,17 @@ started_at: number,
  */
 ended?: string, };
 
+export type SessionKind = "own" | "tmux";
+
 export type Session = { 
 /**
  * Its id.
  */
 id: string, 
+/**
+ * Whose it is; machines from before have only their own.
+ */
+kind: SessionKind, 
 /**
  * The name it was given, or its command.
  */
@@ -254,7 +260,11 @@ keep?: number,
 /**
  * Record it from its first byte on.
  */
-record?: RecordOptions, };
+record?: RecordOptions, 
+/**
+ * Make it a session of tmux.
+ */
+tmux?: boolean, };
 
 export type SessionAttach = { 
 /**

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use happy_screen::Screen;
+use happy_screen::{Cursor, Modes, Row, Screen};
 use harness::{Home, PATIENCE, code};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
@@ -67,9 +67,9 @@ impl Terminal {
 
     /// Waits until every cell, mode and the cursor are as they were.
     #[track_caller]
-    fn settle(&mut self, wanted: &[u8]) {
+    fn settle(&mut self, wanted: &Shown) {
         let deadline = Instant::now() + PATIENCE;
-        while self.screen.snapshot(0) != wanted {
+        while shown(&self.screen) != *wanted {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(bytes) = self.output.recv_timeout(left) else {
                 panic!("another screen than before:\n{}", self.screen.text())
@@ -272,6 +272,13 @@ fn all_devices_are_removed_only_when_a_person_says_yes() {
     assert_ne!(device(), before);
 }
 
+/// Every cell, the modes and the cursor. Not what a program has put aside, as cursors: a desk that is painted anew has no need of that.
+type Shown = (Vec<Row>, Modes, Cursor);
+
+fn shown(screen: &Screen) -> Shown {
+    ((0..screen.size().1).map(|row| screen.row(row)).collect(), *screen.modes(), screen.cursor())
+}
+
 /// A program that draws its whole window whenever that changes, as editors do.
 const DRAWS: &str = "draw() { printf '\\033[?1049h\\033[H\\033[2J'; stty size; printf '\\033[3;5H\\033[1;32mgreen\\033[m and \\033[7mreverse\\033[m\\r\\nlast'; }
 trap draw WINCH; draw; while :; do sleep 0.05; done";
@@ -283,7 +290,7 @@ fn a_desk_shows_every_cell_as_before_when_a_phone_has_left() {
     let id = home.json(&["run", "--detach", "sh", "-c", DRAWS])["id"].as_str().unwrap().to_owned();
     let mut desk = Terminal::open(&home, 100, 30, &["attach", "--take-control", &id]);
     desk.until(|text| text.starts_with("30 100") && text.ends_with("last"));
-    let before = desk.screen.snapshot(0);
+    let before = shown(&desk.screen);
     for (control, shows) in [(false, "30 100"), (true, "15 40")] {
         let args = ["attach", &id, "--take-control"];
         let mut phone = Terminal::open(&home, 40, 15, if control { &args } else { &args[..2] });
@@ -298,4 +305,56 @@ fn a_desk_shows_every_cell_as_before_when_a_phone_has_left() {
         // What the desk's terminal was sent besides must come to the same.
         desk.settle(&before);
     }
+}
+
+#[test]
+fn who_may_not_type_may_leave_and_nothing_of_it_is_typed_elsewhere() {
+    let home = Home::new();
+    home.start();
+    let id = home.json(&["run", "--detach", "sh", "-c", "echo begun; exec cat"])["id"].as_str().unwrap().to_owned();
+    for leave in ["\x1d", "\x03"] {
+        let mut terminal = Terminal::open(&home, 80, 24, &["attach", "--read-only", &id]);
+        terminal.until(|text| text.contains("begun"));
+        terminal.press("lost\r");
+        terminal.press(leave);
+        assert_eq!(terminal.code(), 0, "{}", terminal.screen.text());
+    }
+    let shown = home.run(&["export", &id]).ok();
+    assert!(!shown.contains("lost"), "{shown}");
+}
+
+#[test]
+fn what_a_short_program_printed_stands_above_the_prompt() {
+    let home = Home::new();
+    home.start();
+    let mut terminal = Terminal::open(&home, 80, 24, &["run", "sh", "-c", "echo only this; exit 3"]);
+    assert_eq!(terminal.code(), 3);
+    let text = terminal.screen.text();
+    let shown: Vec<&str> = text.lines().map(str::trim_end).collect();
+    assert_eq!(shown.first(), Some(&"only this"), "{text}");
+    assert!(terminal.screen.cursor().row <= 2, "{text}");
+}
+
+#[test]
+fn a_session_does_not_show_itself() {
+    let home = Home::new();
+    home.start();
+    let mut terminal = Terminal::open(&home, 80, 24, &["run", "--name", "self", "cat"]);
+    home.until(&["ls"], |sessions| sessions[0]["viewers"] == 1);
+    let id = home.json(&["ls"])[0]["id"].as_str().unwrap().to_owned();
+    let refused = home.command(&["attach", "--lossless", "self"]).env("HAPPY_SESSION", &id).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("itself"), "{refused:?}");
+    terminal.press("\x1d");
+    assert_eq!(terminal.code(), 0);
+}
+
+#[test]
+fn a_reader_begins_with_the_oldest_that_a_session_of_any_size_keeps() {
+    let home = Home::new();
+    home.start();
+    let args = ["run", "--detach", "--keep", "64K", "sh", "-c", "seq 1 100000"];
+    let id = home.json(&args)["id"].as_str().unwrap().to_owned();
+    home.until(&["ls"], |sessions| sessions[0]["state"] != "running");
+    let out = home.run(&["attach", "--lossless", "--from-start", &id]).ok();
+    assert!(out.trim_end().ends_with("\n100000") && out.len() > 16 * 1024, "{} bytes", out.len());
 }

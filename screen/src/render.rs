@@ -59,16 +59,24 @@ pub fn render_rows(screen: &Screen, rows: impl IntoIterator<Item = u16>) -> Vec<
     out.into_bytes()
 }
 
-/// VT text that gives the terminal back to the user's own shell: main screen, no modes, cursor on a new line at the
-/// bottom.
-pub fn leave_vt() -> Vec<u8> {
-    concat!(
+/// VT text that gives the terminal back to the user's own shell: main screen, no modes, cursor on a new line below what `screen` shows, or at the
+/// bottom without one.
+pub fn leave_vt(screen: Option<&Screen>) -> Vec<u8> {
+    let last = screen.map_or(999, |screen| {
+        let row = match screen.modes().alternate_screen {
+            true => screen.state.canvas.main_cursor.row,
+            false => usize::from(screen.cursor().row),
+        };
+        let written = (0..screen.size().1).rev().find(|row| !screen.main_row(*row).runs.is_empty());
+        1 + row.max(written.map_or(0, usize::from))
+    });
+    let mut out = String::from(concat!(
         "\x1b[?2026l\x1b[?1047l\x1b[=0u",
         "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1004l\x1b[?1007l\x1b[?2004l",
         "\x1b[?5l\x1b[?1l\x1b>\x1b[0m\x1b]8;;\x1b\\\x1b(B\x1b)B\x1b*B\x1b+B\x0f\x1b[4l\x1b[20l\x1b[?6l\x1b[r\x1b[?7h\x1b[0 q\x1b[?25h",
-        "\x1b[999;1H\r\n",
-    )
-    .into()
+    ));
+    let _ = write!(out, "\x1b[{last};1H\r\n");
+    out.into_bytes()
 }
 
 fn input_modes(screen: &Screen, out: &mut String) {

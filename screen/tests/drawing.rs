@@ -466,7 +466,7 @@ fn painted_rows_look_like_the_screen_and_change_no_mode() {
 #[test]
 fn leaving_gives_the_terminal_back() {
     let mut terminal = screen(20, 5, b"\x1b[?1049h\x1b[?1;1002;1006;1004;2004;2026;6h\x1b[?7;25l\x1b[4;20h\x1b=\x1b[4 q\x1b[>5u\x1b(0\x0e\x1b[31m\x1b[2;3r");
-    terminal.feed(&leave_vt());
+    terminal.feed(&leave_vt(None));
     assert_eq!(*terminal.modes(), happy_screen::Modes::default());
     terminal.feed(b"q");
     assert_eq!(terminal.row(4).runs.first().map(|run| (run.text.as_str(), run.style)), Some(("q", Style::default())));

@@ -25,6 +25,7 @@ const DAEMON_WAIT: Duration = Duration::from_secs(60);
 /// Between two attempts to find it.
 const RETRY: Duration = Duration::from_millis(200);
 /// What ends the input of a program that reads lines.
+const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
 /// What is typed while a session cannot be reached is kept so long; later it would come as a surprise.
 const KEEP_TYPED: Duration = Duration::from_secs(10);
@@ -100,6 +101,12 @@ pub async fn watch(
     // A person at a terminal who pipes the output away still wants Ctrl-C to work here.
     let is_only_read = manner.exact && std::io::stdin().is_terminal();
     let reads = !(manner.read_only || is_only_read);
+    if machine.is_none() && std::env::var("HAPPY_SESSION").is_ok_and(|own| own == session.id.to_string()) {
+        return Err(Trouble::new(
+            "This is the session itself: it would show what it shows, without an end.",
+            "Attach from another terminal, or to another session.",
+        ));
+    }
     if let Some(notice) = record::notice(&session) {
         aside(&notice);
     }
@@ -120,7 +127,9 @@ pub async fn watch(
         session: session.clone(),
         writer: Uuid::new_v4(),
         typed: Typed::default(),
-        keys: reads.then(stdin::bytes),
+        // Who may not type may leave.
+        keys: (reads || !manner.exact).then(stdin::bytes),
+        reads,
         signals: Signals::new()?,
         margins: MARGINS.iter(),
         controls: false,
@@ -130,7 +139,16 @@ pub async fn watch(
         manner,
     };
     let outcome = watcher.run(client).await;
+    if let View::Terminal(view) = &watcher.view
+        && let Some(screen) = view.whole()
+    {
+        tty::leave_below(screen);
+    }
     drop(raw);
+    if is_only_read {
+        // What was typed meanwhile was for nobody, and above all not for the shell.
+        tty::forget_typed();
+    }
     match outcome? {
         Left::Ended(exit) => Ok(exit_code(exit)),
         Left::Detached => {
@@ -190,6 +208,8 @@ struct Watcher {
     writer: Uuid,
     typed: Typed,
     keys: Option<mpsc::Receiver<Vec<u8>>>,
+    /// What is typed goes to the session.
+    reads: bool,
     signals: Signals,
     margins: std::slice::Iter<'static, u64>,
     controls: bool,
@@ -397,18 +417,21 @@ impl Watcher {
             }
             Shown::Gone { end } => {
                 client.close(channel.number).await;
-                self.begin_later(end)
+                self.begin_later(client, end).await
             }
         }
     }
 
     /// The bytes that were asked for are gone: an error, unless the person wants what there is.
-    fn begin_later(&mut self, end: u64) -> Result<Step, Trouble> {
+    async fn begin_later(&mut self, client: &Client, end: u64) -> Result<Step, Trouble> {
         let position = self.view.position().unwrap_or(0);
         let margin = self.margins.next().filter(|_| self.manner.from_start && position == 0);
         match margin {
             Some(margin) => {
-                self.view = View::Exact(Exact::from(end.saturating_sub(RING_BYTES as u64 - margin)));
+                let session = sessions::find(client, &self.session.id.to_string()).await?;
+                // A machine of before does not say it, and keeps so much.
+                let kept_from = session.kept_from.unwrap_or(end.saturating_sub(RING_BYTES as u64));
+                self.view = View::Exact(Exact::from((kept_from + margin).min(end)));
                 // It counts as the beginning until a byte of it has been written.
                 self.manner.from_start = true;
                 Ok(Step::Again)
@@ -436,6 +459,9 @@ impl Watcher {
     fn type_keys(&mut self, keys: Option<Vec<u8>>) -> Result<Step, Trouble> {
         let Some(keys) = keys else {
             self.keys = None;
+            if !self.reads {
+                return Ok(Step::On);
+            }
             if self.manner.ends_input {
                 // In the middle of a line the first one only ends the line.
                 self.typed.push(if self.ends_with_line { &[CTRL_D] } else { &[CTRL_D, CTRL_D] });
@@ -446,6 +472,10 @@ impl Watcher {
             self.ends_with_line = keys.ends_with(b"\n");
             self.typed.push(&keys);
             return Ok(Step::On);
+        }
+        if !self.reads {
+            let leaves = |key: &u8| *key == self.manner.detach_key || *key == CTRL_C;
+            return Ok(if keys.iter().any(leaves) { Step::Leave(Left::Detached) } else { Step::On });
         }
         match keys.iter().position(|key| *key == self.manner.detach_key) {
             Some(at) => {

@@ -96,7 +96,9 @@ pub fn sentence(text: &str) -> String {
 fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
     use happy_rpc::ErrorCode;
     match code {
-        ErrorCode::Malformed => "This is a mistake of ours; please report it.",
+        ErrorCode::Malformed => {
+            "Look at what was asked for; if that is right, this is a mistake of ours, so please report it."
+        }
         ErrorCode::UnknownMethod => "Upgrade the older of the two sides.",
         ErrorCode::NotPermitted => "Ask an owner of that machine to do it, or to pair you with another role.",
         ErrorCode::NotFound => "See with `happy ls` which sessions there are, and with `happy devices` which devices.",

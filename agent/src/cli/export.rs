@@ -39,6 +39,7 @@ pub async fn export(home: &Home, form: Form, args: ExportArgs) -> Result<u8, Tro
         match args.to.as_deref().and_then(Path::extension).and_then(|extension| extension.to_str()) {
             Some("cast") => ExportFormat::Cast,
             Some("html" | "htm") => ExportFormat::Html,
+            Some("raw" | "log") => ExportFormat::Raw,
             _ => ExportFormat::Text,
         }
     });

@@ -244,11 +244,11 @@ struct RunArgs {
     #[arg(long, verbatim_doc_comment)]
     record: bool,
     /// Record it to this file, which must not be there yet.
-    #[arg(long, value_name = "FILE", conflicts_with = "machine")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["machine", "tmux"])]
     record_to: Option<PathBuf>,
     /// Make it a session of your tmux, which keeps its own
     /// history; --name names it there too
-    #[arg(long, verbatim_doc_comment, conflicts_with = "keep")]
+    #[arg(long, verbatim_doc_comment, conflicts_with_all = ["keep", "record"])]
     tmux: bool,
     #[command(flatten)]
     machine: MachineArg,

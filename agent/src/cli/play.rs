@@ -56,7 +56,7 @@ pub async fn play(args: PlayArgs) -> Result<u8, Trouble> {
         // What was shown last stays; whatever went wrong, the terminal is given back.
         let drawn = glass.draw(None);
         if raw.is_none() {
-            let _ = write(&leave_vt());
+            let _ = write(&leave_vt(None));
         }
         drop(raw);
         drawn?;

@@ -207,6 +207,12 @@ fn environment() -> BTreeMap<String, String> {
 /// When there is none, or more than one.
 pub async fn find(client: &Client, wanted: &str) -> Result<Session, Trouble> {
     let sessions = client.sessions().await.map_err(|failure| client.explain(failure, false))?;
+    // Of sessions that share a name, and of which one runs, that one.
+    let runs = |session: &&Session| session.state == SessionState::Running && session.name == wanted;
+    let running: Vec<_> = sessions.iter().filter(runs).collect();
+    if let [session] = running[..] {
+        return Ok(session.clone());
+    }
     pick(sessions, wanted, client.target(), |session| (session.id, &session.name))
 }
 
@@ -232,9 +238,11 @@ pub fn pick<T>(
 ) -> Result<T, Trouble> {
     let lower = wanted.to_ascii_lowercase();
     let by_id = |session: &T| !lower.is_empty() && names(session).0.to_string().starts_with(&lower);
-    let (mut fitting, others): (Vec<_>, Vec<_>) = sessions.into_iter().partition(by_id);
+    // A whole name means more than the beginning of an id, and a whole id is one.
+    let (mut fitting, others): (Vec<_>, Vec<_>) =
+        sessions.into_iter().partition(|session| names(session).0.to_string() == lower || names(session).1 == wanted);
     if fitting.is_empty() {
-        fitting = others.into_iter().filter(|session| names(session).1 == wanted).collect();
+        fitting = others.into_iter().filter(by_id).collect();
     }
     match fitting.len() {
         0 => Err(Trouble::new(
@@ -246,7 +254,7 @@ pub fn pick<T>(
             let list: Vec<_> = fitting.iter().map(|session| names(session).0.to_string()).collect();
             Err(Trouble::new(
                 format!("`{}` means more than one session: {}.", tame(wanted, 64), list.join(", ")),
-                "Give more of the id.",
+                "Give its id, or more of it.",
             ))
         }
     }
@@ -297,5 +305,11 @@ mod tests {
         assert!(pick_at("zz", Some("vm")).unwrap_err().todo.contains("`happy ls -m vm`"));
         assert!(pick_at("zz", Some("my vm")).unwrap_err().todo.contains("`happy ls -m 'my vm'`"));
         assert!(pick("").is_err());
+        // tmux calls its sessions by numbers.
+        let all = || vec![session(a, "b"), session("bbbbbbbb-0000-4000-8000-000000000000", a)];
+        let pick =
+            |wanted| super::pick(all(), wanted, None, |session| (session.id, &session.name)).map(|found| found.name);
+        assert_eq!(pick("b").unwrap(), "b", "a whole name before the beginning of an id");
+        assert_eq!(pick("bb").unwrap(), a);
     }
 }

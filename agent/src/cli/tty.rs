@@ -126,15 +126,29 @@ impl Drop for Raw {
     }
 }
 
+/// What [`restore`] writes, if it is not what leaves any screen.
+static FAREWELL: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// The terminal is given back below what this screen shows.
+pub fn leave_below(screen: &happy_screen::Screen) {
+    *FAREWELL.lock().unwrap_or_else(PoisonError::into_inner) = Some(happy_screen::leave_vt(Some(screen)));
+}
+
 /// Gives the terminal back as it was.
 pub fn restore() {
     if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         use io::Write;
         let mut out = io::stdout().lock();
-        let _ = out.write_all(&happy_screen::leave_vt());
+        let farewell = FAREWELL.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = out.write_all(&farewell.unwrap_or_else(|| happy_screen::leave_vt(None)));
         let _ = out.flush();
         let _ = termios::tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &before);
     }
+}
+
+/// Forgets what was typed and not read.
+pub fn forget_typed() {
+    let _ = termios::tcflush(io::stdin().as_fd(), termios::QueueSelector::IFlush);
 }
 
 /// Moves what stands on the terminal into its history, so that painting a session does not erase it.

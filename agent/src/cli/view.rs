@@ -273,6 +273,12 @@ impl TerminalView {
         if self.dirty { self.draw() } else { Ok(()) }
     }
 
+    /// The screen, if all of it is shown.
+    pub fn whole(&self) -> Option<&Screen> {
+        let (cols, rows) = self.screen.size();
+        (cols <= self.own.0 && rows <= self.own.1).then_some(&self.screen)
+    }
+
     /// Draws a frame.
     ///
     /// # Errors

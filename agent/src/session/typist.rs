@@ -41,7 +41,9 @@ pub(super) async fn type_text(shared: &Arc<Shared>, id: Uuid, text: &str, enter:
     };
     let (_, mut sender, mut receiver) = viewer::attach(shared, request).await?.split();
     let modes = tokio::time::timeout(PATIENCE, modes(&mut receiver)).await.map_err(|_| TypeError::NoScreen)??;
-    let mut bytes = keys::paste(&modes, text);
+    // One line is typed as keys would type it; what would act by itself in the middle, line ends above all, comes as one paste.
+    let is_line = !text.contains(char::is_control);
+    let mut bytes = keys::paste(&Modes { bracketed_paste: modes.bracketed_paste && !is_line, ..modes }, text);
     if enter {
         bytes.extend_from_slice(&keys::encode(&modes, Key::from(KeyCode::Enter)));
     }

@@ -369,7 +369,7 @@ async fn live(holder: &Rc<Holder>, program: Program, guest: Option<Guest>) {
     }
     writer.abort();
     if let Some(guest) = &guest
-        && guest.goes_on().await
+        && guest.goes_on(state == happy_rpc::SessionState::Exited { code: 0 }).await
     {
         holder.state.borrow_mut().on_client_left();
         return until_nobody_looks(holder, LAST_WORD).await;

@@ -64,8 +64,10 @@ impl Guest {
 
     /// Whether the session is there, now that its client has gone, and whoever looked may attach again. When that cannot be said, it is: they will
     /// see. Not when the client was never attached: it would fail again, and has said why.
-    pub async fn goes_on(&self) -> bool {
-        self.was_attached.get() && self.server.has(&self.origin).await.unwrap_or(true)
+    ///
+    /// `ended_well`: it says so with its exit code, which may be known before anybody has heard that it was attached.
+    pub async fn goes_on(&self, ended_well: bool) -> bool {
+        (ended_well || self.was_attached.get()) && self.server.has(&self.origin).await.unwrap_or(true)
     }
 
     /// A companion, attached.

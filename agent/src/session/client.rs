@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::error::ConnectError;
-use super::{ASKS, Ask, ControlError, Entry, HOLDER_DEADLINE, Shared, apply, describe};
+use super::{ASKS, Ask, ControlError, Entry, HOLDER_DEADLINE, Shared, apply};
 use crate::holder::protocol::{
     FrameError, FrameReader, FrameWriter, Refusal, Response, Status, VERSION, kind, put_frame, put_json, read_first,
     read_json,
@@ -59,22 +59,18 @@ pub(super) async fn steer(
 ) -> Result<Entry, ConnectError> {
     let first = |out: &mut bytes::BytesMut| put_frame(out, kind::CONTROL, |out| out.put_u8(VERSION));
     let (status, reader, writer) = connect::<Status>(&description.socket, first, kind::CONTROLLED).await?;
-    let mut session = describe(description);
-    session.state = SessionState::Running;
-    apply(&mut session, &status);
+    let mut entry = Entry::new(description, dir.clone());
+    entry.session.state = SessionState::Running;
+    apply(&mut entry.session, &status);
     let (holder, asks) = mpsc::channel(ASKS);
     let steering = Steering { shared: Arc::downgrade(shared), id: description.id, asks, unanswered: VecDeque::new() };
     tokio::spawn(steering.run(reader, writer));
     Ok(Entry {
-        session,
-        dir: dir.clone(),
-        socket: description.socket.clone(),
         kept: status.output_offset.saturating_sub(status.kept_from),
         build: status.build,
         holder: Some(holder),
-        ended_at: None,
-        is_going: false,
-        guest: description.tmux.clone().map(super::tmux::Guest::adopted),
+        guest: description.tmux.clone().map(super::tmux::Guest::listed),
+        ..entry
     })
 }
 

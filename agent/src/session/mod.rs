@@ -546,6 +546,21 @@ impl Shared {
 }
 
 impl Entry {
+    /// What a description alone says: no holder is known, and it has not ended.
+    fn new(description: &Description, dir: SessionDir) -> Self {
+        Self {
+            session: describe(description),
+            dir,
+            socket: description.socket.clone(),
+            build: Build::default(),
+            holder: None,
+            ended_at: None,
+            is_going: false,
+            kept: 0,
+            guest: None,
+        }
+    }
+
     fn reserved(id: Uuid, dir: SessionDir) -> Self {
         let description = Description {
             id,
@@ -556,17 +571,7 @@ impl Entry {
             socket: PathBuf::new(),
             tmux: None,
         };
-        Self {
-            session: describe(&description),
-            dir,
-            socket: PathBuf::new(),
-            build: Build::default(),
-            holder: None,
-            ended_at: None,
-            is_going: false,
-            kept: 0,
-            guest: None,
-        }
+        Self::new(&description, dir)
     }
 
     /// Its program has ended, or nobody knows what became of it.
@@ -580,15 +585,13 @@ impl Entry {
 
     /// A session whose holder has gone.
     fn ended(description: &Description, dir: SessionDir, exit: Option<ExitRecord>) -> Self {
-        let mut session = describe(description);
+        let mut entry = Self::new(description, dir);
         if let Some(exit) = exit {
-            session.state = exit.state;
-            session.output_offset = exit.offset;
+            entry.session.state = exit.state;
+            entry.session.output_offset = exit.offset;
+            entry.ended_at = Some(exit.at);
         }
-        let ended_at = exit.map(|exit| exit.at);
-        let socket = description.socket.clone();
-        let build = Build::default();
-        Self { session, dir, socket, build, holder: None, ended_at, is_going: false, kept: 0, guest: None }
+        entry
     }
 }
 

@@ -13,10 +13,7 @@ use happy_rpc::{Event, Session, SessionCreate, SessionKind, SessionState};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::{
-    AttachError, Config, ControlError, CreateError, Entry, MAX_SESSIONS, Shared, client, describe, remove_files, spawn,
-};
-use crate::holder::protocol::Build;
+use super::{AttachError, Config, ControlError, CreateError, Entry, MAX_SESSIONS, Shared, client, remove_files, spawn};
 use crate::holder::spec::{Description, SessionDir, unix_ms};
 use crate::tmux::client::Env;
 use crate::tmux::control::Event as Said;
@@ -66,8 +63,8 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Found with its holder.
-    pub(super) fn adopted(origin: Origin) -> Self {
+    /// Its server lists it, or it was found with its holder.
+    pub(super) fn listed(origin: Origin) -> Self {
         Self { origin, starting: Arc::default(), is_listed: true }
     }
 }
@@ -343,20 +340,10 @@ impl Entry {
     fn of_tmux(config: &Config, id: Uuid, listed: &Listed) -> Self {
         let dir = SessionDir::new(config.home.join("sessions").join(id.to_string()));
         let description = specify(config, id, listed.origin.clone(), listed.created.saturating_mul(1_000));
-        let mut session = describe(&description);
-        session.state = SessionState::Running;
-        let guest = Guest { origin: listed.origin.clone(), starting: Arc::default(), is_listed: true };
-        Self {
-            session,
-            dir,
-            socket: PathBuf::new(),
-            build: Build::default(),
-            holder: None,
-            ended_at: None,
-            is_going: false,
-            kept: 0,
-            guest: Some(guest),
-        }
+        let mut entry = Self::new(&description, dir);
+        entry.session.state = SessionState::Running;
+        entry.guest = Some(Guest::listed(listed.origin.clone()));
+        entry
     }
 }
 

@@ -545,7 +545,7 @@ fn run(cli: Cli, form: Form) -> Result<u8, Trouble> {
     }
     let home = Home::from_env()?;
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().map_err(|error| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
             Trouble::new(
                 format!("The process cannot start its threads: {}.", crate::trouble::reason(&error)),
                 "Raise the limit on processes (`ulimit -u`) and try again.",

@@ -109,6 +109,14 @@ impl Servers {
         self.ports.iter().for_each(|port| drop(self.ask(*port, command)));
     }
 
+    /// To all of them, by its name: with `STOP` they do nothing any more, and their connections stay.
+    pub fn signal(&self, name: &str) {
+        for child in &self.children {
+            let mut kill = Command::new("kill");
+            assert!(kill.args(["-s", name, &child.id().to_string()]).status().unwrap().success());
+        }
+    }
+
     /// With SIGKILL.
     pub fn kill(&mut self) {
         for mut child in self.children.drain(..) {

@@ -42,17 +42,12 @@ async fn until_vouched(servers: &Servers, phone: &Device, by: &str) {
     until("the vouch in Redis is as it should be", || servers.ask(servers.ports[0], &["ZCARD", &key]) == by).await;
 }
 
-fn signal(servers: &Servers, name: &str) {
-    let pid = servers.children[0].id().to_string();
-    assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-}
-
 /// Redis stands still with all its data until the nodes have noticed, and for what happens then.
 async fn while_redis_stands_still(servers: &Servers, nodes: &[&Server], happens: impl Future<Output = ()>) {
-    signal(servers, "-STOP");
+    servers.signal("STOP");
     until("Redis is missed", || nodes.iter().all(|node| node.metric("bus_up") == 0)).await;
     happens.await;
-    signal(servers, "-CONT");
+    servers.signal("CONT");
     until("Redis is back", || nodes.iter().all(|node| node.metric("bus_up") == 1)).await;
 }
 

@@ -286,6 +286,7 @@ impl<'a> Links<'a> {
         self.numbers[index]
     }
 
+    #[inline(always)] // Written to memory field by field and read back as a whole it would take as long as the rest.
     pub(crate) fn look(&mut self, pen: Pen) -> Look {
         let Pen { fg, bg, attributes, extra } = pen;
         let names = self.names;
@@ -334,8 +335,15 @@ pub(crate) fn encode(cells: &[Cell], flags: u8, links: &mut Links<'_>, out: &mut
     let mut writer = Writer(std::mem::take(out));
     writer.u8(flags);
     let used = cells.iter().rposition(|cell| *cell != Cell::BLANK).map_or(0, |last| last + 1);
-    let mut row =
-        RowWriter { out: writer, links, pen: Pen::default(), look: Look::default(), known: Vec::new(), wide: false };
+    let mut row = RowWriter {
+        out: writer,
+        links,
+        pen: Pen::default(),
+        look: Look::default(),
+        known: [Pen::default(); MAX_KNOWN],
+        introduced: 0,
+        wide: false,
+    };
     let mut rest = &cells[..used];
     while !rest.is_empty() {
         rest = row.some(rest);
@@ -348,8 +356,9 @@ struct RowWriter<'w, 'a> {
     links: &'w mut Links<'a>,
     pen: Pen,
     look: Look,
-    /// The styles that have been introduced.
-    known: Vec<Pen>,
+    /// The styles that have been introduced, so many.
+    known: [Pen; MAX_KNOWN],
+    introduced: usize,
     wide: bool,
 }
 
@@ -391,16 +400,22 @@ impl RowWriter<'_, '_> {
 
     /// Writes characters of one byte and the same style, up to where one is repeated; nothing if there are none.
     fn plain(&mut self, cells: &[Cell]) -> Option<usize> {
-        let mut length = 0;
-        for (at, cell) in cells.iter().enumerate() {
-            let Some(byte) = cell.glyph.as_ascii().filter(|_| cell.pen == self.pen) else { break };
-            let is_same = |ahead: usize| cells.get(at + ahead).is_some_and(|next| next == cell);
-            if is_same(1) && is_same(2) && (byte == b' ' || (is_same(3) && is_same(4))) {
+        // Counted first and written then: a row of a flood is encoded once and seldom read.
+        let pen = self.pen;
+        let (mut length, mut last, mut same) = (0, cell::Glyph::TAIL, 0);
+        for cell in cells {
+            if cell.pen != pen || cell.glyph.as_ascii().is_none() {
                 break;
             }
-            self.out.u8(byte);
-            length = at + 1;
+            length += 1;
+            same = if cell.glyph == last { same + 1 } else { 1 };
+            last = cell.glyph;
+            if same == if last == cell::Glyph::BLANK { 3 } else { 5 } {
+                length -= same;
+                break;
+            }
         }
+        self.out.0.extend(cells[..length].iter().map(|cell| cell.glyph.as_ascii().unwrap_or(b' ')));
         (length > 0).then_some(length)
     }
 
@@ -427,11 +442,12 @@ impl RowWriter<'_, '_> {
         if look == Look::default() {
             return self.out.u8(DEFAULT_STYLE);
         }
-        if let Some(index) = self.known.iter().position(|known| *known == pen) {
+        if let Some(index) = self.known[..self.introduced].iter().position(|known| *known == pen) {
             return self.out.u8(KNOWN + index as u8);
         }
-        if self.known.len() < MAX_KNOWN {
-            self.known.push(pen);
+        if let Some(place) = self.known.get_mut(self.introduced) {
+            *place = pen;
+            self.introduced += 1;
         }
         if (look.underline, look.link) != (old.underline, old.link) {
             self.out.u8(EXTRA);
@@ -472,7 +488,7 @@ impl RowWriter<'_, '_> {
                 // A larger step costs as much as a style; it is taken in the midst of others.
                 let small =
                     [(old.fg, fg), (old.bg, bg)].iter().all(|(from, to)| !is_rgb(*from) || steps::is_small(*from, *to));
-                let known = self.known.contains(&cell.pen);
+                let known = self.known[..self.introduced].contains(&cell.pen);
                 if known || !(small || at == length) {
                     break;
                 }

@@ -544,17 +544,25 @@ fn run(cli: Cli, form: Form) -> Result<u8, Trouble> {
         let _ = rustix::process::setsid();
     }
     let home = Home::from_env()?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-            Trouble::new(
-                format!("The process cannot start its threads: {}.", crate::trouble::reason(&error)),
-                "Raise the limit on processes (`ulimit -u`) and try again.",
-            )
-        })?;
+    let serves = matches!(cli.command, Command::Daemon(DaemonCommand::StartSync { .. }));
+    let runtime = runtime(serves).map_err(|error| {
+        Trouble::new(
+            format!("The process cannot start its threads: {}.", crate::trouble::reason(&error)),
+            "Raise the limit on processes (`ulimit -u`) and try again.",
+        )
+    })?;
     let outcome = runtime.block_on(dispatch(cli.command, form, home));
     // A thread that waits for standard input would hold the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// A command has one thing to do at a time. The daemon has many, but it passes on what others make: holders, relays and programs need the
+/// rest of the processors, and a thread that is woken for nothing costs a key more than one that has to wait.
+fn runtime(serves: bool) -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if serves { (processors / 2).clamp(1, 4) } else { 1 };
+    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(threads).build()
 }
 
 async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Trouble> {

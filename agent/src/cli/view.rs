@@ -134,10 +134,8 @@ impl Exact {
                 }
                 let known = usize::try_from(self.position - offset).unwrap_or(usize::MAX);
                 let new = bytes.get(known..).unwrap_or_default();
-                let mut out = io::stdout().lock();
                 // The one place where this viewer is slow: the reader of the pipe decides.
-                tokio::task::block_in_place(|| out.write_all(new).and_then(|()| out.flush()))
-                    .map_err(|error| not_written(&error))?;
+                tokio::task::block_in_place(|| write_at_once(new)).map_err(|error| not_written(&error))?;
                 self.position += new.len() as u64;
                 Ok(Shown::Ok)
             }
@@ -412,6 +410,21 @@ fn paint_guesses(overlay: &Overlay, screen: &Screen, out: &mut Vec<u8>) {
 fn is_settled(bytes: &[u8]) -> bool {
     let tail = &bytes[bytes.len().saturating_sub(TAIL)..];
     tail.last().is_some_and(u8::is_ascii) && !tail.contains(&0x1b) && (bytes.len() >= TAIL || !tail.is_empty())
+}
+
+/// Writes to standard output past its buffer, which would cut the bytes in two at the last line's end.
+fn write_at_once(mut bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.flush()?;
+    while !bytes.is_empty() {
+        match rustix::io::write(&out, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Writes to standard output.

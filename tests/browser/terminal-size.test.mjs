@@ -16,10 +16,14 @@ const size = (page) => page.locator('.rows .screen').evaluate((screen) => ({
 }));
 const control = (page) => page.locator('.control');
 
-/** A keyboard of the phone slides up by so many pixels, or down: the browser says so, and nothing else. */
+/**
+ * A keyboard of the phone slides up by so many pixels, or down: the browser says so, and nothing else. What the browser still had to say of the view, which moved just
+ * before, comes behind it.
+ */
 const keyboard = (page, height) => page.evaluate((covered) => {
   Object.defineProperty(visualViewport, 'height', { configurable: true, get: () => innerHeight - covered });
   visualViewport.dispatchEvent(new Event('resize'));
+  document.querySelector('.rows')?.dispatchEvent(new Event('scroll'));
 }, height);
 
 test('a phone looks at a desk’s screen, takes its size over and gives it back', { timeout: 240_000 }, async (t) => {

@@ -45,6 +45,8 @@ export class Drawing {
   private everyRow = false;
   /** Whether the view moves with new output; only the person's own scrolling changes it, not a keyboard that comes up. */
   private following = true;
+  /** The height of the view when it was put to where it stands. */
+  private room = 0;
   /** Whether the view moves sideways with the cursor: from when one types until one moves it. */
   private sideways = false;
   private guessed = "";
@@ -64,6 +66,8 @@ export class Drawing {
 
   /** To be called when the view has scrolled. @returns whether the end is in sight. */
   scrolled(): boolean {
+    // A keyboard has come up since: nobody has scrolled away from what it covers, and the view is about to be told of it.
+    if (this.following && this.scroller.clientHeight !== this.room) return true;
     this.following = this.scroller.scrollTop >= this.end() - END_PX;
     if (!this.following) this.wantMissing();
     return this.following;
@@ -82,6 +86,7 @@ export class Drawing {
 
   /** After the room or the size of the text has changed: if the end was in sight, it still is. */
   stay(): void {
+    this.room = this.scroller.clientHeight;
     if (!this.following) return;
     this.scroller.scrollTop = this.end();
     if (!this.sideways || this.cursor.hidden) return;

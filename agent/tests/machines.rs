@@ -18,6 +18,18 @@ fn two() -> (Home, Home) {
 }
 
 #[test]
+fn many_machines_join_one_right_after_the_other() {
+    let host = Home::new();
+    host.start();
+    for number in 0..6 {
+        let guest = Home::new();
+        guest.start();
+        pair(&host, &guest, "viewer", &format!("machine {number}"));
+    }
+    assert_eq!(host.json(&["devices"])["devices"].as_array().unwrap().len(), 6);
+}
+
+#[test]
 fn a_machine_joins_another_and_works_there() {
     let (host, guest) = two();
     pair(&host, &guest, "operator", "the laptop");

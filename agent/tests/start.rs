@@ -120,12 +120,11 @@ fn a_port_that_is_taken_is_named_with_the_flag_that_changes_it() {
     let home = Home::new();
     let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    home.run(&["up", "--api-port", &port, "--relay-port", "0"]).fails_with(&[&port, "used by another", "--api-port"]);
     home.run(&["up", "--api-port", "0", "--relay-port", &port]).fails_with(&[&port, "used by another", "--relay-port"]);
-    let failed = home.run(&["daemon", "start", "--api-port", &port, "--relay-port", "0", "--json"]);
+    let failed = home.run(&["daemon", "start", "--api-port", "0", "--relay-port", &port, "--json"]);
     let failed = failed.fails_with(&[&port]);
     let error: serde_json::Value = serde_json::from_str(failed.err.trim()).unwrap();
-    assert!(error["error"]["remedy"].as_str().unwrap().contains("--api-port"), "{error}");
+    assert!(error["error"]["remedy"].as_str().unwrap().contains("--relay-port"), "{error}");
 }
 
 /// A joining machine needs no port that anybody knows; one that others shall find does.
@@ -136,11 +135,11 @@ fn a_machine_that_only_joins_takes_other_ports_when_the_usual_ones_are_taken() {
     let (host, guest) = (Home::new(), Home::new());
     host.start();
     for command in [&["up"][..], &["daemon", "start"], &["run", "true"]] {
-        guest.run(command).fails_with(&["used by another", "--api-port", "settings.json"]);
+        guest.run(command).fails_with(&["used by another", "--relay-port", "settings.json"]);
     }
     let mut pair = host.spawn(&["pair"]);
     let link = link(&mut pair);
-    guest.run(&["join", "--api-port", "64875", &link]).fails_with(&["64875", "used by another"]);
+    guest.run(&["join", "--relay-port", "64876", &link]).fails_with(&["64876", "used by another"]);
     let mut join = guest.spawn(&["join", &link]);
     let code = harness::code(&mut join);
     pair.type_line(&code);
@@ -179,7 +178,7 @@ fn what_cannot_be_run_is_told_with_what_to_do() {
 #[test]
 fn every_help_page_fits_eighty_columns() {
     let home = Home::new();
-    let pages = "|up|pair|join|run|ls|attach|kill|devices|devices revoke|daemon|daemon start|daemon start-sync|daemon stop|daemon status|relay|logs";
+    let pages = "|up|dashboard|pair|join|run|ls|attach|kill|devices|devices revoke|daemon|daemon start|daemon start-sync|daemon stop|daemon status|relay|logs|hook|answer|prompts|metrics";
     for page in pages.split('|') {
         for help in ["--help", "-h"] {
             let args: Vec<_> = page.split(' ').filter(|word| !word.is_empty()).chain([help]).collect();
@@ -190,14 +189,41 @@ fn every_help_page_fits_eighty_columns() {
             }
         }
     }
+    // What is kept by a command for people is not by the one for service managers.
+    let start = home.run(&["daemon", "start", "--help"]).ok();
+    let start_sync = home.run(&["daemon", "start-sync", "--help"]).ok();
+    assert!(start.contains("kept in\n") && start_sync.contains("not kept in settings.json"), "{start}{start_sync}");
+    assert!(home.run(&["hook", "--help"]).ok().contains("~/.claude/settings.json"));
+    assert!(home.run(&["answer", "--help"]).ok().contains("by its name"));
 }
 
 #[test]
 fn settings_and_relay_addresses_that_make_no_sense_are_told() {
     let home = Home::new();
     home.run(&["up", "--relay", "http://relay.example"]).fails_with(&["http://relay.example", "https"]);
-    std::fs::write(home.file("settings.json"), r#"{"relai": 1}"#).unwrap();
-    home.run(&["up"]).fails_with(&["settings.json", "relai"]);
+    for (text, words) in [
+        (r#"{"relai": 1}"#, "relai"),
+        ("[]", "it is not an object like"),
+        (r#"{"name": ""}"#, "`name` is empty"),
+        (r#"{"roots": ["work"]}"#, "begin it with `/` or `~/`"),
+        (r#"{"api_names": ["https://box.example"]}"#, "write it as `box.example`"),
+        (r#"{"detach_key": "F12"}"#, "write it as `ctrl-]`"),
+        (r#"{"relay": "foo"}"#, r#"Write its address there like "https://relay.example""#),
+    ] {
+        std::fs::write(home.file("settings.json"), text).unwrap();
+        home.run(&["up"]).fails_with(&["settings.json", words]);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_told_with_what_helps() {
+    let home = Home::new();
+    home.start();
+    home.run(&["run", "-d", "--name", "nap", "sleep", "600"]).ok();
+    let refused = home.run(&["rename", "nap", " "]).fails_with(&["at least one character", "it is called nap now"]);
+    assert!(!refused.err.contains("report it"), "{refused:?}");
+    let refused = home.run(&["man", "--to", "/proc/x"]).fails_with(&["/proc/x", "--to DIR"]);
+    assert!(!refused.err.contains("HAPPY_HOME_DIR"), "{refused:?}");
 }
 
 #[test]
@@ -257,6 +283,60 @@ fn what_cannot_be_printed_is_no_success() {
         drop(reader);
         let output = home.command(command).stdout(writer).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn a_prompt_is_listed_and_answered_by_the_name_of_its_session() {
+    let home = Home::new();
+    home.start();
+    let script = "printf 'Go on? [y/N] '; read x; echo got $x; sleep 600";
+    home.run(&["run", "-d", "--name", "build", "--", "sh", "-c", script]).ok();
+    home.until(&["prompts"], |list| list.as_array().is_some_and(|list| list.len() == 1));
+    let shown = home.run(&["prompts"]).ok();
+    assert!(shown.lines().next().unwrap().contains("  build  "), "{shown}");
+    home.run(&["answer", "nosuch", "1"]).fails_with(&["Nothing waits as `nosuch`", " of build"]);
+    home.run(&["answer", "build", "1"]).ok();
+    home.until(&["prompts"], |list| list.as_array().is_some_and(Vec::is_empty));
+    // The number that stood there, and not the one on the wire.
+    let log = home.json(&["audit"]);
+    let answered = log.as_array().unwrap().iter().find(|line| line["method"] == "prompt.answer").unwrap();
+    assert!(answered["what"].as_str().unwrap().ends_with(", choice 1"), "{answered}");
+}
+
+/// The reader of a pipe that goes away ends what would print for ever, also when there is nothing to print.
+#[test]
+fn who_prints_for_nobody_ends() {
+    use std::io::BufRead;
+    let home = Home::new();
+    home.start();
+    let id = home.run(&["run", "-d", "sh", "-c", "echo ready; exec sleep 600"]).ok().trim().to_owned();
+    for (command, code) in [
+        (&["--json", "events"][..], 0),
+        (&["--json", "attach", "--lossless", &id], 141),
+        (&["attach", "--lossless", "--read-only", &id], 141),
+        (&["logs", "-f"], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut started = home.command(command);
+        started.stdout(writer).stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        let mut running = started.spawn().unwrap();
+        // It has the other end of the pipe as well.
+        drop(started);
+        let mut line = String::new();
+        std::io::BufReader::new(reader).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "{command:?}");
+        let deadline = std::time::Instant::now() + harness::PATIENCE;
+        while running.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > deadline {
+                running.kill().unwrap();
+                panic!("{command:?} does not end");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{command:?}: {output:?}");
     }
 }
 

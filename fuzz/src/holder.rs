@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use bytes::BytesMut;
 use happy::holder::handover::{HandoverError, Parts, Sections};
 use happy::holder::input::MAX_PENDING;
+use happy::holder::prompting::Moment;
 use happy::holder::protocol::{Attach, MAX_FRAME, Refusal, Request, VERSION, kind, read_first, read_json, take_frame};
 use happy::holder::size::Size;
 use happy::holder::state::{Key, State};
 use happy::holder::viewer::Next;
+use happy::prompt::Tty;
 use happy_wire::terminal::TerminalMessage;
 use tokio::time::Instant;
 
@@ -101,9 +103,20 @@ fn heed(state: &mut State, phase: &mut Phase, kind: u8, body: &[u8]) -> Result<(
             Request::GiveControl { viewer } => state.give_control(viewer)?,
             Request::Detach { viewer } => state.detach_by_id(viewer)?,
             Request::StopRecording => state.stop_recording()?,
-            // Files and processes are not for a search.
-            Request::Record(_) | Request::Status | Request::Kill { .. } | Request::Upgrade { .. } | Request::Forget => {
+            Request::Call { text } => state.on_called(&text),
+            Request::Answer(answer) => {
+                let tty = Tty { canonical: true, echo: true };
+                state.answer(&answer, Moment { tty, is_unread: false, now: 0 })?;
             }
+            // Files and processes are not for a search.
+            Request::Record(_)
+            | Request::Status
+            | Request::Watch { .. }
+            | Request::Kill { .. }
+            | Request::Pause
+            | Request::Resume
+            | Request::Upgrade { .. }
+            | Request::Forget => {}
         },
         _ => {}
     }

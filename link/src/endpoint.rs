@@ -7,14 +7,16 @@ use happy_crypto::{DeviceId, Identity, SignedPrekey};
 use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::frame::Class;
 use happy_wire::packet::Packet;
-use happy_wire::relay::{FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS, RendezvousState, ToRelay};
+use happy_wire::relay::{
+    FromRelay, MAX_FRAME, MAX_PAYLOAD, MAX_PEERS, MAX_RENDEZVOUS, MAX_SEALED_RECORD, RendezvousState, ToRelay,
+};
 use happy_wire::{Code, WireError};
 use rand_core::CryptoRng;
 
 use crate::allowance::Allowance;
 use crate::calls::{CallError, CallId, RequestId};
 use crate::channels::{ChannelName, Channels, OpenChannelError, SendError};
-use crate::event::{Dial, Event};
+use crate::event::{Dial, Event, Way};
 use crate::link::{Context, HINTS, Link, Peer, RAW_TAG, REFUSALS, TURNS};
 use crate::relay_client::{Login, RelayClient};
 use crate::suite::{Keys, Life, PairSecrets, RefusalReason, Suite};
@@ -346,8 +348,15 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
                 }
                 self.core.events.push_back(Event::Rendezvous { ticket_hash, state });
             }
-            // Answers to what this library does not ask for.
-            FromRelay::Record { .. } | FromRelay::Changed { .. } | FromRelay::Token { .. } => {}
+            FromRelay::Record { machine, kind, answer, last_seen, version, sealed } => {
+                let sealed = sealed.to_vec();
+                self.core.events.push_back(Event::Record { machine, kind, answer, last_seen, version, sealed });
+            }
+            FromRelay::Changed { machine, kinds } => {
+                self.core.events.push_back(Event::RecordsChanged { machine, kinds });
+            }
+            // The answer to what this library does not ask for.
+            FromRelay::Token { .. } => {}
         }
     }
 
@@ -477,6 +486,11 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         self.relay.dial()
     }
 
+    /// How it stands with the connection to the relay, for people.
+    pub fn way(&self, now: Duration) -> Way {
+        self.relay.way(now)
+    }
+
     /// Close the websocket with this code, if there is one.
     pub fn must_close(&self) -> Option<Code> {
         self.relay.must_close()
@@ -571,6 +585,38 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
             return Err(PacketError::TooMany);
         }
         self.push_raw(&ToRelay::Send { to, tag: RAW_TAG, payload: packet });
+        Ok(())
+    }
+
+    // Machine records.
+
+    /// Leaves a record of this machine at the relay. [`Event::Record`] follows, unless the connection ends before.
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn put_record(&mut self, kind: u8, version: u64, sealed: &[u8]) -> Result<(), PacketError> {
+        if sealed.is_empty() || sealed.len() > MAX_SEALED_RECORD {
+            return Err(PacketError::TooLarge);
+        }
+        self.ask_relay(&ToRelay::PutRecord { kind, version, sealed })
+    }
+
+    /// Asks the relay for a record of a machine. [`Event::Record`] follows, unless the connection ends before.
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn get_record(&mut self, machine: DeviceId, kind: u8) -> Result<(), PacketError> {
+        self.ask_relay(&ToRelay::GetRecord { machine, kind })
+    }
+
+    fn ask_relay(&mut self, frame: &ToRelay<'_>) -> Result<(), PacketError> {
+        if !self.relay.is_up() {
+            return Err(PacketError::NotConnected);
+        }
+        if self.raw.len() >= MAX_RAW_PACKETS {
+            return Err(PacketError::TooMany);
+        }
+        self.push_raw(frame);
         Ok(())
     }
 

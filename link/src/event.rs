@@ -5,7 +5,7 @@ use std::time::Duration;
 use happy_crypto::DeviceId;
 use happy_wire::Code;
 use happy_wire::frame::Class;
-use happy_wire::relay::{RendezvousState, Undelivered};
+use happy_wire::relay::{RecordAnswer, RendezvousState, Undelivered};
 
 use crate::calls::{Answer, CallId, RequestId};
 use crate::channels::SessionId;
@@ -107,6 +107,28 @@ pub enum Event {
         ticket_hash: [u8; 32],
         /// Its state from now on.
         state: RendezvousState,
+    },
+    /// A relay's answer about a machine record (`PROTOCOL 7`). Nothing in it is proved but by the record itself.
+    Record {
+        /// Whose.
+        machine: DeviceId,
+        /// Which, see [`happy_wire::relay::record_kind`].
+        kind: u8,
+        /// What this answers.
+        answer: RecordAnswer,
+        /// The machine's last sign of life, Unix milliseconds; 0 when it is not known.
+        last_seen: u64,
+        /// Of the record; 0 when there is none.
+        version: u64,
+        /// Empty when there is none.
+        sealed: Vec<u8>,
+    },
+    /// Records of a machine have changed at the relay; of this device itself: they were lost.
+    RecordsChanged {
+        /// Whose.
+        machine: DeviceId,
+        /// Bit n - 1 stands for kind n.
+        kinds: u8,
     },
     /// The peer asks for something. Answer with [`Endpoint::respond`](crate::Endpoint::respond), also when the link is down by then.
     Request {
@@ -232,4 +254,24 @@ pub enum Dial {
     At(Duration),
     /// Do not dial again.
     Never(Code),
+}
+
+/// How it stands with the connection to the relay, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The relay has let this device in.
+    Up,
+    /// An attempt is under way.
+    Trying,
+    /// The next attempt is waited for.
+    Waiting {
+        /// For so long from now.
+        left: Duration,
+        /// That is so long after the last attempt, or connection.
+        pause: Duration,
+        /// The relay has refused, and the next attempt will hardly change that.
+        refused: bool,
+    },
+    /// No attempt follows by itself.
+    Ended(Code),
 }

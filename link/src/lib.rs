@@ -124,7 +124,7 @@ pub use calls::{
 };
 pub use channels::{ChannelName, OpenChannelError, SEND_BUFFER, SendError, SessionId, UNFINISHED_BYTES};
 pub use endpoint::{Counters, Endpoint, MAX_RAW_PACKETS, PacketError, PeerError};
-pub use event::{Dial, Event, LinkDown, RelayDown};
+pub use event::{Dial, Event, LinkDown, RelayDown, Way};
 pub use happy_wire::Code;
 pub use happy_wire::frame::Class;
 pub use link::{Peer, Side};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use happy_wire::Code;
 use rand_core::CryptoRng;
 
-use crate::event::Dial;
+use crate::event::{Dial, Way};
 
 /// The first attempt: soon, but not in step with everybody else whose relay just went away.
 const FIRST: Duration = Duration::from_millis(100);
@@ -35,6 +35,10 @@ pub(crate) struct Reconnect {
     attempts: u32,
     down_since: Option<Duration>,
     at: Duration,
+    /// When the last attempt or connection ended.
+    since: Duration,
+    /// It ended with an answer that the next attempt will hardly change.
+    refused: bool,
     /// The relay chose the time, so nobody's impatience moves it.
     named: bool,
     never: Option<Code>,
@@ -53,6 +57,8 @@ impl Reconnect {
             attempts: 0,
             down_since: None,
             at: now,
+            since: now,
+            refused: false,
             named: false,
             never: None,
             active: false,
@@ -72,6 +78,17 @@ impl Reconnect {
         self.never.map_or(Dial::At(self.at), Dial::Never)
     }
 
+    /// How the waiting is, for people.
+    pub(crate) fn way(&self, now: Duration) -> Way {
+        match self.dial() {
+            Dial::Never(code) => Way::Ended(code),
+            Dial::At(at) if at > now => {
+                Way::Waiting { left: at - now, pause: at.saturating_sub(self.since), refused: self.refused }
+            }
+            Dial::At(_) | Dial::Connected => Way::Trying,
+        }
+    }
+
     /// The connection proved useful: the next attempt is a first one.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
@@ -81,7 +98,7 @@ impl Reconnect {
     /// The connection ended, or could not be made.
     pub(crate) fn schedule(&mut self, now: Duration, rng: &mut impl CryptoRng, told: Option<Told>) {
         let down_since = *self.down_since.get_or_insert(now);
-        self.named = false;
+        (self.since, self.named, self.refused) = (now, false, false);
         match told {
             // PROTOCOL 13, 4409: another connection of this device is newer than this one.
             // Who is leaving leaves, whatever the relay says to that.
@@ -104,6 +121,7 @@ impl Reconnect {
             Some(Told {
                 code: Code::NOT_PERMITTED | Code::LOGIN_REFUSED | Code::MALFORMED | Code::TOO_LARGE, ..
             }) => {
+                self.refused = true;
                 self.at = now + UNPROMISING / 2 + below(rng, UNPROMISING);
             }
             _ => self.back_off(now, rng, down_since),
@@ -238,6 +256,32 @@ mod tests {
         assert!((10_000..=11_100).contains(&at(&reconnect).as_millis()), "{:?}", at(&reconnect));
         reconnect.schedule(Duration::ZERO, &mut rng, told(u64::from(u32::MAX)));
         assert!(at(&reconnect) <= LONGEST_NAMED + LONGEST_NAMED / 10 + FIRST);
+    }
+
+    #[test]
+    fn what_is_waited_for_and_why_can_be_told() {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let seconds = Duration::from_secs;
+        let mut reconnect = Reconnect::new(Duration::ZERO, false);
+        assert_eq!(reconnect.way(Duration::ZERO), Way::Trying);
+        let told = |code| Some(Told { code, retry_after: Duration::ZERO });
+        reconnect.schedule(seconds(5), &mut rng, told(Code::NOT_PERMITTED));
+        let wait = at(&reconnect) - seconds(5);
+        assert!((UNPROMISING / 2..=UNPROMISING * 3 / 2).contains(&wait));
+        let waiting = |left, refused| Way::Waiting { left, pause: wait, refused };
+        assert_eq!(reconnect.way(seconds(5)), waiting(wait, true));
+        assert_eq!(reconnect.way(seconds(6)), waiting(wait - seconds(1), true));
+        assert_eq!(reconnect.way(at(&reconnect)), Way::Trying);
+        // The network failed since: that may heal at any time.
+        reconnect.schedule(seconds(200), &mut rng, None);
+        assert!(matches!(reconnect.way(seconds(200)), Way::Waiting { refused: false, pause, .. } if pause <= FIRST));
+        let restarting = Told { code: Code::RESTARTING, retry_after: seconds(10) };
+        reconnect.schedule(seconds(300), &mut rng, Some(restarting));
+        assert!(
+            matches!(reconnect.way(seconds(300)), Way::Waiting { refused: false, pause, .. } if pause >= seconds(10))
+        );
+        reconnect.schedule(seconds(400), &mut rng, told(Code::DISPLACED));
+        assert_eq!(reconnect.way(seconds(400)), Way::Ended(Code::DISPLACED));
     }
 
     #[test]

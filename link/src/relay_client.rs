@@ -8,7 +8,7 @@ use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::relay::{Credential, LOGIN_SECONDS, PING_AFTER_SECONDS, PONG_GRACE_SECONDS, ToRelay, login_message};
 use rand_core::CryptoRng;
 
-use crate::event::{Dial, RelayDown};
+use crate::event::{Dial, RelayDown, Way};
 use crate::planted::{self, Bug};
 use crate::reconnect::{Reconnect, Told};
 use crate::suite::Suite;
@@ -131,6 +131,14 @@ impl RelayClient {
 
     pub(crate) fn dial(&self) -> Dial {
         if self.phase == Phase::Down { self.reconnect.dial() } else { Dial::Connected }
+    }
+
+    pub(crate) fn way(&self, now: Duration) -> Way {
+        match self.phase {
+            Phase::Up { .. } => Way::Up,
+            Phase::AwaitsChallenge { .. } | Phase::AwaitsWelcome { .. } => Way::Trying,
+            Phase::Down => self.reconnect.way(now),
+        }
     }
 
     pub(crate) fn must_close(&self) -> Option<Code> {

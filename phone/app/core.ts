@@ -1,6 +1,6 @@
 /** The one door between the face and the protocol core, which is Rust compiled to wasm (`phone/src`). */
 
-import init, { Core as WasmCore, readInvitation as readLink } from "../build/core/happy_phone.js";
+import init, { Core as WasmCore, readInvitation as readLink, Terminal as WasmTerminal } from "../build/core/happy_phone.js";
 import wasmUrl from "../build/core/happy_phone_bg.wasm?url";
 import type { Calls, Entry, Role } from "./rpc";
 
@@ -158,6 +158,25 @@ export interface Terminal {
   close(): void;
 }
 
+/** Over which a terminal reaches the machine that serves this page: its websockets, by number. The Rust side is `phone/src/bridge/way.rs`. */
+export interface Wire {
+  attach(channel: number, call: string): void;
+  send(channel: number, message: Uint8Array): boolean;
+  ask(channel: number, text: string): void;
+  hangUp(channel: number): void;
+  say(text: string): void;
+}
+
+/** A terminal that is told what comes on its websockets. */
+export interface SocketTerminal extends Terminal {
+  socketBegin(): void;
+  socketText(channel: number, text: string): void;
+  socketMessage(channel: number, message: Uint8Array): void;
+  socketWritable(channel: number): void;
+  socketRefused(channel: number, body: string): void;
+  socketClosed(channel: number, reason: string): void;
+}
+
 /** Who looks at a session, and how much fits on the screen. */
 export interface Viewer {
   name: string;
@@ -250,6 +269,16 @@ export async function loadCore(state: Uint8Array | null, listen: (event: CoreEve
     setActive: (active) => wasm.setActive(active),
     wake: () => wasm.wake(),
   };
+}
+
+/** Loads the core without any state, for terminals of the machine that serves this page. */
+export async function loadTerminals(): Promise<void> {
+  await init({ module_or_path: wasmUrl });
+}
+
+/** Shows a session of the machine that serves this page. Only after `loadTerminals`. */
+export function overSocket(session: string, viewer: Viewer, changed: () => void, wire: Wire): SocketTerminal {
+  return WasmTerminal.overSocket(session, viewer.name, viewer.cols, viewer.rows, viewer.control, changed, wire);
 }
 
 /** Reads a link or throws an Error whose message is a sentence for the person who gave it. */

@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { loadCore, type Core } from "./core";
 import { handle, say, sentence, startAnew, startModel, STATE, stopModel, storeState, theCore } from "./model";
-import { route, startRouting } from "./route";
+import { go, route, startRouting } from "./route";
 import { Devices } from "./screens/devices";
 import { Broken, Insecure, Loading, OtherTab } from "./screens/gate";
 import { Machines } from "./screens/machines";
@@ -13,19 +13,24 @@ import { Settings } from "./screens/settings";
 import { TerminalScreen } from "./screens/terminal";
 import "./settings";
 import { holdLink } from "./tabs";
-import { Notice } from "./ui";
+import { Guarded, Notice } from "./ui";
 import { Displaced, traceOf, Unreadable, Vanished, Vault } from "./vault";
 import { followViewport } from "./viewport";
 
 /** Survives one reload: this tab was told to take the link from another. */
 const TAKE_OVER = "happy-take-over";
 
+/** Where a machine's local API serves this app; nowhere else is there anything at this path. */
+const DASHBOARD = "/dashboard";
+
 const root = document.getElementById("app")!;
 
 function App() {
   return (
     <>
-      <Screen />
+      <Guarded key={JSON.stringify(route.value)} onLeave={() => go({ at: "machines" })}>
+        <Screen />
+      </Guarded>
       <Notice />
     </>
   );
@@ -50,6 +55,8 @@ function Screen() {
 }
 
 async function boot(): Promise<void> {
+  // Served by the local API of a machine, this is its dashboard: it has no keys, and no links.
+  if (location.pathname === DASHBOARD) return (await import("./dashboard/main")).startDashboard(root);
   // An invitation leaves the address bar before anything else happens.
   startRouting();
   followViewport();

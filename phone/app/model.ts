@@ -3,6 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import type { CoreEvent, Core, Peer } from "./core";
 import { CallFailed } from "./core";
+import { recordOf, type Kept } from "./record";
 import type { Calls, Device, Entry, Event as MachineEvent, Machine, Role, Session } from "./rpc";
 import { destroyVault, Displaced, leaveTrace, type Vault } from "./vault";
 
@@ -15,6 +16,8 @@ export interface MachineView extends Peer {
   lastSeen: number | null;
   refused: string | null;
   info: Machine | null;
+  /** What it said of itself last, kept for when it is away. */
+  record: Kept | null;
   sessions: Session[] | null;
   devices: Device[] | null;
 }
@@ -49,6 +52,7 @@ export const deviceId = signal("");
 let core: Core | null = null;
 let vault: Vault | null = null;
 let seen: Record<string, number> = {};
+let records: Record<string, Kept> = {};
 let noticeTimer = 0;
 let stopped = false;
 /** The last state was not stored; it is tried again. */
@@ -59,6 +63,7 @@ const TICK_MS = 5_000;
 /** Until then a missing connection is just being made. */
 const RELAY_AWAY_MS = 4_000;
 const SEEN = "seen";
+const RECORDS = "records";
 export const STATE = "state";
 
 export function machine(device: string): MachineView | undefined {
@@ -82,7 +87,13 @@ export async function startModel(with_: Core, store: Vault, displaced: () => voi
   core = with_;
   vault = store;
   onDisplaced = displaced;
-  seen = await loadSeen(store);
+  seen = await loadKept(store, SEEN);
+  records = Object.fromEntries(
+    Object.entries(await loadKept<unknown>(store, RECORDS)).flatMap(([device, said]) => {
+      const record = recordOf(said);
+      return record ? [[device, record]] : [];
+    }),
+  );
   // Another tab may have taken the link meanwhile.
   if (stopped) return;
   deviceId.value = core.deviceId;
@@ -94,13 +105,57 @@ export async function startModel(with_: Core, store: Vault, displaced: () => voi
   core.start();
 }
 
-/** When machines were seen last is no reason not to start. */
-async function loadSeen(store: Vault): Promise<Record<string, number>> {
+/** When machines were seen last, and what they said, is no reason not to start. */
+async function loadKept<T>(store: Vault, name: string): Promise<Record<string, T>> {
   try {
-    const stored = await store.load(SEEN);
-    return stored ? (JSON.parse(new TextDecoder().decode(stored)) as Record<string, number>) : {};
+    const stored = await store.load(name);
+    return stored ? (JSON.parse(new TextDecoder().decode(stored)) as Record<string, T>) : {};
   } catch {
     return {};
+  }
+}
+
+/** Nothing hangs on it, and a browser that stores nothing is told of by what matters. */
+function keep(name: string, what: unknown): void {
+  vault?.save(name, new TextEncoder().encode(JSON.stringify(what))).catch((error: unknown) => {
+    if (error instanceof Displaced && !stopped) onDisplaced();
+  });
+}
+
+/** A machine has said what it is, or how it is; whatever it has said. */
+function keepRecord(device: string, said: unknown): void {
+  const record = recordOf(said);
+  if (!record || JSON.stringify(record) === JSON.stringify(records[device])) return;
+  records = { ...records, [device]: record };
+  update(device, { record });
+  void keepRecords();
+}
+
+let [isKeeping, isUnkept] = [false, false];
+
+/** Machines say what they are as often as they like: one write is under way at a time, and after it what there is then. */
+async function keepRecords(): Promise<void> {
+  isUnkept = true;
+  if (isKeeping) return;
+  isKeeping = true;
+  try {
+    while (isUnkept) {
+      isUnkept = false;
+      await vault?.save(RECORDS, new TextEncoder().encode(JSON.stringify(records)));
+    }
+  } catch (error) {
+    if (error instanceof Displaced && !stopped) onDisplaced();
+  } finally {
+    isKeeping = false;
+  }
+}
+
+/** Machines of before have no records, so this is no reason to show nothing else. */
+async function readRecord(device: string): Promise<void> {
+  try {
+    keepRecord(device, await theCore().call(device, "machine.records", {}));
+  } catch (error) {
+    if (!(error instanceof CallFailed)) throw error;
   }
 }
 
@@ -214,6 +269,8 @@ const meanwhile = new Map<string, string[]>();
 
 /** An answer with fewer sessions is the last one (PROTOCOL 10). */
 const SESSION_PAGE = 32;
+/** More than a machine keeps. One that tells of more is not believed. */
+const MOST_SESSIONS = 8_192;
 
 async function listSessions(device: string): Promise<Session[]> {
   const sessions: Session[] = [];
@@ -224,7 +281,7 @@ async function listSessions(device: string): Promise<Session[]> {
     const known = new Set(sessions.map((session) => session.id));
     const fresh = page.filter((session) => !known.has(session.id));
     sessions.push(...fresh);
-    if (page.length < SESSION_PAGE || fresh.length === 0) return sessions;
+    if (page.length < SESSION_PAGE || fresh.length === 0 || sessions.length >= MOST_SESSIONS) return sessions;
   }
 }
 
@@ -237,6 +294,7 @@ export async function refreshMachine(device: string): Promise<void> {
       theCore().call(device, "machine.info", {}),
       listSessions(device),
       machine(device)?.devices ? refreshDevices(device) : undefined,
+      readRecord(device),
     ]);
     // Another reading began later, and knows more.
     if (meanwhile.get(device) !== told) return;
@@ -271,18 +329,22 @@ export async function refreshDevices(device: string): Promise<void> {
 /** Forgets a machine on this device only. The machine still knows this device until it is removed there. */
 export function forgetMachine(device: string): void {
   theCore().forget(device);
+  const { [device]: _, ...others } = records;
+  records = others;
+  void keepRecords();
   refreshPeers();
 }
 
 function handleMachineEvent(device: string, body: string): void {
   const event = JSON.parse(body) as MachineEvent;
-  if (event.event !== "session.list_again") meanwhile.get(device)?.push(body);
+  if (event.event !== "session.list_again") noteMeanwhile(device, body);
   // Before the list was read one of it would look like the whole.
   const sessions = machine(device)?.sessions;
   switch (event.event) {
     case "session.changed": {
       const changed = event.data;
-      if (sessions) update(device, { sessions: [...sessions.filter((s) => s.id !== changed.id), changed] });
+      if (!sessions || (sessions.length >= MOST_SESSIONS && !sessions.some((s) => s.id === changed.id))) break;
+      update(device, { sessions: [...sessions.filter((s) => s.id !== changed.id), changed] });
       break;
     }
     case "session.removed":
@@ -294,7 +356,22 @@ function handleMachineEvent(device: string, body: string): void {
     case "device.changed":
       update(device, { devices: event.data });
       break;
+    case "machine.changed": {
+      const record = machine(device)?.record;
+      if (record) keepRecord(device, { ...record, state: event.data });
+      break;
+    }
   }
+}
+
+/** Kept of what is told while lists are read; after more than this they are read again. */
+const MOST_MEANWHILE = 4_096;
+
+function noteMeanwhile(device: string, body: string): void {
+  const told = meanwhile.get(device);
+  if (!told) return;
+  if (told.length < MOST_MEANWHILE) told.push(body);
+  else void refreshMachine(device);
 }
 
 function refreshPeers(): void {
@@ -309,6 +386,7 @@ function refreshPeers(): void {
         // This device refuses itself: no link is tried with such keys.
         refused: peer.outdated ? OUTDATED : null,
         info: null,
+        record: records[peer.device] ?? null,
         sessions: null,
         devices: null,
       }),
@@ -326,10 +404,7 @@ function touch(device: string, change: Partial<MachineView>): void {
   if (change.here || before?.here || before?.linked) {
     seen = { ...seen, [device]: Date.now() };
     change = { ...change, lastSeen: Date.now() };
-    // Nothing hangs on it, and a browser that stores nothing is told of by what matters.
-    vault?.save(SEEN, new TextEncoder().encode(JSON.stringify(seen))).catch((error: unknown) => {
-      if (error instanceof Displaced && !stopped) onDisplaced();
-    });
+    keep(SEEN, seen);
   }
   update(device, change);
 }

@@ -1,8 +1,8 @@
 /** The few parts that every screen is made of. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
-import { notice, statusFor } from "./model";
+import { useEffect, useErrorBoundary, useRef } from "preact/hooks";
+import { notice, sentence, statusFor } from "./model";
 import { back } from "./route";
 
 const PATHS = {
@@ -25,6 +25,7 @@ const PATHS = {
   keyboard: "M3 7h18v10H3zM6.5 10.3h.01M10.2 10.3h.01M13.9 10.3h.01M17.6 10.3h.01M8 13.8h8",
   line: "M4 7h16v10H4zM8 10v4M7 10h2M7 14h2",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  theme: "M12 20a8 8 0 1 0 0-16 8 8 0 0 0 0 16zM12 4v16M15 5.5v13M18 7.5v9",
   resize: "M4 9V4h5M20 15v5h-5M4 4l6 6M20 20l-6-6",
 } as const;
 
@@ -38,24 +39,41 @@ export function Icon(props: { name: keyof typeof PATHS }) {
 
 export function TopBar(props: { title: string; subtitle?: string; device?: string | null; root?: boolean; children?: ComponentChildren }) {
   return (
+    <Bar title={props.title} subtitle={props.subtitle} onBack={props.root ? null : back} status={<Connection device={props.device ?? null} />}>
+      {props.children}
+    </Bar>
+  );
+}
+
+/** The bar at the top: the way back, or the sign of the app where there is none. */
+export function Bar(props: {
+  title: string;
+  subtitle?: string | undefined;
+  onBack: (() => void) | null;
+  /** What a way back is called to those who hear it. */
+  backLabel?: string;
+  status: ComponentChildren;
+  children?: ComponentChildren;
+}) {
+  return (
     <header class="topbar">
-      {props.root ? (
+      {props.onBack ? (
+        <button class="iconbutton" aria-label={props.backLabel ?? "Back"} onClick={props.onBack}>
+          <Icon name="back" />
+        </button>
+      ) : (
         <span class="brand" aria-hidden="true">
           <svg viewBox="0 0 32 32">
             <path d="M8 9l6 5-6 5" />
             <path class="smile" d="M16 20c1 4 7 4 8 0" />
           </svg>
         </span>
-      ) : (
-        <button class="iconbutton" aria-label="Back" onClick={back}>
-          <Icon name="back" />
-        </button>
       )}
       <div class="titles">
         <h1>{props.title}</h1>
         {props.subtitle && <p>{props.subtitle}</p>}
       </div>
-      <Connection device={props.device ?? null} />
+      {props.status}
       {props.children}
     </header>
   );
@@ -63,12 +81,33 @@ export function TopBar(props: { title: string; subtitle?: string; device?: strin
 
 /** Always in sight: whether what one sees is live. */
 function Connection(props: { device: string | null }) {
-  const status = statusFor(props.device);
+  return <Standing {...statusFor(props.device)} />;
+}
+
+export function Standing(props: { tone: string; text: string; detail?: string }) {
   return (
-    <div class={`connection ${status.tone}`} role="status" aria-live="polite" title={status.detail} data-state={status.tone}>
+    <div class={`connection ${props.tone}`} role="status" aria-live="polite" title={props.detail} data-state={props.tone}>
       <span class="dot" aria-hidden="true" />
-      <span>{status.text}</span>
+      <span>{props.text}</span>
     </div>
+  );
+}
+
+/** A screen that cannot be drawn takes no other with it. Give it a key of what it shows, so that another screen is tried anew. */
+export function Guarded(props: { onLeave: () => void; children: ComponentChildren }) {
+  const [error, tryAgain] = useErrorBoundary((thrown: unknown) => console.error(thrown));
+  if (error === undefined) return <>{props.children}</>;
+  return (
+    <main class="page">
+      <Problem>This screen cannot be shown. {sentence(error instanceof Error ? error.message : String(error))}</Problem>
+      <p>Everything else goes on. If it happens again, update the app and the program on the machine.</p>
+      <button class="button quiet wide" onClick={tryAgain}>
+        Try again
+      </button>
+      <button class="button quiet wide" onClick={props.onLeave}>
+        Leave this screen
+      </button>
+    </main>
   );
 }
 

@@ -15,9 +15,9 @@ export function ago(unixMs: number, nowMs: number): string {
 export function roleMeans(role: Role): string {
   switch (role) {
     case "owner":
-      return "open shells, type, end sessions, and add or remove other devices";
+      return "open shells, type, end sessions, change files, and add or remove other devices";
     case "operator":
-      return "open shells, type and end sessions";
+      return "open shells, type, end sessions and change files";
     case "viewer":
       return "look at sessions, but not type";
     case "machine":
@@ -33,14 +33,18 @@ export function mayAct(role: Role): boolean {
   return role !== "viewer";
 }
 
-export function sessionState(session: Session): { tone: "good" | "idle" | "bad"; text: string } {
+export function sessionState(session: Session): { tone: "good" | "busy" | "idle" | "bad"; text: string } {
+  // However it ended, somebody wanted it to.
+  const wanted = session.told_to_end === true;
   switch (session.state) {
     case "running":
+      if (session.paused) return { tone: "idle", text: "paused" };
+      if (session.prompt) return { tone: "busy", text: "waits for you" };
       return { tone: "good", text: session.kind === "tmux" ? "running in tmux" : "running" };
     case "exited":
-      return session.code === 0 ? { tone: "idle", text: "ended" } : { tone: "bad", text: `ended with code ${session.code}` };
+      return { tone: wanted || session.code === 0 ? "idle" : "bad", text: session.code === 0 ? "ended" : `ended with code ${session.code}` };
     case "killed":
-      return { tone: "bad", text: `ended by signal ${session.signal}` };
+      return { tone: wanted ? "idle" : "bad", text: `ended by signal ${session.signal}` };
     case "lost":
       return { tone: "bad", text: "lost: how it ended is unknown" };
   }
@@ -63,7 +67,7 @@ export function thisDeviceName(): string {
 
 /** An amount of data. */
 export function amount(bytes: number): string {
-  if (bytes < 1_000) return `${bytes} bytes`;
+  if (bytes < 1_000) return bytes === 1 ? "1 byte" : `${bytes} bytes`;
   const [unit, size] = bytes < 1_000_000 ? ["KB", bytes / 1_000] : ["MB", bytes / 1_000_000];
   return `${size < 10 ? size.toFixed(1) : Math.round(size)} ${unit}`;
 }

@@ -5,6 +5,7 @@ mod event;
 mod hub;
 mod pairing;
 mod terminal;
+mod way;
 
 use std::rc::Rc;
 use std::str::FromStr;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::answers;
 use crate::state::State;
 use event::{InvitationView, Peer};
 use hub::{Hub, Reply};
@@ -102,10 +104,15 @@ impl Core {
         Ok(safety_number(state.identity.record(), &machine.record))
     }
 
-    /// Calls a machine. The promise gets the body of the answer, which may be a refusal; it never fails for reasons of the network.
+    /// Calls a machine. The promise gets the body of the answer, which may be a refusal; it never fails for reasons of the network. What a machine says is
+    /// checked to be an answer to this call.
     pub fn call(&self, device: &str, body: String) -> Result<Promise, Error> {
         let device = parse_device(device)?;
-        Ok(Promise::new(&mut |resolve, _| self.hub.call(device, body.clone().into_bytes(), Reply::Body(resolve))))
+        let request = Request::parse(body.as_bytes()).map_err(|error| Error::new(&error.message))?;
+        let check = answers::check_of(request.method()).map_err(|error| Error::new(&error.message))?;
+        Ok(Promise::new(&mut |resolve, _| {
+            self.hub.call(device, body.clone().into_bytes(), Reply::Body(check, resolve))
+        }))
     }
 
     /// Takes a command for a machine, as the JSON of its request, to be begun within so many ms; gives its number. Those about one

@@ -1,6 +1,6 @@
-//! What machines tell, in order and once (PROTOCOL 10.3). The events themselves are JSON that only TypeScript looks into.
+//! What machines tell, in order and once (PROTOCOL 10.3). The events themselves are JSON for TypeScript, which takes their shape for granted.
 
-use happy_rpc::{EventPlace, Followed, Follower, Step};
+use happy_rpc::{Event, EventPlace, Followed, Follower, Step};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,6 +20,11 @@ pub fn step(follower: &mut Follower, body: &[u8]) -> Step {
         // Nobody could read it.
         Err(_) => Step::Leave,
     }
+}
+
+/// An event as TypeScript may have it. Another machine's program wrote it: none for what is no event, or one of which this version knows nothing.
+pub fn checked(body: &[u8]) -> Option<String> {
+    serde_json::to_string(&serde_json::from_slice::<Event>(body).ok()?).ok()
 }
 
 /// What was missed; none when it was not told.
@@ -54,6 +59,24 @@ mod tests {
             AT.log
         )
         .into_bytes()
+    }
+
+    #[test]
+    fn what_is_no_event_is_not_passed_on() {
+        assert_eq!(checked(LIST_AGAIN.as_bytes()).as_deref(), Some(LIST_AGAIN));
+        let removed = format!(r#"{{"event":"session.removed","data":{{"session":"{}"}}}}"#, Uuid::from_u128(5));
+        assert_eq!(checked(removed.replace("}}", r#","more":[]},"at":null}"#).as_bytes()), Some(removed));
+        for hostile in [
+            "",
+            "null",
+            r#"{"event":"session.changed","data":null}"#,
+            r#"{"event":"session.changed","data":{"id":{}}}"#,
+            r#"{"event":"device.changed","data":[null]}"#,
+            r#"{"event":"machine.changed","data":{}}"#,
+            r#"{"event":"of.another.version","data":{}}"#,
+        ] {
+            assert_eq!(checked(hostile.as_bytes()), None, "{hostile}");
+        }
     }
 
     #[test]

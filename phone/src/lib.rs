@@ -5,6 +5,8 @@
 //! rows cross over. Those are plain Rust and tested natively.
 
 #[cfg(feature = "core")]
+pub mod answers;
+#[cfg(feature = "core")]
 pub mod clocks;
 #[cfg(feature = "core")]
 pub mod drawn;

@@ -42,6 +42,22 @@ pub(crate) enum Assets {
     Off,
 }
 
+/// The app that is built into this program, for who serves it elsewhere than at a relay.
+pub struct EmbeddedApp(Assets);
+
+impl EmbeddedApp {
+    /// The app.
+    #[allow(clippy::new_without_default, reason = "it is no default of anything")]
+    pub fn new() -> Self {
+        Self(Assets::new(&App::Embedded))
+    }
+
+    /// The file at a path of a URL, if there is one, with the headers that it is to have.
+    pub async fn answer(&self, path: &str, asked: &HeaderMap) -> Option<Response> {
+        self.0.answer(path, asked).await
+    }
+}
+
 /// A file in the binary.
 pub(crate) struct Asset {
     bytes: &'static [u8],

@@ -63,6 +63,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 pub use access::{Access, Enrolment, Policy};
+pub use app::EmbeddedApp;
 pub use bus::{Bus, Direct, DirectError, MemoryBus, RedisBus, RedisUrl};
 pub use config::{App, Config, ConfigError, Timings};
 pub use listen::{Door, ListenError, Listening, PlainHttp};

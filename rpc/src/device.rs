@@ -17,10 +17,21 @@ pub struct DeviceRevoke {
     pub device: String,
 }
 
+/// Gives a device another name at this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct DeviceRename {
+    /// Its id, base64url.
+    pub device: String,
+    /// The name, at most 64 bytes; characters that steer a terminal are refused.
+    pub name: String,
+}
+
 /// What is known of where a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Presence {
     /// A link to it is up.
     Here,
@@ -33,6 +44,7 @@ pub enum Presence {
 /// A device as a machine knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Device {
     /// Its id, base64url.
     pub device: String,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Device, Session};
+use crate::{Device, MachineState, Prompt, PromptEnd, Session};
 
 /// An event. A receiver that does not know one ignores it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,9 +21,27 @@ pub enum Event {
         #[cfg_attr(feature = "typescript", ts(type = "string"))]
         session: Uuid,
     },
+    /// A program waits for a person.
+    #[serde(rename = "prompt.appeared")]
+    PromptAppeared(Prompt),
+    /// It does not wait any more.
+    #[serde(rename = "prompt.ended")]
+    PromptEnded {
+        /// Which.
+        #[cfg_attr(feature = "typescript", ts(type = "string"))]
+        prompt: Uuid,
+        /// In which session.
+        #[cfg_attr(feature = "typescript", ts(type = "string"))]
+        session: Uuid,
+        /// How it ended.
+        end: PromptEnd,
+    },
     /// Events were lost because they came faster than they were taken; ask for the lists again.
     #[serde(rename = "session.list_again")]
     ListAgain {},
+    /// The machine does something else, or its records have another key: ask for them again.
+    #[serde(rename = "machine.changed")]
+    MachineChanged(MachineState),
     /// The machine's devices are these now.
     #[serde(rename = "device.changed")]
     DevicesChanged(Vec<Device>),

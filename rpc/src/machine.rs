@@ -9,9 +9,15 @@ use crate::Role;
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct MachineInfo {}
 
+/// Ends the daemon: devices are told goodbye, sessions go on, and whoever started it may start it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct MachineStop {}
+
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Machine {
     /// Its device id, base64url.
     pub device: String,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::Progress;
+
 /// Asks for the sessions, oldest first. An answer has as many as fit; [`SessionPages`] asks for the rest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
@@ -61,6 +63,7 @@ const MAX_LISTED: usize = 10_000;
 /// Starts a program in a new terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionCreate {
     /// Program and arguments; empty for the login shell.
     #[serde(default)]
@@ -68,6 +71,7 @@ pub struct SessionCreate {
     /// Where it starts; the home directory when missing.
     #[serde(default)]
     #[cfg_attr(feature = "typescript", ts(optional, type = "string"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cwd: Option<PathBuf>,
     /// The environment; the daemon's own when missing. Only the local command line sends one.
     #[serde(default)]
@@ -104,11 +108,13 @@ fn is_false(value: &bool) -> bool {
 /// How a session is recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RecordOptions {
     /// The path of a file that must not be there, on the machine of the session; one below its home when missing. Only the local command
     /// line sends one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(optional, type = "string"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub to: Option<PathBuf>,
     /// The most bytes that the file may have; as the machine has it when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +182,7 @@ pub struct SessionAttach {
 /// The beginning of an attachment; output follows on the channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attached {
     /// Names this attachment in other calls.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
@@ -208,6 +215,36 @@ pub struct SessionKill {
     /// Which session.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
     pub session: Uuid,
+}
+
+/// Stops the program, with all that it has started in its terminal, until it is resumed: it uses no processor and answers nothing. One that is
+/// paused already stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionPause {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+}
+
+/// Lets a paused program go on; one that runs goes on as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionResume {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+}
+
+/// Gives a session another name for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct SessionRename {
+    /// Which session.
+    #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    pub session: Uuid,
+    /// The name; cut after 120 bytes, controls become spaces.
+    pub name: String,
 }
 
 /// The longest text of [`SessionType`], bytes.
@@ -267,6 +304,7 @@ pub struct TerminalResize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SessionState {
     /// It runs.
     Running,
@@ -288,6 +326,7 @@ pub enum SessionState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SessionKind {
     /// The machine's own.
     #[default]
@@ -299,6 +338,7 @@ pub enum SessionKind {
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Session {
     /// Its id.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
@@ -314,6 +354,7 @@ pub struct Session {
     pub command: Vec<String>,
     /// Where it started.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub cwd: PathBuf,
     /// What it is doing.
     #[serde(flatten)]
@@ -340,14 +381,32 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(optional))]
     pub recording: Option<Recording>,
+    /// It runs and is stopped, until it is resumed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub paused: bool,
+    /// Somebody told it to end: however it ended then, that was wanted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub told_to_end: bool,
+    /// The prompt with which it waits for a person; [`PromptList`](crate::PromptList) tells what it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional, type = "string"))]
+    pub prompt: Option<Uuid>,
+    /// How far it says it is; missing when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub progress: Option<Progress>,
 }
 
 /// A recording of what a session prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Recording {
     /// The path of the file, on the machine of the session.
     #[cfg_attr(feature = "typescript", ts(type = "string"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub file: PathBuf,
     /// Unix milliseconds.
     pub started_at: u64,

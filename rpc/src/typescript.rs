@@ -5,10 +5,16 @@ use std::fmt::Write;
 use ts_rs::{Config, TS};
 
 use crate::{
-    Attached, CallError, Device, DeviceList, DeviceRevoke, Done, Entry, EntryState, ErrorCode, Event, EventPlace,
-    EventsFollow, Followed, Machine, MachineInfo, Presence, RecordOptions, Recording, Role, Session, SessionAttach,
-    SessionCreate, SessionDetach, SessionGiveControl, SessionKill, SessionKind, SessionList, SessionPlace,
-    SessionRecord, SessionState, SessionStopRecording, SessionTakeControl, SessionType, TerminalResize, Told,
+    Attached, Breaker, CallError, Device, DeviceList, DeviceRename, DeviceRevoke, Done, Entry, EntryState, ErrorCode,
+    ErrorCount, Event, EventPlace, EventsFollow, FileEntry, FileKind, FileList, FileListing, FilePart, FileRange,
+    FileRead, FileWrite, FileWritten, Followed, GitChange, GitCommit, GitCommitEntry, GitCommitted, GitDiff,
+    GitHistory, GitLog, GitPatch, GitPush, GitPushed, GitState, GitStatus, Glance, Machine, MachineInfo,
+    MachineMetadata, MachineRecords, MachineRecordsGet, MachineState, MachineStatus, MachineStop, Metrics, MetricsGet,
+    MetricsTotal, Over, Presence, Progress, ProgressState, Prompt, PromptAnswer, PromptAnswered, PromptChoice,
+    PromptEnd, PromptKind, PromptList, PromptSource, RecordOptions, Recording, Recovery, RelayHealth, Role, Session,
+    SessionAttach, SessionCreate, SessionDetach, SessionGiveControl, SessionKill, SessionKind, SessionList,
+    SessionMetrics, SessionPause, SessionPlace, SessionRecord, SessionRename, SessionResume, SessionState,
+    SessionStatus, SessionStopRecording, SessionTakeControl, SessionType, StopSource, TerminalResize, Told, Usage,
     typescript_calls,
 };
 
@@ -22,8 +28,11 @@ pub fn typescript() -> String {
         ($($type:ident)*) => { $( let _ = writeln!(out, "export {}\n", <$type as TS>::decl(&config)); )* };
     }
     declare! {
-        Role ErrorCode CallError Done Machine MachineInfo Presence Device DeviceList DeviceRevoke SessionState Recording SessionKind Session SessionPlace SessionList
-        RecordOptions SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionRecord SessionStopRecording SessionTakeControl SessionGiveControl TerminalResize Event EventPlace Told EventsFollow EntryState Entry
+        Role ErrorCode CallError Done Machine MachineInfo MachineMetadata MachineStatus StopSource MachineState MachineRecordsGet MachineRecords MetricsGet MetricsTotal SessionStatus ProgressState Progress Usage SessionMetrics Breaker RelayHealth ErrorCount Recovery Metrics Presence Device DeviceList DeviceRevoke SessionState Recording SessionKind Session SessionPlace SessionList
+        RecordOptions SessionCreate SessionAttach Attached SessionDetach SessionKill SessionType SessionRecord SessionStopRecording SessionTakeControl SessionGiveControl TerminalResize PromptSource PromptKind PromptChoice Prompt PromptAnswered PromptEnd PromptList PromptAnswer Event EventPlace Told EventsFollow EntryState Entry Glance
+        DeviceRename MachineStop SessionPause SessionResume SessionRename
+        FileKind FileEntry FileList FileListing FileRead FilePart FileRange Over FileWrite FileWritten
+        GitStatus GitChange GitState GitDiff GitPatch GitLog GitCommitEntry GitHistory GitCommit GitCommitted GitPush GitPushed
     }
     // Generic, so it is declared by an instance.
     let _ = writeln!(out, "export {}\n", <Followed<Told> as TS>::decl(&config));

@@ -5,6 +5,7 @@ use crate::canvas::{Canvas, Part};
 use crate::extras;
 use crate::ledger::{self, Ledger, MAX_CWD};
 use crate::parser::{Actions, Sequence};
+use crate::progress::ProgressChange;
 use crate::queries::{self, Query};
 use crate::screen::{Feed, MAX_REPLIES};
 use crate::sgr;
@@ -96,6 +97,7 @@ impl Interpreter {
     fn hard_reset(&mut self) {
         self.canvas.hard_reset();
         self.ledger.reset();
+        self.progress(ProgressChange::CLEARED);
     }
 
     fn soft_reset(&mut self) {
@@ -198,6 +200,10 @@ impl Interpreter {
 
     fn notify(&mut self, notice: &str) {
         self.feed.notice = Some(ledger::clean(notice, MAX_NOTICE));
+    }
+
+    fn progress(&mut self, change: ProgressChange) {
+        self.feed.progress = Some(change.after(self.feed.progress));
     }
 
     /// `OSC 8 ; parameters ; address`: what is printed from here on is a link, or none if the address is empty, or is none to follow.
@@ -307,8 +313,13 @@ impl Actions for Interpreter {
                 }
             }
             "8" => self.link(text),
-            // `OSC 9;4;…` is ConEmu's progress bar, other numbers its other commands; iTerm2's notification is text.
+            // iTerm2's notification is text; what begins with a number is one of ConEmu's commands.
             "9" if text.split(';').next().is_none_or(|first| first.parse::<u8>().is_err()) => self.notify(text),
+            "9" => {
+                if let Some(change) = ProgressChange::read(text) {
+                    self.progress(change);
+                }
+            }
             "777" => {
                 if let Some(notice) = text.strip_prefix("notify;") {
                     self.notify(&notice.replacen(';', ": ", 1));

@@ -81,6 +81,8 @@ impl Line {
     /// Puts another glyph of the same width in the place of one.
     pub(crate) fn replace(&mut self, at: usize, glyph: Glyph) {
         self.cells[at].glyph = glyph;
+        // A blank that takes a mark is none any more, and that of a restored line was not used.
+        self.used = self.used.max(at + 1);
     }
 
     pub(crate) fn erase(&mut self, range: Range<usize>, pen: Pen) {
@@ -230,6 +232,8 @@ mod tests {
         assert_eq!(show(&line), "_       ");
         line.clear(Pen::default());
         assert!(line.is_blank());
+        line.replace(3, Glyph::new('x', false));
+        assert_eq!((line.used().len(), line.used), (4, 4));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::grid::Grid;
 use crate::interpreter::Interpreter;
 use crate::modes::Modes;
 use crate::parser::Parser;
+use crate::progress::ProgressChange;
 use crate::row::{self, Row};
 use crate::{MAX_COLS, MAX_ROWS, MIN_COLS, MIN_ROWS};
 
@@ -34,6 +35,8 @@ pub struct Feed {
     pub bell: bool,
     /// The last notification (OSC 9 or OSC 777), without controls.
     pub notice: Option<String>,
+    /// What has become of the program's progress (OSC 9;4), if anything.
+    pub progress: Option<ProgressChange>,
 }
 
 /// What a viewer has to draw anew since it asked last.

@@ -9,6 +9,7 @@ pub mod load;
 pub mod phone;
 pub mod process;
 pub mod record;
+pub mod soak;
 pub mod survive;
 
 /// How long anything may take before a test gives up on it. Generous: two cores build and test at the same time.

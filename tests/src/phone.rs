@@ -155,7 +155,17 @@ impl Phone {
     }
 
     fn log_in(identity: Identity, peer: PairedPeer, secrets: PairSecrets, epoch: u64) -> Result<Phone> {
-        let relay = peer.relays.first().context("the machine named no relay")?;
+        let relay = peer.relays.first().context("the machine named no relay")?.clone();
+        Self::log_in_at(&relay, identity, peer, secrets, epoch)
+    }
+
+    fn log_in_at(
+        relay: &Origin,
+        identity: Identity,
+        peer: PairedPeer,
+        secrets: PairSecrets,
+        epoch: u64,
+    ) -> Result<Phone> {
         let (handle, events) = spawn(Config {
             identity: identity.clone(),
             prekeys: Vec::new(),
@@ -178,13 +188,24 @@ impl Phone {
     ///
     /// # Errors
     /// When its state cannot be used.
-    pub async fn restart(mut self) -> Result<Phone> {
+    pub async fn restart(self) -> Result<Phone> {
+        let Away { identity, peer, secrets, epoch } = self.leave().await;
+        Self::log_in(identity, peer, secrets, epoch + 1)
+    }
+
+    /// Says goodbye, as far as its connection carries that, and ends.
+    pub async fn leave(mut self) -> Away {
         // What nobody has looked at yet is stored before the end; an old secret is good for one more handshake at the most.
+        self.catch_up();
+        self.handle.shutdown().await;
+        Away { identity: self.identity, peer: self.peer, secrets: self.secrets, epoch: self.epoch }
+    }
+
+    /// Takes what has happened and nobody has looked at yet.
+    pub fn catch_up(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             self.keep(&event);
         }
-        self.handle.shutdown().await;
-        Self::log_in(self.identity, self.peer, self.secrets, self.epoch + 1)
     }
 
     /// Stores what handshakes leave; in memory, which is what this phone has instead of a disk.
@@ -363,6 +384,42 @@ impl Phone {
     /// The driver, for what this type has no name for.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+/// A paired device that is switched off.
+pub struct Away {
+    identity: Identity,
+    peer: PairedPeer,
+    secrets: PairSecrets,
+    epoch: u64,
+}
+
+impl Away {
+    /// Comes back, to the relay at this origin, and waits until the machine is reached.
+    ///
+    /// # Errors
+    /// When its state cannot be used, or the machine is not reached in time; it is not lost in that case.
+    pub async fn come_back(self, relay: &str) -> std::result::Result<Phone, (Away, anyhow::Error)> {
+        let origin = match Origin::parse(relay) {
+            Ok(origin) => origin,
+            Err(error) => return Err((self, error.into())),
+        };
+        let kept = Away {
+            identity: self.identity.clone(),
+            peer: self.peer.clone(),
+            secrets: self.secrets.clone(),
+            epoch: self.epoch,
+        };
+        let mut phone = match Phone::log_in_at(&origin, self.identity, self.peer, self.secrets, self.epoch + 1) {
+            Ok(phone) => phone,
+            Err(error) => return Err((kept, error)),
+        };
+        let up = |event: &Event| matches!(event, Event::LinkUp { .. }).then_some(());
+        match phone.wait_for("the link", up).await {
+            Ok(()) => Ok(phone),
+            Err(error) => Err((phone.leave().await, error)),
+        }
     }
 }
 

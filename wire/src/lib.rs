@@ -9,6 +9,7 @@
 //! - [`frame`]: what stands inside a sealed packet, the link's own frames and records,
 //! - [`call`]: requests, responses and events on channel 0,
 //! - [`terminal`]: messages of a terminal channel,
+//! - [`record`]: what is in a machine record,
 //! - [`code`]: why a connection, link or channel ended.
 
 pub mod call;
@@ -17,6 +18,7 @@ pub mod enrolment;
 pub mod frame;
 pub mod packet;
 mod reader;
+pub mod record;
 pub mod relay;
 pub mod terminal;
 

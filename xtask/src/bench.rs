@@ -22,10 +22,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if arguments.name == "parse" {
         return parse(&arguments.rest);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from);
+    let target = tools::target();
     let run = |words: &[&str]| {
         let mut command = tools::cargo();
-        command.args(words).env("HAPPY_TEST_PROGRAMS", target.join("release")).current_dir(root());
+        command.args(words).env(tools::PROGRAMS, target.join("release")).current_dir(root());
         command.status().context("cannot start cargo")
     };
     let rest = arguments.rest.iter().map(String::as_str);

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bench;
+mod calls;
 mod chaos;
 mod deploy;
 mod fuzz;
@@ -13,6 +14,7 @@ mod recordings;
 mod report;
 mod screens;
 mod sim;
+mod soak;
 mod survive;
 mod test;
 mod tools;
@@ -41,6 +43,8 @@ enum Task {
     Test(test::Arguments),
     /// Builds the phone app into phone/dist.
     Web(web::Arguments),
+    /// Writes docs/CALLS.md, who may call what, from the code.
+    Calls,
     /// Writes or compares the test vectors in crypto/vectors.
     Vectors(vectors::Arguments),
     /// Takes out each defence of docs/THREAT-MODEL.md by itself and sees its test turn red.
@@ -57,6 +61,8 @@ enum Task {
     Chaos(chaos::Arguments),
     /// Kills, upgrades and stops the daemon of running sessions, and checks every byte that their viewers see.
     Survive(survive::Arguments),
+    /// Lets a daemon with its sessions, and phones that come and go, run for an hour, and says what grew.
+    Soak(soak::Arguments),
     /// Checks every file in deploy/ by the tool of its kind.
     Deploy,
     /// Loads a relay with strangers, floods, crowds and frozen readers, and says which bounds held.
@@ -76,6 +82,7 @@ fn main() -> std::process::ExitCode {
         Task::Up(arguments) => up::run(arguments),
         Task::Test(arguments) => test::run(arguments),
         Task::Web(arguments) => web::run(arguments),
+        Task::Calls => calls::run(),
         Task::Vectors(arguments) => vectors::run(arguments),
         Task::Attacks(arguments) => attacks::run(arguments),
         Task::Screens => screens::run(),
@@ -84,6 +91,7 @@ fn main() -> std::process::ExitCode {
         Task::Sim(arguments) => sim::run(arguments),
         Task::Chaos(arguments) => chaos::run(arguments),
         Task::Survive(arguments) => survive::run(arguments),
+        Task::Soak(arguments) => soak::run(arguments),
         Task::Deploy => deploy::run(),
         Task::Load(arguments) => load::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),

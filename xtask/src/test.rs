@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools::{self, CHROMIUM, NODE, NPM, OPENSSL, PEBBLE, REDIS, TMUX, VIM};
+use crate::tools::{
+    self, CHROMIUM, FAKETIME, GIT, NODE, NPM, OPENSSL, PEBBLE, REDIS, SYSTEMD_ANALYZE, TMUX, UNSHARE, VIM,
+};
 use crate::{report, root};
 
 /// Which suites to run.
@@ -115,7 +117,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             .for_each(|suite| report::step(&format!("{:<8} {:>2} min  {}", suite.name, suite.minutes, suite.what)));
         return Ok(());
     }
-    tools::require(&[CHROMIUM, TMUX, VIM, NODE, NPM, OPENSSL, PEBBLE, REDIS])?;
+    tools::require(&[CHROMIUM, FAKETIME, GIT, NODE, NPM, OPENSSL, PEBBLE, REDIS, SYSTEMD_ANALYZE, TMUX, UNSHARE, VIM])?;
     tools::require_rust_parts()?;
     tools::npm_ci(&root().join("phone"))?;
 

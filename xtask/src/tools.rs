@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::report;
+use crate::{report, root};
 
 /// A program that a task needs.
 pub struct Tool {
@@ -35,7 +35,13 @@ pub const NPM: Tool = Tool { program: "npm", package: "npm", purpose: "the phone
 
 /// Checks the unit of the relay.
 pub const SYSTEMD_ANALYZE: Tool =
-    Tool { program: "systemd-analyze", package: "systemd", purpose: "checking deploy/happy-relay.service" };
+    Tool { program: "systemd-analyze", package: "systemd", purpose: "checking the units of relay and daemon" };
+/// Gives a program another time.
+pub const FAKETIME: Tool = Tool { program: "faketime", package: "faketime", purpose: "the test of a clock that jumps" };
+/// Gives a program a file system of its own.
+pub const UNSHARE: Tool = Tool { program: "unshare", package: "util-linux", purpose: "the tests of a full disk" };
+/// What the calls for repositories run.
+pub const GIT: Tool = Tool { program: "git", package: "git", purpose: "the tests of the calls for repositories" };
 /// Checks rules and queries of Prometheus.
 pub const PROMTOOL: Tool = Tool { program: "promtool", package: "prometheus", purpose: "checking deploy/prometheus" };
 /// Checks its own configuration.
@@ -145,4 +151,24 @@ fn find(program: &str) -> Option<PathBuf> {
 fn is_root() -> bool {
     // `id` rather than a system call: this is the only place in the tasks that asks.
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Builds packages optimised, then runs a program of `happy-tests` that drives them, with the options it was given.
+///
+/// # Errors
+/// When they cannot be built, or the program ends with another status than 0.
+pub fn drive(program: &str, packages: &[&str], options: &[String]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--release"]).args(packages.iter().flat_map(|package| ["--package", package]));
+    let built = build.current_dir(root()).status().context("cannot start cargo")?;
+    ensure!(built.success(), "the build failed");
+    let status = cargo()
+        .args(["run", "--quiet", "--release", "--package", "happy-tests", "--bin", program, "--"])
+        .args(options)
+        .env(PROGRAMS, target().join("release"))
+        .current_dir(root())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the {program} ended with {status}");
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `happy attach`: a session in this terminal, or its exact bytes in a pipe; through whatever breaks in between.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::time::{Duration, Instant};
 
 use happy_rpc::{Attached, ErrorCode, Session, SessionAttach, SessionTakeControl, TerminalResize};
@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::cli::client::{CallFailure, Channel, Client, Happening, Incoming};
 use crate::cli::daemon::{Interrupts, connect};
-use crate::cli::output::{FAINT, Form, aside, paint};
+use crate::cli::output::{self, FAINT, Form, aside, paint};
 use crate::cli::typed::Typed;
-use crate::cli::view::{Exact, Shown, TerminalView, View};
+use crate::cli::view::{Exact, Shown, TerminalView, View, not_written};
 use crate::cli::{AttachArgs, record, sessions, stdin, tty};
 use crate::holder::spec::RING_BYTES;
 use crate::store::Home;
@@ -110,6 +110,7 @@ pub async fn watch(
     if let Some(notice) = record::notice(&session) {
         aside(&notice);
     }
+    let is_exact = manner.exact;
     let raw = if manner.exact { None } else { Some(tty::Raw::enter()?) };
     let view = match manner.exact {
         true => View::Exact(Exact::from(0)),
@@ -138,7 +139,14 @@ pub async fn watch(
         view,
         manner,
     };
-    let outcome = watcher.run(client).await;
+    let outcome = match is_exact {
+        // As when it is noticed by writing.
+        true => tokio::select! {
+            outcome = watcher.run(client) => outcome,
+            () = output::reader_gone() => Err(not_written(&ErrorKind::BrokenPipe.into())),
+        },
+        false => watcher.run(client).await,
+    };
     if let View::Terminal(view) = &watcher.view
         && let Some(screen) = view.whole()
     {

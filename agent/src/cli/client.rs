@@ -18,6 +18,7 @@ use crate::cli::output::tame;
 use crate::cli::sessions::command_at;
 use crate::daemon::local::{LocalCall, LocalRequest};
 use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello, Unanswered};
+use crate::service::INSIDE;
 use crate::trouble::{Trouble, start_anew};
 
 /// Messages of one channel that wait for the program: with the largest message 16 MiB, in practice 32 KiB each. When they
@@ -46,7 +47,7 @@ pub enum CallFailure {
 impl From<CallFailure> for Trouble {
     fn from(failure: CallFailure) -> Self {
         match failure {
-            CallFailure::Refused(error) => Trouble::new(sentence(&error.message), remedy(error.code)),
+            CallFailure::Refused(error) => Trouble::new(sentence(&error.message), remedy(&error)),
             CallFailure::Unanswered(Unanswered::Indeterminate) => Trouble::new(
                 "The other machine restarted before it answered: it may have been done, or not.",
                 "Look with `happy ls` before you try again.",
@@ -93,9 +94,18 @@ pub fn sentence(text: &str) -> String {
     }
 }
 
-fn remedy(code: happy_rpc::ErrorCode) -> &'static str {
+/// Whether it was refused because this command runs inside of a session.
+pub fn is_inside(error: &CallError) -> bool {
+    error.code == happy_rpc::ErrorCode::NotPermitted && error.message.starts_with(INSIDE)
+}
+
+fn remedy(error: &CallError) -> &'static str {
     use happy_rpc::ErrorCode;
-    match code {
+    match error.code {
+        // Whoever asked is the owner, whose programs are held off mistakes.
+        ErrorCode::NotPermitted if is_inside(error) => {
+            "This terminal is a session of happy: leave it first (Ctrl-] unless you chose another key), or open another terminal."
+        }
         ErrorCode::Malformed => {
             "Look at what was asked for; if that is right, this is a mistake of ours, so please report it."
         }
@@ -429,11 +439,12 @@ fn not_greeted(socket: &Path, error: CallError) -> Trouble {
                 .into()
         }
         ErrorCode::Conflict => "Give more of the id.".into(),
+        ErrorCode::NotPermitted if is_inside(&error) => remedy(&error).into(),
         // Nobody but that machine itself can have said so.
         ErrorCode::NotPermitted => start_anew(socket.parent().unwrap_or(socket)),
         // What the keys say, here or there.
         ErrorCode::Failed => "Pair again: `happy pair` there, `happy join LINK` here.".into(),
-        code => remedy(code).into(),
+        _ => remedy(&error).into(),
     };
     Trouble::new(sentence(&error.message), todo)
 }

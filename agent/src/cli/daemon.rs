@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::DaemonArgs;
-use crate::cli::client::{Client, sentence};
+use crate::cli::client::{CallFailure, Client, sentence};
 use crate::cli::output::{
     BAD, FAINT, Form, GOOD, STRONG, WARN, ago, aside, aside_sentences, lines, paint, say, say_sentences, tame,
 };
@@ -17,6 +17,7 @@ use crate::daemon::local::{DaemonStatus, Machines, RelayStatus, Status, Stop};
 use crate::daemon::{Daemon, Taken};
 use crate::store::{DaemonLock, Home, unix_ms};
 use crate::trouble::Trouble;
+use crate::unit::{self, notify};
 
 /// How long a daemon may take from its start to its socket; it makes keys and opens the sessions' files meanwhile.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -152,8 +153,16 @@ pub async fn start(home: &Home, form: Form, args: &DaemonArgs) -> Result<u8, Tro
     form.result(&status, |status| {
         let verb = if already { "already runs" } else { "runs" };
         say(&format!("The daemon {verb} with process id {}.", status.pid));
+        warn_of_no_api(status);
     });
     Ok(0)
+}
+
+/// Says that the daemon runs without its local API, and why.
+pub fn warn_of_no_api(status: &DaemonStatus) {
+    if let Some(trouble) = &status.api_trouble {
+        aside_sentences(WARN, &format!("{trouble} The daemon goes on without it."));
+    }
 }
 
 /// Says that what decides how a daemon starts does nothing to one that runs.
@@ -163,6 +172,7 @@ pub fn warn_of_ignored(args: &DaemonArgs) {
         ("--relay", args.relay().is_some()),
         ("--relay-port", args.relay_port.is_some()),
         ("--api-port", args.api_port.is_some()),
+        ("--no-api", args.no_api),
     ];
     let flags: Vec<_> = given.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect();
     if !flags.is_empty() {
@@ -238,19 +248,28 @@ async fn last_words(mut child: tokio::process::Child) -> Trouble {
 pub async fn start_sync(home: Home, form: Form, args: &DaemonArgs, joins: bool) -> Result<u8, Trouble> {
     let mut interrupts = Interrupts::new();
     let taken = if joins { Taken::Free } else { Taken::FreeForGuest };
-    let Some(daemon) = Daemon::start(home.clone(), args.options(taken)).await? else {
-        return Err(Trouble::new(
-            format!("A daemon runs already for {}.", home.root().display()),
-            "Use it, or end it with `happy daemon stop`.",
-        )
-        .with_exit(5));
-    };
+    let started = Daemon::start(home.clone(), args.options(taken)).await.and_then(|daemon| {
+        daemon.ok_or_else(|| {
+            Trouble::new(
+                format!("A daemon runs already for {}.", home.root().display()),
+                "Use it, or end it with `happy daemon stop`.",
+            )
+            .with_exit(unit::ALREADY_RUNS)
+        })
+    });
+    // A service manager shows nobody what is said on standard error.
+    let daemon = started.inspect_err(|trouble| home.note_in_log(&trouble.to_string()))?;
+    notify::ready(&daemon).await;
     if form == Form::Text {
         aside(&format!("The daemon runs; sessions go on when it ends. Its log: {}", daemon.home().log().display()));
     }
     tokio::select! {
         () = interrupts.next() => {}
         () = daemon.stopped() => {}
+        () = notify::run(daemon.clone()) => {}
+    }
+    if !daemon.is_to_start_again() {
+        notify::stopping().await;
     }
     daemon.shut_down().await;
     match daemon.is_to_start_again() {
@@ -303,9 +322,17 @@ struct Stopped {
 
 /// `happy daemon stop`.
 pub async fn stop(home: &Home, form: Form) -> Result<u8, Trouble> {
-    let client = connect(home, None).await?;
+    let Some(client) = Client::connect(&home.socket(), None).await? else {
+        return Err(Trouble::new(
+            format!("No daemon is running for {}, so there is none to end.", home.root().display()),
+            "Nothing has to be done. One of another home ends with HAPPY_HOME_DIR set to that.",
+        )
+        .with_exit(3));
+    };
     // It may end before its answer is out; what counts is that the lock is free.
-    let _ = client.local(Stop {}).await;
+    if let Err(failure @ CallFailure::Refused(_)) = client.local(Stop {}).await {
+        return Err(failure.into());
+    }
     drop(client);
     let deadline = Instant::now() + STOP_TIME;
     while DaemonLock::take(&home.lock())?.is_none() {
@@ -328,13 +355,29 @@ pub async fn status(home: &Home, form: Form) -> Result<u8, Trouble> {
     Ok(0)
 }
 
+/// The errors and recoveries that are shown to people; `--json` has all.
+const SHOWN: usize = 3;
+
 fn show_status(status: &DaemonStatus) {
     let row = |name: &str, value: String| say(&format!("{} {value}", paint(FAINT, &format!("{name:<10}"))));
     row("machine", paint(STRONG, &tame(&status.name, 64)));
     row("id", status.device.clone());
     row("daemon", format!("process {}, version {}, started {}", status.pid, status.version, ago(status.started_at)));
     row("home", status.home.clone());
-    row("local API", format!("http://127.0.0.1:{}/health", status.api_port));
+    match (status.api_port, &status.api_trouble) {
+        (Some(port), _) => row("local API", format!("http://127.0.0.1:{port}, the dashboard with `happy dashboard`")),
+        (None, None) => row("local API", "switched off".to_owned()),
+        (None, Some(trouble)) => {
+            row("local API", paint(BAD, "does not run"));
+            lines(trouble, 11).iter().for_each(|line| row("", paint(BAD, line)));
+        }
+    }
+    if let (Some(port), Some(listen)) = (status.api_port, status.api_listen) {
+        let listens = std::net::SocketAddr::new(listen, port);
+        let text =
+            format!("It listens at {listens} over https: other machines get in with the password of the dashboard.");
+        lines(&text, 11).iter().for_each(|line| row("", paint(WARN, line)));
+    }
     for relay in &status.relays {
         row("relay", format!("{} {}", relay.origin, relay_state(relay)));
         for line in trouble_of(relay).iter().flat_map(|trouble| lines(trouble, 11)) {
@@ -343,22 +386,61 @@ fn show_status(status: &DaemonStatus) {
     }
     row("sessions", format!("{} running", status.sessions_running));
     row("devices", format!("{} paired, {} connected", status.devices, status.links_up));
+    for (at, error) in status.errors.iter().rev().take(SHOWN).enumerate() {
+        let times = if error.count == 1 { "once".to_owned() } else { format!("{} times", error.count) };
+        let text = format!("{} ({times}, last {})", tame(&error.what, 200), ago(error.last_at));
+        lines(&text, 11)
+            .iter()
+            .enumerate()
+            .for_each(|(n, line)| row(if at + n == 0 { "errors" } else { "" }, line.clone()));
+    }
+    for (at, recovery) in status.recoveries.iter().rev().take(SHOWN).enumerate() {
+        let text = format!("{} ({})", tame(&recovery.what, 200), ago(recovery.at));
+        lines(&text, 11)
+            .iter()
+            .enumerate()
+            .for_each(|(n, line)| row(if at + n == 0 { "recovered" } else { "" }, line.clone()));
+    }
 }
 
-/// In a word or two; what is wrong with it comes below.
+/// In a few words; what is wrong with it comes below.
 fn relay_state(relay: &RelayStatus) -> String {
     let state = if relay.up { paint(GOOD, "connected") } else { paint(BAD, "not connected") };
+    let breaker = match relay.breaker {
+        _ if relay.up => String::new(),
+        happy_rpc::Breaker::Open => ", left alone".to_owned(),
+        happy_rpc::Breaker::Closed | happy_rpc::Breaker::HalfOpen if relay.failures > 0 => {
+            format!(", tried on after {} failed attempts", relay.failures)
+        }
+        happy_rpc::Breaker::Closed | happy_rpc::Breaker::HalfOpen => ", tried on".to_owned(),
+    };
     let inside = if relay.embedded { "(inside the daemon) " } else { "" };
-    format!("{inside}{state}")
+    format!("{inside}{state}{breaker}")
 }
 
 fn trouble_of(relay: &RelayStatus) -> Option<String> {
     let trouble = relay.trouble.as_ref().filter(|_| !relay.up)?;
-    let when = match relay.retry_at {
-        Some(at) => format!(" in {}", span(at.saturating_sub(unix_ms()))),
-        None => String::new(),
-    };
-    Some(format!("{} It is tried again{when}.", sentence(&tame(trouble, 400))))
+    Some(format!(
+        "{} {}",
+        sentence(&tame(trouble, 400)),
+        next_attempt(relay.breaker, relay.next_at, relay.pause_ms, relay.failures)
+    ))
+}
+
+/// When a relay is tried again, as a sentence.
+pub fn next_attempt(breaker: happy_rpc::Breaker, next_at: Option<u64>, pause_ms: Option<u64>, failures: u32) -> String {
+    let number = failures.saturating_add(1);
+    match (next_at, pause_ms) {
+        (Some(at), Some(pause)) => {
+            let left = span(at.saturating_sub(unix_ms()));
+            format!("Attempt {number} follows in {left}, after a pause of {}.", span(pause))
+        }
+        (Some(at), None) => format!("It is tried again in {}.", span(at.saturating_sub(unix_ms()))),
+        (None, _) if breaker == happy_rpc::Breaker::Open => {
+            "It is not tried again by itself; start the daemon anew.".to_owned()
+        }
+        (None, _) => format!("Attempt {number} is under way."),
+    }
 }
 
 /// `happy relay`.
@@ -401,16 +483,29 @@ mod tests {
             up: false,
             trouble: Some("a newer connection took over".into()),
             retry_at: None,
+            failures: 0,
+            breaker: happy_rpc::Breaker::HalfOpen,
+            next_at: None,
+            pause_ms: None,
             embedded: false,
             key: None,
             origins: Vec::new(),
         };
-        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again.");
-        relay.retry_at = Some(unix_ms() + 600_000);
-        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again in 10 min.");
+        let told = |relay: &RelayStatus| trouble_of(relay).unwrap();
+        assert_eq!(told(&relay), "A newer connection took over. Attempt 1 is under way.");
+        (relay.failures, relay.next_at, relay.pause_ms) = (4, Some(unix_ms() + 20_000), Some(28_000));
+        assert!(told(&relay).starts_with("A newer connection took over. Attempt 5 follows in "), "{}", told(&relay));
+        assert!(told(&relay).ends_with(" s, after a pause of 28 s."), "{}", told(&relay));
+        assert!(relay_state(&relay).ends_with(", tried on after 4 failed attempts"));
+        relay.breaker = happy_rpc::Breaker::Open;
+        (relay.next_at, relay.pause_ms) = (Some(unix_ms() + 600_000), None);
+        assert!(told(&relay).ends_with(" It is tried again in 10 min."), "{}", told(&relay));
         // A moment ago.
-        relay.retry_at = Some(0);
-        assert_eq!(trouble_of(&relay).unwrap(), "A newer connection took over. It is tried again in 0 s.");
+        relay.next_at = Some(0);
+        assert!(told(&relay).ends_with(" It is tried again in 0 s."));
+        relay.next_at = None;
+        assert!(told(&relay).contains("not tried again by itself"));
+        assert!(relay_state(&relay).ends_with(", left alone"));
         relay.up = true;
         assert_eq!(trouble_of(&relay), None);
     }

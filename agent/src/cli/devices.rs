@@ -1,6 +1,6 @@
 //! `happy devices`.
 
-use happy_rpc::{Device, DeviceList, DeviceRevoke, Presence};
+use happy_rpc::{Device, DeviceList, DeviceRename, DeviceRevoke, Presence};
 use serde::Serialize;
 
 use crate::cli::client::{CallFailure, Client};
@@ -124,6 +124,18 @@ async fn revoke_one(home: &Home, form: Form, wanted: String, machine: MachineArg
     }
     form.result(&Revoked { device: device.device, name: device.name }, |revoked| {
         say(&format!("{} is removed for good: it is refused from now on.", tame(&revoked.name, 64)));
+    });
+    Ok(0)
+}
+
+/// `happy devices rename`.
+pub async fn rename(home: &Home, form: Form, wanted: &str, name: String, machine: MachineArg) -> Result<u8, Trouble> {
+    let client = connect(home, machine.machine.as_deref()).await?;
+    let device = find(&client, wanted).await?;
+    let renamed = client.call(DeviceRename { device: device.device, name }).await;
+    let renamed = renamed.map_err(|failure| client.explain(failure, true))?;
+    form.result(&renamed, |renamed| {
+        say(&format!("{} is called {} from now on.", tame(&device.name, 64), tame(&renamed.name, 64)));
     });
     Ok(0)
 }

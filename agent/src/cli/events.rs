@@ -8,7 +8,7 @@ use crate::cli::MachineArg;
 use crate::cli::attach::find_again;
 use crate::cli::client::{CallFailure, Client, Happening};
 use crate::cli::daemon::{Interrupts, connect};
-use crate::cli::output::{BAD, FAINT, Form, STRONG, aside, paint, tame};
+use crate::cli::output::{BAD, FAINT, Form, STRONG, aside, paint, reader_gone, tame};
 use crate::cli::sessions::{short_id, state};
 use crate::daemon::socket::Unanswered;
 use crate::store::Home;
@@ -25,15 +25,18 @@ pub async fn events(home: &Home, form: Form, machine: MachineArg) -> Result<u8, 
     let mut interrupts = Interrupts::new();
     let mut client = connect(home, machine).await?;
     let mut watch = Watch { form, follower: Follower::default() };
+    let mut gone = std::pin::pin!(reader_gone());
     loop {
         tokio::select! {
             outcome = watch.run(&client) => outcome?,
             () = interrupts.next() => return Ok(0),
+            () = &mut gone => return Ok(0),
         }
         watch.note("happy: the daemon is gone; waiting for it");
         client = tokio::select! {
             client = find_again(home, machine, "then `happy events` again.") => client?,
             () = interrupts.next() => return Ok(0),
+            () = &mut gone => return Ok(0),
         };
     }
 }
@@ -144,13 +147,30 @@ fn line(told: &Value) -> String {
             format!("{}  {state}  {}", short_id(session.id), tame(&session.name, 40))
         }
         Ok(Event::SessionRemoved { session }) => short_id(session),
+        Ok(Event::PromptAppeared(prompt)) => {
+            let question = tame(prompt.question.lines().next_back().unwrap_or_default(), 60);
+            format!("{}  {}  {question}", short_id(prompt.session), short_id(prompt.id))
+        }
+        Ok(Event::PromptEnded { prompt, session, end }) => {
+            format!("{}  {}  {}", short_id(session), short_id(prompt), super::prompts::how(&end))
+        }
         Ok(Event::ListAgain {}) => {
             "events were lost on their way to the daemon; `happy ls` shows how things are".into()
         }
+        Ok(Event::MachineChanged(state)) => status_name(state.status).into(),
         Ok(Event::DevicesChanged(devices)) => devices.iter().map(device).collect::<Vec<_>>().join(", "),
         Err(_) => "this version does not know it".into(),
     };
     format!("{number:>6}  {}  {what}", paint(STRONG, &format!("{name:NAME$}"))).trim_end().to_owned()
+}
+
+/// What a daemon does, as people read it.
+fn status_name(status: happy_rpc::MachineStatus) -> &'static str {
+    match status {
+        happy_rpc::MachineStatus::Running => "running",
+        happy_rpc::MachineStatus::ShuttingDown => "shutting down",
+        happy_rpc::MachineStatus::Offline => "offline",
+    }
 }
 
 fn device(device: &Device) -> String {

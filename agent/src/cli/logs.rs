@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::LogsArgs;
 use crate::cli::daemon::Interrupts;
-use crate::cli::output::{Form, say};
+use crate::cli::output::{Form, reader_gone, say};
 use crate::store::{Home, MAX_LOG};
 use crate::trouble::Trouble;
 
@@ -42,8 +42,10 @@ pub async fn logs(home: &Home, form: Form, args: LogsArgs) -> Result<u8, Trouble
     }
     let (mut at, mut rest) = (file.stream_position().map_err(unreadable)?, String::new());
     let mut interrupts = Interrupts::new();
+    let mut gone = std::pin::pin!(reader_gone());
     loop {
         tokio::select! {
+            () = &mut gone => return Ok(0),
             () = interrupts.next() => return Ok(0),
             () = tokio::time::sleep(LOOK) => {}
         }

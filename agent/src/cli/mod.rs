@@ -1,22 +1,30 @@
 //! The command line: arguments, and one file per family of commands.
 
 mod attach;
+mod audit;
 mod client;
+mod completions;
 mod daemon;
+mod dashboard;
 mod devices;
 mod enrol;
 mod events;
 mod export;
+mod hook;
 mod invite;
 mod join;
 mod logs;
+mod metrics;
 mod output;
 mod panel;
 mod play;
+mod prompts;
 mod queue;
 mod record;
+mod service;
 mod sessions;
 mod stdin;
+mod steer;
 mod tty;
 mod typed;
 mod up;
@@ -25,6 +33,7 @@ mod view;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -58,7 +67,7 @@ enum Command {
     Up(UpArgs),
     /// Let another phone, browser or machine in.
     Pair(PairArgs),
-    /// Reach another machine from here, with a link from its `happy pair`.
+    /// Reach another machine, with a link from its `happy pair`.
     Join(JoinArgs),
     /// Run a command in a new session and attach to it.
     Run(RunArgs),
@@ -68,6 +77,18 @@ enum Command {
     Attach(AttachArgs),
     /// End a session's program, or take an ended session off the list.
     Kill(KillArgs),
+    /// Give a session another name.
+    Rename(RenameArgs),
+    /// Stop a session's program until it is resumed.
+    Pause(SessionArgs),
+    /// Let a paused session go on.
+    Resume(SessionArgs),
+    /// What waits for you: questions of programs in sessions.
+    Prompts(MachineArg),
+    /// Answer one of them.
+    Answer(AnswerArgs),
+    /// Ask you on behalf of a program that calls this as its hook.
+    Hook(HookArgs),
     /// Record what a session prints, from now on.
     Record(RecordArgs),
     /// Play a recording in this terminal.
@@ -80,7 +101,13 @@ enum Command {
     Queue(QueueArgs),
     /// Print what happens to sessions and devices, as it happens.
     Events(MachineArg),
-    /// List the paired devices, or remove one.
+    /// Show which calls changed something or were refused.
+    Audit(AuditArgs),
+    /// Show what the sessions do and use.
+    Metrics(MachineArg),
+    /// Show all sessions of this machine in a browser on it.
+    Dashboard(DashboardArgs),
+    /// List the paired devices, rename or remove one.
     Devices(DevicesArgs),
     /// Start, stop or look at the background service.
     #[command(subcommand)]
@@ -89,7 +116,46 @@ enum Command {
     Relay(RelayArgs),
     /// Show the daemon's log.
     Logs(LogsArgs),
+    /// Print what lets your shell complete commands of happy.
+    #[command(after_help = COMPLETIONS_HINTS)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command.
+    Man {
+        /// The folder, for instance ~/.local/share/man/man1.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
+
+const COMPLETIONS_HINTS: &str = "\
+bash  happy completions bash > ~/.local/share/bash-completion/completions/happy
+zsh   happy completions zsh > a folder of your fpath, as _happy
+fish  happy completions fish > ~/.config/fish/completions/happy.fish";
+
+// Unlike the commands for people it keeps nothing.
+const START_SYNC_RELAY: &str = "\
+Relay to use in this run, as https://HOST, or
+`inside` for the one inside the daemon; it is
+not kept in settings.json";
+
+const HOOK_HINTS: &str = "\
+Not for people: Claude Code and Codex are told to call it, in the hooks of
+~/.claude/settings.json or ~/.codex/hooks.json, as a hook for PermissionRequest:
+
+  { \"hooks\": { \"PermissionRequest\": [{ \"matcher\": \"*\", \"hooks\": [
+    { \"type\": \"command\", \"command\": \"happy hook\", \"timeout\": 60 }] }] } }
+
+It reads what they tell from standard input, asks on all your devices, and
+prints what somebody decided. Without a session of happy, a daemon or an answer
+it prints nothing, and the program asks in its terminal as ever.";
+
+const ANSWER_HINTS: &str = "\
+`happy prompts` lists what waits, with ids, names and numbers. For instance:
+
+  happy answer 1a2b 1        happy answer build yes";
 
 /// What decides how a daemon that is started now does its work.
 #[derive(Debug, Clone, Default, Args)]
@@ -105,6 +171,9 @@ struct DaemonArgs {
     /// Port of the local API; 0 for any free one.
     #[arg(long, value_name = "PORT")]
     api_port: Option<u16>,
+    /// No local API, and no dashboard.
+    #[arg(long, conflicts_with = "api_port")]
+    no_api: bool,
 }
 
 impl DaemonArgs {
@@ -115,20 +184,32 @@ impl DaemonArgs {
     }
 
     fn options(&self, taken: Taken) -> crate::daemon::Options {
-        crate::daemon::Options { relay: self.relay(), relay_port: self.relay_port, api_port: self.api_port, taken }
+        crate::daemon::Options {
+            relay: self.relay(),
+            relay_port: self.relay_port,
+            api_port: self.api_port,
+            no_api: self.no_api,
+            taken,
+        }
     }
 
     fn to_arguments(&self) -> Vec<OsString> {
+        let relay = self.relay().into_iter().flat_map(|relay| ["--relay".into(), relay.into()]);
+        relay.chain(self.ports()).collect()
+    }
+
+    /// The part of them that is not the relay.
+    fn ports(&self) -> Vec<OsString> {
         let mut out = Vec::new();
         let mut push = |flag: &str, value: String| out.extend([flag.into(), value.into()]);
-        if let Some(relay) = self.relay() {
-            push("--relay", relay);
-        }
         if let Some(port) = self.relay_port {
             push("--relay-port", port.to_string());
         }
         if let Some(port) = self.api_port {
             push("--api-port", port.to_string());
+        }
+        if self.no_api {
+            out.push("--no-api".into());
         }
         out
     }
@@ -143,6 +224,24 @@ struct UpArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = DASHBOARD_HINTS)]
+struct DashboardArgs {
+    /// Open it in the browser as well.
+    #[arg(long, conflicts_with = "set_password")]
+    open: bool,
+    /// Set the password with which a browser gets in without
+    /// this command; it is asked for, or the first line of
+    /// standard input
+    #[arg(long, verbatim_doc_comment)]
+    set_password: bool,
+}
+
+const DASHBOARD_HINTS: &str = "\
+It prints an address that lets one browser in, once, within two minutes. The
+daemon serves the dashboard itself, to this machine only unless `api_listen` in
+settings.json says otherwise, which it does not do without a password.";
+
+#[derive(Debug, Args)]
 struct PairArgs {
     #[command(flatten)]
     invitation: InvitationArgs,
@@ -152,9 +251,9 @@ struct PairArgs {
 struct InvitationArgs {
     /// What the new device may do here:
     /// owner: everything, and remove devices [default]
-    /// operator: start, steer and end sessions
+    /// operator: start, steer and end sessions, change files
     /// viewer: look, not touch
-    /// machine: as operator, for another machine of yours
+    /// machine: sessions, for another machine of yours
     #[arg(
         long,
         value_enum,
@@ -176,7 +275,7 @@ struct InvitationArgs {
 enum RoleArg {
     /// Everything, and may remove other devices.
     Owner,
-    /// Everything that concerns sessions.
+    /// Everything that concerns sessions, files and repositories.
     Operator,
     /// May look, not touch.
     Viewer,
@@ -303,6 +402,58 @@ struct KillArgs {
     machine: MachineArg,
     #[command(flatten)]
     waiting: WaitingArgs,
+}
+
+#[derive(Debug, Args)]
+struct RenameArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    /// The name.
+    name: String,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = HOOK_HINTS)]
+struct HookArgs {
+    /// For how long somebody may answer, in seconds; then
+    /// the program asks in its terminal
+    #[arg(long, value_name = "SECONDS", default_value_t = 55, value_parser = clap::value_parser!(u64).range(1..=600), verbatim_doc_comment)]
+    wait: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = ANSWER_HINTS)]
+struct AnswerArgs {
+    /// The prompt, by the beginning of its id; or its session, by
+    /// that or by its name, when nothing else waits there
+    #[arg(verbatim_doc_comment)]
+    id: String,
+    /// The choice: its number as `happy prompts` shows it, from 1,
+    /// or its text or the beginning of that
+    #[arg(verbatim_doc_comment)]
+    choice: String,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+#[derive(Debug, Args)]
+struct SessionArgs {
+    /// The session: its id or the beginning of it, or its name.
+    id: String,
+    #[command(flatten)]
+    machine: MachineArg,
+}
+
+#[derive(Debug, Args)]
+struct AuditArgs {
+    /// How many lines, the newest.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    lines: usize,
+    /// Say whether a line was removed, changed or put in.
+    #[arg(long)]
+    verify: bool,
 }
 
 #[derive(Debug, Args)]
@@ -468,6 +619,16 @@ struct DevicesArgs {
 enum DevicesCommand {
     /// Remove a device for good, or all of them.
     Revoke(RevokeArgs),
+    /// Give a device another name.
+    Rename {
+        /// Its name or the beginning of its id.
+        #[arg(allow_hyphen_values = true)]
+        device: String,
+        /// The name.
+        name: String,
+        #[command(flatten)]
+        machine: MachineArg,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -492,6 +653,7 @@ enum DaemonCommand {
     /// Start the daemon in the background.
     Start(DaemonArgs),
     /// Run it in the foreground, as a service manager wants it.
+    #[command(mut_arg("relay", |relay| relay.help(START_SYNC_RELAY)))]
     StartSync {
         #[command(flatten)]
         daemon: DaemonArgs,
@@ -506,6 +668,42 @@ enum DaemonCommand {
     Stop,
     /// Say what the daemon is doing.
     Status,
+    /// Show its log, as `happy logs` does.
+    Logs(LogsArgs),
+    /// Make it a service of systemd or launchd that starts
+    /// with your login
+    #[command(verbatim_doc_comment)]
+    Install(InstallArgs),
+    /// Take the service away; sessions go on.
+    Uninstall {
+        /// Of which service manager [default: this system's]
+        #[arg(long, value_enum)]
+        manager: Option<ManagerArg>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InstallArgs {
+    /// Show what would be written, and do nothing.
+    #[arg(long)]
+    print: bool,
+    /// For which service manager [default: this system's]
+    #[arg(long, value_enum)]
+    manager: Option<ManagerArg>,
+    /// With systemd: start with the machine, and go on when
+    /// you log out
+    #[arg(long, verbatim_doc_comment)]
+    linger: bool,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ManagerArg {
+    /// Of most Linux systems.
+    Systemd,
+    /// Of macOS.
+    Launchd,
 }
 
 #[derive(Debug, Args)]
@@ -524,6 +722,11 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "holder") {
         // The process of a session: no command for people, and it must come before any thread.
         return crate::holder::main(arguments);
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "print-environment") {
+        // What a login shell is asked for by the daemon.
+        let printed = crate::session::login::print_environment();
+        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let cli = Cli::parse();
     let form = if cli.json { Form::Json } else { Form::Text };
@@ -557,12 +760,21 @@ fn run(cli: Cli, form: Form) -> Result<u8, Trouble> {
     outcome
 }
 
+/// A thread for work that blocks waits so long for more of it. The daemon has a little every second, and the threads that wait take turns: with the ten
+/// seconds that tokio gives them, as many as were once needed together would stay for ever.
+const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
+
 /// A command has one thing to do at a time. The daemon has many, but it passes on what others make: holders, relays and programs need the
 /// rest of the processors, and a thread that is woken for nothing costs a key more than one that has to wait.
 fn runtime(serves: bool) -> std::io::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = if serves { (processors / 2).clamp(1, 4) } else { 1 };
-    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(threads).build()
+    // Two at least: what holds one up, a disk that syncs say, holds up nobody else.
+    let threads = if serves { (processors / 2).clamp(2, 4) } else { 1 };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(threads)
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()
 }
 
 async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Trouble> {
@@ -574,6 +786,13 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
         Command::Ls(machine) => sessions::list(&home, form, machine).await,
         Command::Attach(args) => attach::attach(&home, form, args).await,
         Command::Kill(args) => sessions::kill(&home, form, args).await,
+        Command::Rename(args) => steer::rename(&home, form, args).await,
+        Command::Pause(args) => steer::pause(&home, form, args).await,
+        Command::Resume(args) => steer::resume(&home, form, args).await,
+        Command::Audit(args) => audit::audit(&home, form, &args),
+        Command::Prompts(machine) => prompts::list(&home, form, machine).await,
+        Command::Hook(args) => Ok(hook::hook(&home, args).await),
+        Command::Answer(args) => prompts::answer(&home, form, args).await,
         Command::Record(args) => record::record(&home, form, args).await,
         Command::Play(args) => play::play(args).await,
         Command::Export(args) => export::export(&home, form, args).await,
@@ -584,21 +803,31 @@ async fn dispatch(command: Command, form: Form, home: Home) -> Result<u8, Troubl
             Some(QueueCommand::Clear) => queue::clear(&home, form).await,
         },
         Command::Events(machine) => events::events(&home, form, machine).await,
+        Command::Metrics(machine) => metrics::metrics(&home, form, machine).await,
+        Command::Dashboard(args) => dashboard::dashboard(&home, form, &args).await,
         Command::Devices(args) => match args.command {
             None => devices::list(&home, form, args.machine).await,
             Some(DevicesCommand::Revoke(args)) => devices::revoke(&home, form, args).await,
+            Some(DevicesCommand::Rename { device, name, machine }) => {
+                devices::rename(&home, form, &device, name, machine).await
+            }
         },
         Command::Daemon(command) => match command {
             DaemonCommand::Start(args) => daemon::start(&home, form, &args).await,
             DaemonCommand::StartSync { daemon, joins, .. } => daemon::start_sync(home, form, &daemon, joins).await,
             DaemonCommand::Stop => daemon::stop(&home, form).await,
             DaemonCommand::Status => daemon::status(&home, form).await,
+            DaemonCommand::Logs(args) => logs::logs(&home, form, args).await,
+            DaemonCommand::Install(args) => service::install(&home, form, args).await,
+            DaemonCommand::Uninstall { manager } => service::uninstall(&home, form, manager).await,
         },
         Command::Relay(args) => match args.command {
             None => daemon::relay(&home, form).await,
             Some(RelayCommand::Enroll { url }) => enrol::enrol(&home, form, &url).await,
         },
         Command::Logs(args) => logs::logs(&home, form, args).await,
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { to } => completions::man(form, &to),
     }
 }
 

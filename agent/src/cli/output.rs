@@ -65,6 +65,27 @@ pub fn say(line: &str) {
     }
 }
 
+/// Resolves when whoever read standard output has gone, also while nothing is printed; never where the system does not tell that.
+/// Safe to cancel.
+pub async fn reader_gone() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let gone = tokio::task::spawn_blocking(|| {
+        let stdout = std::io::stdout();
+        loop {
+            // Errors and hang-ups are told of without being asked for.
+            let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Ok(_) => return fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    });
+    if !matches!(gone.await, Ok(true)) {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Whether everything that was said could be printed.
 ///
 /// # Errors
@@ -113,7 +134,7 @@ pub fn complain(form: Form, trouble: &Trouble) {
 fn complaint(form: Form, trouble: &Trouble, columns: Option<u16>) -> Vec<String> {
     match form {
         // Somebody else has said it already.
-        Form::Text if trouble.what.is_empty() => Vec::new(),
+        _ if trouble.what.is_empty() => Vec::new(),
         Form::Text => {
             let width = columns.map_or(usize::MAX, usize::from).saturating_sub(INDENT.len()).max(20);
             let mut lines = wrap(&harmless(&trouble.what), width);
@@ -271,7 +292,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].ends_with(" The program `nosuch` is not"), "{lines:?}");
         assert_eq!(lines[1..], ["       there, wherever one looks for it.", "       Give its full path."]);
-        assert!(complaint(Form::Text, &Trouble::new("", ""), Some(40)).is_empty());
+        assert!([Form::Text, Form::Json].iter().all(|form| complaint(*form, &Trouble::new("", ""), None).is_empty()));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use happy_rpc::{
-    Call, ErrorCode, RecordOptions, Recording, Session, SessionCreate, SessionKill, SessionKind, SessionState,
+    Call, ErrorCode, Progress, ProgressState, RecordOptions, Recording, Session, SessionCreate, SessionKill,
+    SessionKind, SessionState,
 };
 use serde::Serialize;
 
 use crate::cli::attach::{self, Manner};
-use crate::cli::client::{CallFailure, Client, sentence};
+use crate::cli::client::{CallFailure, Client, is_inside, sentence};
 use crate::cli::daemon::{connect, connect_or_start};
 use crate::cli::output::{BAD, FAINT, Form, GOOD, STRONG, WARN, ago, paint, say, signal_name, table_with_notes, tame};
 use crate::cli::queue::{self, Desk, Given};
@@ -38,6 +39,9 @@ fn show(sessions: &[Session], machine: Option<&str>) {
         if session.recording.as_ref().is_some_and(Recording::is_on) {
             state.push_str(", recorded");
         }
+        if let Some(progress) = &session.progress {
+            state.push_str(&format!(", {}", progress_words(progress)));
+        }
         let plain = anstyle::Style::new();
         let cells = vec![
             (STRONG, short(session)),
@@ -64,11 +68,26 @@ fn lost_recording(session: &Session) -> Option<String> {
 pub fn state(session: &Session) -> (anstyle::Style, String) {
     match session.state {
         SessionState::Running if session.kind == SessionKind::Tmux => (GOOD, "running in tmux".into()),
+        SessionState::Running if session.paused => (WARN, "paused".into()),
+        SessionState::Running if session.prompt.is_some() => (WARN, "waiting".into()),
         SessionState::Running => (GOOD, "running".into()),
         SessionState::Exited { code: 0 } => (FAINT, "exited".into()),
         SessionState::Exited { code } => (WARN, format!("exited {code}")),
+        SessionState::Killed { signal } if session.told_to_end => (FAINT, signal_name(signal)),
         SessionState::Killed { signal } => (WARN, signal_name(signal)),
         SessionState::Lost => (BAD, "lost".into()),
+    }
+}
+
+/// How far a program says it is, as lists show it.
+pub fn progress_words(progress: &Progress) -> String {
+    match (progress.state, progress.percent.map(|percent| percent.min(100))) {
+        (ProgressState::Normal, percent) => format!("{} %", percent.unwrap_or(0)),
+        (ProgressState::Indeterminate, _) => "at work".into(),
+        (ProgressState::Error, Some(percent)) => format!("an error at {percent} %"),
+        (ProgressState::Error, None) => "an error".into(),
+        (ProgressState::Paused, Some(percent)) => format!("held up at {percent} %"),
+        (ProgressState::Paused, None) => "held up".into(),
     }
 }
 
@@ -178,6 +197,7 @@ pub async fn run(home: &Home, form: Form, args: RunArgs) -> Result<u8, Trouble> 
 fn not_run(failure: CallFailure, local: bool, folder: Option<&Path>) -> Trouble {
     let CallFailure::Refused(error) = &failure else { return failure.into() };
     let todo = match error.code {
+        _ if is_inside(error) => return failure.into(),
         // What was not found, or may not be used, is said already: a program or a folder.
         ErrorCode::NotFound | ErrorCode::NotPermitted if local && folder.is_some_and(|folder| !folder.is_dir()) => {
             "Give another folder with `--cwd DIR`."
@@ -288,6 +308,10 @@ mod tests {
             created_at: 0,
             kept_from: None,
             recording: None,
+            paused: false,
+            told_to_end: false,
+            prompt: None,
+            progress: None,
         }
     }
 

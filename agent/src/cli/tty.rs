@@ -164,28 +164,10 @@ pub fn make_room(rows: u16) {
 /// # Errors
 /// When it is not a control key.
 pub fn parse_key(text: &str) -> Result<u8, Trouble> {
-    let lower = text.to_ascii_lowercase();
-    let key = lower.strip_prefix("ctrl-").or_else(|| lower.strip_prefix("ctrl+")).or_else(|| lower.strip_prefix('^'));
-    match key.map(str::as_bytes) {
-        Some(&[letter @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_' | b'@')]) => Ok(letter & 0x1f),
-        _ => Err(Trouble::new(
+    crate::store::detach_key(text).ok_or_else(|| {
+        Trouble::new(
             format!("`{text}` is not a key that can detach."),
             "Use a control key, written as `ctrl-]` or `^]`.",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detach_keys_are_control_keys() {
-        assert_eq!(parse_key("ctrl-]").unwrap(), 0x1d);
-        assert_eq!(parse_key("^\\").unwrap(), 0x1c);
-        assert_eq!(parse_key("Ctrl-A").unwrap(), 1);
-        for text in ["x", "", "ctrl-", "ctrl-é", "ctrl-ab"] {
-            assert!(parse_key(text).is_err(), "{text}");
-        }
-    }
+        )
+    })
 }

@@ -56,6 +56,7 @@ async fn in_foreground(daemon: &Daemon, form: Form, args: &UpArgs, interrupts: &
             FAINT,
             &format!("The daemon of {} runs here. Log: {}", daemon.name(), daemon.home().log().display()),
         ));
+        super::daemon::warn_of_no_api(&daemon.status().await);
     }
     let mut lines = stdin::lines();
     loop {
@@ -135,7 +136,13 @@ fn tell(form: Form, body: &[u8], known: &mut HashMap<Uuid, SessionState>) {
             known.remove(&session);
             return;
         }
-        Ok(Event::ListAgain {} | Event::DevicesChanged(_)) => return,
+        Ok(
+            Event::ListAgain {}
+            | Event::DevicesChanged(_)
+            | Event::PromptAppeared(_)
+            | Event::PromptEnded { .. }
+            | Event::MachineChanged(_),
+        ) => return,
         Err(_) => {}
     }
     if let Ok(LocalEvent::RelayChanged(relay)) = serde_json::from_slice(body) {

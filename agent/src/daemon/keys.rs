@@ -171,7 +171,13 @@ impl Daemon {
     /// # Errors
     /// What the caller is told.
     pub async fn revoke(self: &Arc<Self>, device: DeviceId) -> Result<(), CallError> {
-        let done = self.run_blocking(move |daemon| daemon.remove(&[device])).await;
+        let removed = self.run_blocking(move |daemon| {
+            let removed = daemon.remove(&[device]);
+            // Whatever was left undone: what this machine says from now on is not for a removed device.
+            daemon.renew_record_key();
+            removed
+        });
+        let done = removed.await;
         done.unwrap_or_else(|| Err(CallError::new(ErrorCode::Failed, "the daemon ends")))
     }
 
@@ -250,7 +256,12 @@ impl Daemon {
         let _ = self.pairing().cancel().await;
         let was_up = !self.network().links_up().is_empty();
         let everybody: Vec<_> = self.roster().peers().iter().map(|peer| peer.device).collect();
-        self.run_blocking(move |daemon| daemon.remove(&everybody)).await.unwrap_or_else(|| Err(ended()))?;
+        let removed = self.run_blocking(move |daemon| {
+            let removed = daemon.remove(&everybody);
+            daemon.renew_record_key();
+            removed
+        });
+        removed.await.unwrap_or_else(|| Err(ended()))?;
         if was_up {
             tokio::time::sleep(LAST_WORDS).await;
         }

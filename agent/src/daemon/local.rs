@@ -55,6 +55,15 @@ pub enum LocalRequest {
     /// The sessions of another machine that were last seen.
     #[serde(rename = "queue.sessions")]
     QueueSessions(QueueSessions),
+    /// Asks people on behalf of a program in a session.
+    #[serde(rename = "hook.ask")]
+    HookAsk(HookAsk),
+    /// A program in a session needs somebody.
+    #[serde(rename = "hook.call")]
+    HookCall(HookCall),
+    /// An address that lets one browser into the dashboard.
+    #[serde(rename = "dashboard.open")]
+    DashboardOpen(DashboardOpen),
     /// There is a new key for a relay.
     #[serde(rename = "relay.enrolled")]
     RelayEnrolled(RelayEnrolled),
@@ -100,6 +109,9 @@ local_calls! {
     QueueCancel(QueueCancel) -> QueueEntry;
     QueueClear(QueueClear) -> QueueCleared;
     QueueSessions(QueueSessions) -> Vec<SeenSession>;
+    HookAsk(HookAsk) -> Option<HookAnswer>;
+    HookCall(HookCall) -> happy_rpc::Done;
+    DashboardOpen(DashboardOpen) -> DashboardAddress;
     RelayEnrolled(RelayEnrolled) -> happy_rpc::Done;
     Status(Status) -> DaemonStatus;
     Stop(Stop) -> happy_rpc::Done;
@@ -114,9 +126,65 @@ impl LocalRequest {
         }
         serde_json::from_slice::<Named>(body).is_ok_and(|named| {
             let method = named.method.as_str();
-            ["pair.", "daemon.", "devices.", "queue.", "relay."].iter().any(|family| method.starts_with(family))
+            ["pair.", "daemon.", "devices.", "queue.", "relay.", "hook.", "dashboard."]
+                .iter()
+                .any(|family| method.starts_with(family))
                 || matches!(method, "join" | "machines" | "devices")
         })
+    }
+
+    /// Whether it changes something that a program inside of a session must leave alone.
+    pub fn is_for_person(&self) -> bool {
+        match self {
+            LocalRequest::PairStart(_)
+            | LocalRequest::PairCode(_)
+            | LocalRequest::PairCancel(_)
+            | LocalRequest::Join(_)
+            | LocalRequest::RevokeAll(_)
+            | LocalRequest::QueueGive(_)
+            | LocalRequest::QueueCancel(_)
+            | LocalRequest::QueueClear(_)
+            // Whoever is let in there is the owner.
+            | LocalRequest::DashboardOpen(_)
+            | LocalRequest::RelayEnrolled(_)
+            | LocalRequest::Stop(_) => true,
+            LocalRequest::PairStatus(_)
+            | LocalRequest::Machines(_)
+            | LocalRequest::Devices(_)
+            | LocalRequest::QueueList(_)
+            | LocalRequest::QueueWait(_)
+            | LocalRequest::QueueSessions(_)
+            // What a hook asks for is decided by a person; that is its use.
+            | LocalRequest::HookAsk(_)
+            | LocalRequest::HookCall(_)
+            | LocalRequest::Status(_) => false,
+        }
+    }
+
+    /// The name on the wire.
+    pub fn method(&self) -> &'static str {
+        match self {
+            LocalRequest::PairStart(_) => "pair.start",
+            LocalRequest::PairStatus(_) => "pair.status",
+            LocalRequest::PairCode(_) => "pair.code",
+            LocalRequest::PairCancel(_) => "pair.cancel",
+            LocalRequest::Join(_) => "join",
+            LocalRequest::Machines(_) => "machines",
+            LocalRequest::Devices(_) => "devices",
+            LocalRequest::RevokeAll(_) => "devices.revoke_all",
+            LocalRequest::QueueGive(_) => "queue.give",
+            LocalRequest::QueueList(_) => "queue.list",
+            LocalRequest::QueueWait(_) => "queue.wait",
+            LocalRequest::QueueCancel(_) => "queue.cancel",
+            LocalRequest::QueueClear(_) => "queue.clear",
+            LocalRequest::QueueSessions(_) => "queue.sessions",
+            LocalRequest::HookAsk(_) => "hook.ask",
+            LocalRequest::HookCall(_) => "hook.call",
+            LocalRequest::DashboardOpen(_) => "dashboard.open",
+            LocalRequest::RelayEnrolled(_) => "relay.enrolled",
+            LocalRequest::Status(_) => "daemon.status",
+            LocalRequest::Stop(_) => "daemon.stop",
+        }
     }
 
     /// Reads a request.
@@ -135,6 +203,50 @@ pub fn answer<T: Serialize>(outcome: &Result<T, CallError>) -> Vec<u8> {
         Ok(output) => serde_json::to_vec(&serde_json::json!({ "ok": output })).unwrap_or_default(),
         Err(error) => happy_rpc::refusal(error),
     }
+}
+
+/// Asks people on behalf of a program; answered when somebody has chosen, or with nothing when the time is over. It ends with the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookAsk {
+    /// In which session the program runs.
+    pub session: uuid::Uuid,
+    /// What is asked.
+    pub question: String,
+    /// What can be chosen.
+    pub choices: Vec<String>,
+    /// For how long, milliseconds; at most ten minutes.
+    pub wait_ms: u64,
+}
+
+/// What somebody chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookAnswer {
+    /// The number of the choice, from 0.
+    pub choice: u32,
+    /// Who.
+    pub by: String,
+}
+
+/// Tells that a program needs somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCall {
+    /// In which session it runs.
+    pub session: uuid::Uuid,
+    /// Its words.
+    pub text: String,
+}
+
+/// Asks for an address of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DashboardOpen {}
+
+/// An address of the dashboard. Whoever has it is let in once: it is shown, never logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DashboardAddress {
+    /// With the secret behind the `#`.
+    pub link: String,
+    /// How long it lives.
+    pub seconds_left: u64,
 }
 
 /// Tells of a key for a relay that was written to the home.
@@ -357,6 +469,18 @@ pub struct MachineEntry {
     pub pair_again: Option<PairAgain>,
     /// Through which relay it is reached.
     pub relay: String,
+    /// What its daemon said last that it does; none when nothing was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<happy_rpc::MachineState>,
+    /// What it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<happy_rpc::MachineMetadata>,
+    /// Its last sign of life at its relay, Unix milliseconds, while it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<u64>,
+    /// The versions of its metadata and state that were seen last.
+    #[serde(default)]
+    pub versions: [u64; 2],
 }
 
 /// Why two devices have to be paired again.
@@ -417,8 +541,14 @@ pub struct DaemonStatus {
     pub home: String,
     /// Unix milliseconds.
     pub started_at: u64,
-    /// The port of the local API.
-    pub api_port: u16,
+    /// The port of the local API; none when it does not run.
+    pub api_port: Option<u16>,
+    /// The address that it listens at, when that is not one of this machine alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_listen: Option<std::net::IpAddr>,
+    /// Why the local API does not run, if it should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_trouble: Option<String>,
     /// The relays it uses.
     pub relays: Vec<RelayStatus>,
     /// Sessions whose program runs.
@@ -427,6 +557,12 @@ pub struct DaemonStatus {
     pub devices: usize,
     /// Links that are up.
     pub links_up: usize,
+    /// What went wrong since it started, each kind once.
+    #[serde(default)]
+    pub errors: Vec<happy_rpc::ErrorCount>,
+    /// What it did about it, the newest last.
+    #[serde(default)]
+    pub recoveries: Vec<happy_rpc::Recovery>,
 }
 
 /// A relay as the daemon sees it.
@@ -441,6 +577,18 @@ pub struct RelayStatus {
     /// When it is tried again, Unix milliseconds, if this machine stays away from it for long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<u64>,
+    /// Attempts to reach it that have failed in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// See there.
+    #[serde(default)]
+    pub breaker: happy_rpc::Breaker,
+    /// When the next attempt begins, Unix milliseconds; none while there is a connection or an attempt is under way, and when none follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<u64>,
+    /// How long that is after the attempt before, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_ms: Option<u64>,
     /// Whether it runs inside the daemon.
     pub embedded: bool,
     /// The key of its own certificate, as `sha256:` and hex; `authority` when one vouches for it. None before it was reached, and
@@ -474,6 +622,9 @@ pub enum LocalEvent {
     /// A relay went up or down.
     #[serde(rename = "relay.changed")]
     RelayChanged(RelayStatus),
+    /// Another machine has said something of itself, or its relay has.
+    #[serde(rename = "machine.seen")]
+    MachineSeen(MachineEntry),
     /// The daemon ends.
     #[serde(rename = "daemon.stopping")]
     Stopping {},

@@ -8,18 +8,23 @@
 //! | [`pairing`], [`join`] | both sides of a pairing |
 //! | [`outbox`], [`queue`] | commands for other machines, which wait for a link |
 //! | [`keys`], [`doubts`] | keys that change while it runs, and signs that somebody has a copy of them |
-//! | [`relay`], [`health`] | the relay inside, the local API |
+//! | [`records`] | what this machine says of itself, for those who may look while it is away, and the order in which it stops |
+//! | [`metrics`], [`processes`], [`incidents`] | how everything is, found out when somebody asks |
+//! | [`relay`] | the relay inside; the local API is [`crate::api`] |
 
 pub mod doubts;
-pub mod health;
+pub mod incidents;
 pub mod join;
 pub mod keys;
 pub mod local;
+pub mod metrics;
 pub mod network;
 pub mod outbox;
 pub mod pairing;
+pub mod processes;
 pub mod proxy;
 pub mod queue;
+pub mod records;
 pub mod relay;
 pub mod router;
 pub mod server;
@@ -38,17 +43,22 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tracing_subscriber::EnvFilter;
 
+use crate::api;
 use crate::daemon::doubts::Doubts;
+use crate::daemon::incidents::Incidents;
 use crate::daemon::local::{DaemonStatus, DeviceEntry, LocalEvent, MachineEntry, Reach};
+use crate::daemon::metrics::Sampler;
 use crate::daemon::network::{LinkNews, Network};
 use crate::daemon::outbox::Outboxes;
 use crate::daemon::pairing::Pairing;
+use crate::daemon::records::Records;
 use crate::daemon::relay::EmbeddedRelay;
-use crate::service::{self, Caller, EventLog, Once};
-use crate::session::{Config, Sessions};
+use crate::files::Files;
+use crate::service::{self, Auditor, Caller, EventLog, Once};
+use crate::session::{Config, Login, Sessions};
 use crate::store::{
-    API_PORT, AccessKey, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys, RELAY_PORT,
-    Roster, Settings, fit_name, host_name, unix_ms,
+    API_PORT, AccessKey, Audit, CommandsFile, DaemonLock, DaemonState, Home, LogFile, PairSecretsFile, Prekeys,
+    RELAY_PORT, Roster, Settings, fit_name, host_name, unix_ms,
 };
 use crate::trouble::Trouble;
 
@@ -59,6 +69,9 @@ const LOCAL_EVENTS: usize = 256;
 const MAX_DESCRIPTORS: u64 = 10_240;
 /// In the place of a relay's address: the one inside the daemon.
 pub const INSIDE: &str = "inside";
+/// How long the answer to a call that ends the daemon has to leave it. A link that is slower is told goodbye without it, and the caller that
+/// the outcome is not known.
+const LAST_ANSWER: Duration = Duration::from_millis(300);
 /// How long goodbyes may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -71,6 +84,8 @@ pub struct Options {
     pub relay_port: Option<u16>,
     /// The port of the local API; 0 for any free one.
     pub api_port: Option<u16>,
+    /// No local API.
+    pub no_api: bool,
     /// What to do when a default port is taken.
     pub taken: Taken,
 }
@@ -106,7 +121,8 @@ pub struct Daemon {
     name: String,
     start: Instant,
     started_at: u64,
-    api_port: u16,
+    api: Option<api::Doorbell>,
+    api_trouble: Option<String>,
     sessions: Sessions,
     roster: Mutex<Roster>,
     pair_secrets: Mutex<PairSecretsFile>,
@@ -114,6 +130,11 @@ pub struct Daemon {
     doubts: Mutex<Doubts>,
     once: Arc<Once>,
     outboxes: Outboxes,
+    files: Files,
+    auditor: Auditor,
+    records: Records,
+    sampler: Sampler,
+    incidents: Incidents,
     network: Network,
     pairing: Pairing,
     relay: Option<EmbeddedRelay>,
@@ -160,20 +181,17 @@ impl Daemon {
         let Keys { identity, roster, pair_secrets, prekeys } = open_keys(&home, start)?;
         let name = settings.name.as_deref().map(fit_name).filter(|name| !name.is_empty()).unwrap_or_else(host_name);
 
-        let given = options.relay.or_else(|| settings.relay.clone()).filter(|relay| relay != INSIDE);
-        let given = given.map(|address| parse_relay(&address)).transpose()?;
+        let given = options.relay.clone().or_else(|| settings.relay.clone()).filter(|relay| relay != INSIDE);
+        let given = given.map(|address| parse_relay(&address, options.relay.is_none())).transpose()?;
         let another = options.taken.allows_another(&roster);
-        let api = match options.api_port.or(settings.api_port) {
-            Some(port) => health::bind(port).await?,
-            None => match health::bind(API_PORT).await {
-                Err(trouble) if another => {
-                    tracing::info!(%trouble, "another port is taken");
-                    health::bind(0).await?
-                }
-                bound => bound?,
-            },
+        let api = open_api(&home, &options, &settings, another).await;
+        let (api, api_trouble) = match api {
+            Ok(api) => (api, None),
+            Err(trouble) => {
+                tracing::warn!(%trouble, "the daemon goes on without its local API");
+                (None, Some(format!("{} {}", trouble.what, trouble.todo)))
+            }
         };
-        let api_port = api.local_addr().map_or(0, |address| address.port());
         let relay = match given {
             Some(_) => None,
             None => {
@@ -192,7 +210,7 @@ impl Daemon {
         };
         let home_relay = match (given, &relay) {
             (Some(origin), _) => origin,
-            (None, Some(relay)) => parse_relay(&relay.local_origin())?,
+            (None, Some(relay)) => parse_relay(&relay.local_origin(), false)?,
             // One of the two is there: see above.
             (None, None) => return Err(Trouble::new("There is no relay.", "Give one with `--relay`.")),
         };
@@ -200,13 +218,19 @@ impl Daemon {
         let once = Once::new(CommandsFile::open(&home.commands(), *uuid::Uuid::new_v4().as_bytes())?);
         let outboxes = Outboxes::open(&home, |device| roster.is_member(device))?;
         roster.peers().iter().filter(|peer| peer.removed_us).for_each(|peer| outboxes.removed_by(&peer.device));
+        let files = Files::new(settings.roots.clone(), home.root().to_owned());
+        let auditor = Auditor::new(Audit::open(&home.audit())?);
+        let started_at = unix_ms();
+        let port = api.as_ref().map_or(0, |api| api.doorbell().port);
+        let records = Records::open(&home, identity.device_id(), &name, port, started_at)?;
         let (network, events) = Network::start(&home, identity.clone(), prekeys.all(), home_relay)?;
         let listener = server::bind(&home.socket())?;
 
         let daemon = Arc::new(Daemon {
             start,
-            started_at: unix_ms(),
-            api_port,
+            started_at,
+            api: api.as_ref().map(api::Bound::doorbell),
+            api_trouble,
             sessions,
             roster: Mutex::new(roster),
             pair_secrets: Mutex::new(pair_secrets),
@@ -214,6 +238,11 @@ impl Daemon {
             doubts: Mutex::default(),
             once,
             outboxes,
+            files,
+            auditor,
+            records,
+            sampler: Sampler::default(),
+            incidents: Incidents::default(),
             network,
             pairing: Pairing::new(),
             relay,
@@ -232,14 +261,19 @@ impl Daemon {
         daemon.name_peers();
         daemon.run(keys::rotate(daemon.clone()));
         daemon.run(outbox::run(daemon.clone()));
+        daemon.run(records::follow(daemon.clone()));
+        daemon.run(records::publish(daemon.clone()));
+        daemon.run(records::keep(daemon.clone()));
         daemon.run(router::run(daemon.clone(), events));
         daemon.run(router::tell_sessions(daemon.clone()));
-        daemon.run(health::serve(api, api_port, daemon.clone()));
+        if let Some(api) = api {
+            daemon.run(api.serve(daemon.clone()));
+        }
         daemon.home.write_state(&DaemonState {
             pid: std::process::id(),
             version: crate::VERSION.to_owned(),
             started_at: daemon.started_at,
-            api_port,
+            api_port: daemon.api_port(),
             relay_port: daemon.relay.as_ref().map(EmbeddedRelay::port),
         })?;
         // Last: whoever can connect finds everything in place.
@@ -253,15 +287,24 @@ impl Daemon {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(tokio::spawn(task).abort_handle());
     }
 
-    /// Asks the daemon to end.
-    pub fn stop(&self) {
+    /// See [`Daemon::begin_stop`], which says who asked.
+    fn stop(&self) {
         self.stop.send_replace(true);
     }
 
+    /// Asks the daemon to end in a moment: when the answer that says so is on its way to the other side.
+    pub fn stop_soon(self: &Arc<Self>) {
+        let daemon = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_ANSWER).await;
+            daemon.begin_stop(happy_rpc::StopSource::Call);
+        });
+    }
+
     /// Asks the daemon to end, and whoever runs it to start it anew: this machine has new keys.
-    pub fn start_again(&self) {
+    pub fn start_again(self: &Arc<Self>) {
         self.again.store(true, Ordering::Release);
-        self.stop();
+        self.begin_stop(happy_rpc::StopSource::Cli);
     }
 
     /// Whether it shall be started anew.
@@ -276,11 +319,28 @@ impl Daemon {
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
-    /// Ends everything but the sessions.
-    pub async fn shut_down(&self) {
+    /// Takes each lock that calls and packets need, for a moment. A daemon in which somebody holds one for ever is not well, and this does not
+    /// come back; so it is called from a thread that may wait.
+    pub fn is_well(&self) -> bool {
+        drop(self.pair_secrets());
+        drop(self.events());
+        drop(self.roster());
+        drop(self.prekeys());
+        drop(self.doubts());
+        drop(self.callers());
+        self.network.links_up();
+        self.sessions.known();
+        true
+    }
+
+    /// Ends everything but the sessions, in the stop order: *shutting-down* is told if nobody has begun a stop, what was asked for is answered,
+    /// what is open is closed, *offline* is told, and the goodbyes follow.
+    pub async fn shut_down(self: &Arc<Self>) {
         tracing::info!("the daemon ends; sessions go on");
+        self.begin_stop(happy_rpc::StopSource::Signal);
         self.tell_local(&LocalEvent::Stopping {}.to_body());
         let _ = self.pairing.cancel().await;
+        self.say_offline().await;
         let farewell = async {
             self.network.shut_down().await;
             if let Some(relay) = &self.relay {
@@ -326,6 +386,21 @@ impl Daemon {
         &self.sessions
     }
 
+    /// What this machine and others say of themselves.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// What is kept between two looks at how everything is.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// What went wrong, and what was done about it.
+    pub fn incidents(&self) -> &Incidents {
+        &self.incidents
+    }
+
     /// The links.
     pub fn network(&self) -> &Network {
         &self.network
@@ -360,6 +435,16 @@ impl Daemon {
     /// The commands that were begun here.
     pub fn once(&self) -> &Arc<Once> {
         &self.once
+    }
+
+    /// The files that calls may touch.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The log of calls.
+    pub fn auditor(&self) -> &Auditor {
+        &self.auditor
     }
 
     /// The commands for other machines.
@@ -467,14 +552,22 @@ impl Daemon {
     pub fn machines(&self) -> Vec<MachineEntry> {
         let up = self.network.links_up();
         let machines = self.roster().machines();
-        let entry = |peer: crate::store::Peer| MachineEntry {
-            device: peer.device.to_string(),
-            your_role: service::role(peer.my_role),
-            link_up: up.contains(&peer.device),
-            removed_us: peer.removed_us,
-            pair_again: self.must_pair_again(&peer.device).filter(|_| !peer.removed_us),
-            relay: self.network.relay_of(&peer).to_string(),
-            name: peer.name,
+        let entry = |peer: crate::store::Peer| {
+            let seen = self.records.of(&peer.device).unwrap_or_default();
+            let is_up = up.contains(&peer.device);
+            MachineEntry {
+                device: peer.device.to_string(),
+                your_role: service::role(peer.my_role),
+                link_up: is_up,
+                last_seen: Some(seen.last_seen).filter(|at| *at > 0 && !is_up),
+                versions: seen.versions,
+                state: seen.state,
+                metadata: seen.metadata,
+                removed_us: peer.removed_us,
+                pair_again: self.must_pair_again(&peer.device).filter(|_| !peer.removed_us),
+                relay: self.network.relay_of(&peer).to_string(),
+                name: peer.name,
+            }
         };
         machines.into_iter().map(entry).collect()
     }
@@ -492,6 +585,20 @@ impl Daemon {
         Ok(happy_rpc::Done {})
     }
 
+    /// The port of the local API, if there is one.
+    pub fn api_port(&self) -> Option<u16> {
+        self.api.as_ref().map(|api| api.port)
+    }
+
+    /// An address that lets one browser into the dashboard, once.
+    ///
+    /// # Errors
+    /// When there is no local API.
+    pub fn dashboard(&self) -> Result<local::DashboardAddress, happy_rpc::CallError> {
+        let api = self.api.as_ref().ok_or_else(|| api::is_off(self.api_trouble.as_deref()))?;
+        Ok(api.dashboard())
+    }
+
     /// What the daemon is doing.
     pub async fn status(&self) -> DaemonStatus {
         let sessions = self.sessions.list().await;
@@ -503,11 +610,15 @@ impl Daemon {
             name: self.name.clone(),
             home: self.home.root().display().to_string(),
             started_at: self.started_at,
-            api_port: self.api_port,
+            api_port: self.api_port(),
+            api_listen: self.api.as_ref().and_then(api::Doorbell::beyond),
+            api_trouble: self.api_trouble.clone(),
             relays: self.relays(),
             sessions_running: sessions.iter().filter(|session| session.state == SessionState::Running).count(),
             devices,
             links_up: self.network.links_up().len(),
+            errors: self.errors(),
+            recoveries: self.incidents.recoveries(),
         }
     }
 
@@ -545,13 +656,41 @@ fn open_keys(home: &Home, start: Instant) -> Result<Keys, Trouble> {
     Ok(Keys { identity: key.identity, roster, pair_secrets, prekeys })
 }
 
-fn parse_relay(address: &str) -> Result<Origin, Trouble> {
-    Origin::parse(address).map_err(|error| {
-        Trouble::new(
+/// `kept` is what settings.json says.
+fn parse_relay(address: &str, kept: bool) -> Result<Origin, Trouble> {
+    Origin::parse(address).map_err(|error| match kept {
+        true => Trouble::new(
+            format!("`{address}`, which is the `relay` in settings.json, cannot be a relay: {error}."),
+            "Write its address there like \"https://relay.example\", or \"inside\" for the one inside the daemon.",
+        ),
+        false => Trouble::new(
             format!("`{address}` cannot be a relay: {error}."),
             "Give its address like `--relay https://relay.example`, or set HAPPY_SERVER_URL.",
-        )
+        ),
     })
+}
+
+/// Where the local API listens, unless it is switched off. The daemon goes on without it when it cannot be had.
+async fn open_api(
+    home: &Home,
+    options: &Options,
+    settings: &Settings,
+    another: bool,
+) -> Result<Option<api::Bound>, Trouble> {
+    if options.no_api || settings.api == Some(false) {
+        return Ok(None);
+    }
+    let chosen = options.api_port.or(settings.api_port);
+    let listen = settings.api_listen.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    let wanted =
+        api::Wanted { listen, port: chosen.unwrap_or(API_PORT), names: settings.api_names.clone().unwrap_or_default() };
+    match api::Bound::open(home, &wanted).await {
+        Err(trouble) if another && chosen.is_none() => {
+            tracing::info!(%trouble, "another port is taken");
+            api::Bound::open(home, &api::Wanted { port: 0, ..wanted }).await.map(Some)
+        }
+        opened => opened.map(Some),
+    }
 }
 
 async fn open_sessions(home: &Home, settings: &Settings) -> Result<Sessions, Trouble> {
@@ -563,9 +702,15 @@ async fn open_sessions(home: &Home, settings: &Settings) -> Result<Sessions, Tro
     };
     let mut config = Config::new(home.root()).map_err(|error| failed(&error))?;
     config.keep = settings.keep.as_ref().map(|keep| keep.bytes);
+    // The environment comes before a project.
+    config.projects = std::env::var_os("HAPPY_KEEP").is_none_or(|keep| keep.is_empty());
     config.upgrade = settings.upgrade_sessions.unwrap_or(true);
     if settings.tmux == Some(false) {
         config.tmux.clear();
+    }
+    if settings.login_environment.unwrap_or_else(crate::session::login::is_service) {
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        config.login = Some(Arc::new(Login::new(crate::session::login::shell(), program)));
     }
     Sessions::open(config).await.map_err(|error| failed(&error))
 }

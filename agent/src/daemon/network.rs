@@ -13,8 +13,10 @@ use happy_link::driver::RelayUrl;
 use happy_link::driver::tokio::{Config, EVENTS, Handle, Trust, spawn};
 use happy_link::{
     Answer, CallError, ChannelName, Event, Login, OpenChannelError, PairSecrets, RelayDown, RequestId, SendError, Side,
+    Way,
 };
 use happy_pairing::Origin;
+use happy_rpc::Breaker;
 use happy_wire::Code;
 use happy_wire::frame::Class;
 use rand_core::Rng;
@@ -119,6 +121,8 @@ struct Relay {
     trouble: Option<String>,
     /// When it is dialled again although it said that a newer connection took over, Unix milliseconds.
     retry_at: Option<u64>,
+    /// Attempts that have failed in a row.
+    failures: u32,
 }
 
 impl Network {
@@ -184,6 +188,7 @@ impl Network {
             up: false,
             trouble: None,
             retry_at: None,
+            failures: 0,
         };
         state.relays.insert(origin.clone(), relay);
         drop(state);
@@ -227,6 +232,8 @@ impl Network {
             }
             Event::RelayDown { why, .. } => {
                 if let Some(relay) = state.relays.get_mut(origin) {
+                    // The end of a connection is no failed attempt to make one.
+                    relay.failures = if relay.up { 0 } else { relay.failures.saturating_add(1) };
                     relay.up = false;
                     relay.trouble = Some(down(why, relay.dial_trouble()));
                     relay.retry_at = None;
@@ -606,6 +613,29 @@ impl Network {
         }
     }
 
+    /// How many attempts to reach a relay had failed before it was reached, told once.
+    pub fn came_up(&self, origin: &Origin) -> u32 {
+        self.state().relays.get_mut(origin).map_or(0, |relay| std::mem::take(&mut relay.failures))
+    }
+
+    /// Leaves a record of this machine at a relay; without a connection it is put with the next one.
+    pub fn put_record(&self, origin: &Origin, kind: u8, version: u64, sealed: &[u8]) {
+        if let Some(relay) = self.state().relays.get(origin)
+            && let Err(error) = relay.handle.put_record(kind, version, sealed)
+        {
+            tracing::debug!(%error, kind, "a machine record is not put now");
+        }
+    }
+
+    /// Asks a relay for a record of a machine; without a connection it is asked with the next one.
+    pub fn get_record(&self, origin: &Origin, machine: DeviceId, kind: u8) {
+        if let Some(relay) = self.state().relays.get(origin)
+            && let Err(error) = relay.handle.get_record(machine, kind)
+        {
+            tracing::debug!(%error, kind, "a machine record is not asked for now");
+        }
+    }
+
     /// Somebody at this machine uses the link to a peer for as long as the guard lives: dead paths are noticed sooner.
     pub fn use_link(&self, peer: &DeviceId) -> InUse {
         let mut state = self.state();
@@ -732,12 +762,32 @@ pub fn dial(
     Ok(Dialled { handle, events, verifier })
 }
 
+/// How the breaker stands, when the next attempt begins (Unix milliseconds), and after which pause (milliseconds).
+fn waits(relay: &Relay, now: u64) -> (Breaker, Option<u64>, Option<u64>) {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match relay.handle.way() {
+        _ if relay.up => (Breaker::Closed, None, None),
+        Way::Waiting { left, pause, refused } => {
+            let breaker = if refused { Breaker::Open } else { Breaker::HalfOpen };
+            (breaker, Some(now.saturating_add(millis(left))), Some(millis(pause)))
+        }
+        Way::Ended(_) => (Breaker::Open, relay.retry_at, None),
+        // The relay has let it in, which is not known here yet.
+        Way::Up | Way::Trying => (Breaker::HalfOpen, None, None),
+    }
+}
+
 fn status(origin: &Origin, relay: &Relay) -> RelayStatus {
+    let (breaker, next_at, pause_ms) = waits(relay, unix_ms());
     RelayStatus {
+        breaker,
+        next_at,
+        pause_ms,
         origin: origin.to_string(),
         up: relay.up,
         trouble: relay.dial_trouble().or_else(|| relay.trouble.clone()).filter(|_| !relay.up),
         retry_at: relay.retry_at,
+        failures: relay.failures,
         embedded: false,
         key: relay.verifier.as_ref().and_then(|verifier| verifier.proved()).map(|key| key.to_string()),
         origins: vec![origin.to_string()],
@@ -846,6 +896,11 @@ mod tests {
             let status = network.relay(&origin).unwrap();
             assert!(status.trouble.unwrap().contains("another daemon"));
             assert!(status.retry_at.is_some());
+            assert_eq!(
+                (status.breaker, status.next_at),
+                (Breaker::Open, status.retry_at),
+                "nobody knows when it is better"
+            );
         }
         let there = async { while !matches!(other.events.recv().await, Some(Event::RelayUp { .. })) {} };
         timeout(PATIENCE, there).await.unwrap();
@@ -853,7 +908,60 @@ mod tests {
         until(&mut events, |event| matches!(event, Event::RelayUp { .. })).await;
         let status = network.relay(&origin).unwrap();
         assert_eq!((status.up, status.trouble, status.retry_at), (true, None, None));
+        assert_eq!((status.breaker, status.next_at, status.pause_ms), (Breaker::Closed, None, None));
         network.shut_down().await;
+    }
+
+    /// A network whose relay listens there, once an attempt to reach it has failed.
+    async fn refused_by(origin: Origin) -> (tempfile::TempDir, Network, RelayStatus) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("h")).unwrap();
+        home.prepare().unwrap();
+        let identity = AccessKey::open(&home.access_key()).unwrap().identity;
+        let (network, mut events) = Network::start(&home, identity, Vec::new(), origin.clone()).unwrap();
+        // An attempt may be under way when it is looked.
+        let waits = async {
+            loop {
+                until(&mut events, |event| matches!(event, Event::RelayDown { .. })).await;
+                let status = network.relay(&origin).unwrap();
+                if status.next_at.is_some() {
+                    return status;
+                }
+            }
+        };
+        let status = timeout(PATIENCE, waits).await.unwrap();
+        (folder, network, status)
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_is_away_is_tried_on_and_it_is_told_when() {
+        // Nobody listens there.
+        let (_folder, network, status) = refused_by("http://127.0.0.1:9".parse().unwrap()).await;
+        assert!(!status.up && status.failures >= 1 && status.trouble.is_some(), "{status:?}");
+        assert_eq!(status.breaker, Breaker::HalfOpen);
+        let pause = status.pause_ms.unwrap();
+        assert!(pause <= 30_000 && status.next_at.unwrap() <= unix_ms() + pause, "{status:?}");
+        network.shut_down().await;
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_refuses_is_left_alone_for_a_while_and_it_is_told_for_how_long() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin: Origin = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let refusing = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        let (_folder, network, status) = refused_by(origin).await;
+        assert_eq!((status.up, status.breaker, status.failures), (false, Breaker::Open, 1), "{status:?}");
+        assert!((30_000..=90_000).contains(&status.pause_ms.unwrap()), "{status:?}");
+        assert!(status.next_at.unwrap() > unix_ms(), "{status:?}");
+        network.shut_down().await;
+        refusing.abort();
     }
 
     async fn until(events: &mut mpsc::Receiver<(Origin, Event)>, is: impl Fn(&Event) -> bool) {

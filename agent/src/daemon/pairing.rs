@@ -1,5 +1,6 @@
 //! The machine's side of a pairing: one live invitation, driven by one task.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ pub struct Pairing {
     starting: tokio::sync::Mutex<()>,
     live: Mutex<Option<Live>>,
     state: Mutex<(u64, PairState)>,
+    /// Rendezvous that are open, the oldest first: that of the invitation, and those of pairings that are over, whose guests may come back for
+    /// an answer that they have lost.
+    open: Mutex<VecDeque<[u8; 32]>>,
 }
 
 #[derive(Clone)]
@@ -50,6 +54,7 @@ impl Default for Pairing {
             starting: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             state: Mutex::new((0, PairState::None)),
+            open: Mutex::default(),
         }
     }
 }
@@ -119,7 +124,7 @@ impl Pairing {
         };
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(Live { ticket_hash, inputs });
         // For as long as the typing may take after the invitation's own time: the guest stays the host's guest.
-        let opened = daemon.network().open_rendezvous(ticket_hash, happy_wire::relay::MAX_RENDEZVOUS_SECONDS);
+        let opened = self.open_rendezvous(daemon, ticket_hash);
         tracing::info!(number, role = %role, opened, "an invitation is open");
         let (known, becomes_known) = oneshot::channel();
         let task = Task {
@@ -140,6 +145,20 @@ impl Pairing {
         let seconds_left = clock.real(INVITATION_LIFETIME).as_secs();
         let relay_trouble = daemon.network().home_trouble();
         Ok(Invited { invitation: number, role: params.role, links, seconds_left, relay_trouble })
+    }
+
+    /// Opens a rendezvous. When there are too many, that of the pairing that has been over for the longest time ends: a new guest is worth more
+    /// than one that may have lost an answer.
+    fn open_rendezvous(&self, daemon: &Daemon, ticket_hash: [u8; 32]) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let ask = || daemon.network().open_rendezvous(ticket_hash, happy_wire::relay::MAX_RENDEZVOUS_SECONDS);
+        let mut opened = ask();
+        while !opened && let Some(oldest) = open.pop_front() {
+            daemon.network().close_rendezvous(oldest);
+            opened = ask();
+        }
+        open.push_back(ticket_hash);
+        opened
     }
 
     /// What the invitation is waiting for.
@@ -205,6 +224,7 @@ impl Pairing {
     }
 
     fn forget(&self, ticket_hash: [u8; 32]) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|open| *open != ticket_hash);
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if live.as_ref().is_some_and(|live| live.ticket_hash == ticket_hash) {
             *live = None;

@@ -45,13 +45,8 @@ impl EmbeddedRelay {
     /// # Errors
     /// When the port is taken, or the certificate cannot be kept.
     pub async fn start(home: &Home, port: u16) -> Result<EmbeddedRelay, Trouble> {
-        let (certificate, key) = certificate(home)?;
-        let tls = happy_relay::tls::from_pem(&certificate, &key).map_err(|error| {
-            Trouble::new(
-                format!("The relay's certificate in {} cannot be used: {error}.", home.relay_pem().display()),
-                "Move the file aside; a new one is made at the next start.",
-            )
-        })?;
+        let (certificate, _) = certificate(home)?;
+        let tls = tls(home)?;
         let cannot_start = |error: ConfigError| {
             Trouble::new(format!("The relay inside the daemon cannot start: {error}."), "Please report this.")
         };
@@ -146,7 +141,7 @@ async fn follow_addresses(relay: Relay, port: u16) {
 }
 
 /// The addresses under which others on the network can reach this machine.
-fn addresses() -> Vec<Ipv4Addr> {
+pub fn addresses() -> Vec<Ipv4Addr> {
     let mut found: Vec<Ipv4Addr> = default_route().into_iter().collect();
     for interface in if_addrs::get_if_addrs().unwrap_or_default() {
         let IpAddr::V4(address) = interface.ip() else { continue };
@@ -175,6 +170,20 @@ fn key_of(certificate: &str) -> Option<RelayKey> {
     let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
     let parsed = ParsedCertificate::try_from(&certificate).ok()?;
     Some(RelayKey::of(parsed.subject_public_key_info().as_ref()))
+}
+
+/// TLS with the certificate of this machine, for what else it serves to its network.
+///
+/// # Errors
+/// When it cannot be kept.
+pub fn tls(home: &Home) -> Result<std::sync::Arc<rustls::ServerConfig>, Trouble> {
+    let (certificate, key) = certificate(home)?;
+    happy_relay::tls::from_pem(&certificate, &key).map_err(|error| {
+        Trouble::new(
+            format!("The certificate in {} cannot be used: {error}.", home.relay_pem().display()),
+            "Move the file aside; a new one is made at the next start.",
+        )
+    })
 }
 
 /// Certificate and key. The certificate is made anew when it is old or an address has been added; the key stays, because

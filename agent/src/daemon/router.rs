@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::daemon::Daemon;
 use crate::daemon::local::LocalEvent;
+use crate::daemon::records;
 use crate::service::{CallName, Caller};
 
 /// Takes what happens on the links until the network ends.
@@ -21,11 +22,23 @@ pub async fn run(daemon: Arc<Daemon>, mut events: mpsc::Receiver<(Origin, Event)
 
 fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
     match event {
-        Event::RelayUp { .. } => relay_changed(daemon, origin),
+        Event::RelayUp { .. } => {
+            let failures = daemon.network().came_up(origin);
+            if failures > 0 {
+                let what = format!("{origin} is reached again, after {failures} attempts");
+                tracing::info!(relay = %origin, failures, "the relay is reached again");
+                daemon.incidents().recovered(&what, crate::store::unix_ms());
+            }
+            relay_changed(daemon, origin);
+            records::relay_up(daemon, origin);
+        }
         Event::RelayDown { .. } => {
             // In words, and quoted: some may be the relay's own.
             let why = daemon.network().relay(origin).and_then(|relay| relay.trouble).unwrap_or_default();
-            tracing::info!(relay = %origin, ?why, "no connection to the relay");
+            let now = crate::store::unix_ms();
+            if let Some(times) = daemon.incidents().error(&format!("no connection to {origin}: {why}"), now) {
+                tracing::info!(relay = %origin, ?why, times, "no connection to the relay");
+            }
             relay_changed(daemon, origin);
         }
         Event::Goaway { code, text } => tracing::info!(relay = %origin, %code, %text, "the relay says goodbye"),
@@ -37,6 +50,7 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
                 next_session(daemon, peer);
             }
             daemon.tell_devices();
+            records::link_up(daemon, peer);
         }
         Event::LinkDown { peer, why } => {
             tracing::info!(peer = %peer.short(), ?why, "link down");
@@ -58,6 +72,7 @@ fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
         // Answers reach their callers by themselves; the rest is taken by the network.
         Event::Answer { .. } | Event::Delivered { .. } | Event::Notice { .. } | Event::Writable { .. } => {}
         Event::PairSecrets { .. } | Event::NewBundle { .. } => {}
+        Event::Record { .. } | Event::RecordsChanged { .. } => records::route(daemon, origin, event),
         Event::Opened { peer, session, channel, label, .. } => {
             let channel = ChannelName::of(session, channel);
             let opened = match daemon.caller(peer).filter(|caller| caller.role().is_some()) {

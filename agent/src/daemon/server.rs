@@ -12,13 +12,13 @@ use happy_wire::call::CallMessage;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::daemon::Daemon;
 use crate::daemon::local::{self, LocalRequest, PairAgain};
 use crate::daemon::proxy;
 use crate::daemon::socket::{self, Control, Greeted, Greeting, Hello};
-use crate::service::{CallName, Caller, Line, Who};
+use crate::service::{CallName, Caller, INSIDE, Line, Who};
 use crate::store::file::PRIVATE;
 use crate::trouble::Trouble;
 
@@ -87,12 +87,29 @@ async fn greet(daemon: Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
         tracing::warn!(uid = peer.uid(), "another user tried to connect");
         return Ok(());
     }
+    let inside = match peer.pid() {
+        // It reads files of many processes. Who cannot be asked about is let in as nobody.
+        Some(pid) => match daemon.run_blocking(move |daemon| daemon.sessions().around(pid)).await {
+            Some(inside) => inside,
+            None => return Ok(()),
+        },
+        None => None,
+    };
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(64 * 1024, reader);
     let first = tokio::time::timeout(HELLO_TIME, socket::read_frame(&mut reader)).await??;
     let Some((socket::CALLS, body)) = first else { return Ok(()) };
-    let target = match read_hello(&body).and_then(|hello| hello.target.map(|target| find(&daemon, &target)).transpose())
-    {
+    let target = match read_hello(&body) {
+        Ok(hello) if hello.target.is_some() && inside.is_some() => {
+            let what = format!("{INSIDE} speak to other machines; do it from another terminal of this machine");
+            let refused = CallError::new(ErrorCode::NotPermitted, what);
+            let target = hello.target.unwrap_or_default();
+            daemon.auditor().local(inside, "machine", &target, Some(&refused)).await;
+            Err(refused)
+        }
+        hello => hello.and_then(|hello| hello.target.map(|target| find(&daemon, &target)).transpose()),
+    };
+    let target = match target {
         Ok(target) => target,
         Err(error) => return say(&mut writer, &Greeting::Error(error)).await,
     };
@@ -106,7 +123,7 @@ async fn greet(daemon: Arc<Daemon>, stream: UnixStream) -> io::Result<()> {
             };
             say(&mut writer, &Greeting::Ok(greeted)).await?;
             let out = start_writer(writer);
-            serve_local(daemon, reader, out).await
+            serve_local(daemon, inside, reader, out).await
         }
         Some(target) => {
             // Subscribed before the state of the link is told, so that no change is missed between the two.
@@ -186,10 +203,18 @@ fn start_writer(mut writer: OwnedWriteHalf) -> Out {
     out
 }
 
-async fn serve_local(daemon: Arc<Daemon>, mut reader: BufReader<OwnedReadHalf>, out: Out) -> io::Result<()> {
-    let caller = Caller::new(daemon.clone(), Who::Local, Line::Local(out.clone()));
+async fn serve_local(
+    daemon: Arc<Daemon>,
+    inside: Option<uuid::Uuid>,
+    mut reader: BufReader<OwnedReadHalf>,
+    out: Out,
+) -> io::Result<()> {
+    let who = inside.map_or(Who::Local, Who::Inside);
+    let caller = Caller::new(daemon.clone(), who, Line::Local(out.clone()));
     let events = tokio::spawn(pass_on_events(daemon.subscribe_local(), out.clone()));
-    let outcome = read_local(&daemon, &caller, &mut reader, &out).await;
+    // Closed when the client has gone.
+    let (_connected, gone) = watch::channel(());
+    let outcome = read_local(&daemon, &caller, &mut reader, &out, &gone).await;
     events.abort();
     caller.gone();
     outcome
@@ -214,13 +239,21 @@ async fn read_local(
     caller: &Arc<Caller>,
     reader: &mut BufReader<OwnedReadHalf>,
     out: &Out,
+    gone: &watch::Receiver<()>,
 ) -> io::Result<()> {
     let mut next_channel = 1;
     while let Some((channel, message)) = socket::read_frame(reader).await? {
         match channel {
             socket::CALLS => match CallMessage::decode(&message) {
                 Ok(CallMessage::Request { id, body }) if LocalRequest::is_named_by(body) => {
-                    tokio::spawn(answer_local(daemon.clone(), body.to_vec(), id, out.clone()));
+                    tokio::spawn(answer_local(
+                        daemon.clone(),
+                        caller.inside(),
+                        body.to_vec(),
+                        id,
+                        out.clone(),
+                        gone.clone(),
+                    ));
                 }
                 Ok(CallMessage::Request { id, body }) => caller.request(CallName::Local(id), body),
                 // What runs is finished; the caller just does not wait for it.
@@ -255,9 +288,31 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a message out of place")
 }
 
-async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
+async fn answer_local(
+    daemon: Arc<Daemon>,
+    inside: Option<uuid::Uuid>,
+    body: Vec<u8>,
+    id: u64,
+    out: Out,
+    gone: watch::Receiver<()>,
+) {
     let mut again = false;
-    let body = match LocalRequest::parse(&body) {
+    let request = LocalRequest::parse(&body);
+    if let Ok(request) = &request
+        && request.is_for_person()
+    {
+        let refused = inside.map(|_| {
+            let what = format!("{INSIDE} do this; do it from another terminal of this machine");
+            CallError::new(ErrorCode::NotPermitted, what)
+        });
+        daemon.auditor().local(inside, request.method(), "", refused.as_ref()).await;
+        if let Some(refused) = refused {
+            let body = happy_rpc::refusal(&refused);
+            let _ = out.send((socket::CALLS, CallMessage::Response { id, body: &body }.to_vec())).await;
+            return;
+        }
+    }
+    let body = match request {
         Err(error) => happy_rpc::refusal(&error),
         Ok(request) => match request {
             LocalRequest::PairStart(params) => local::answer(&daemon.pairing().start(&daemon, params).await),
@@ -278,10 +333,31 @@ async fn answer_local(daemon: Arc<Daemon>, body: Vec<u8>, id: u64, out: Out) {
             LocalRequest::QueueCancel(params) => local::answer(&daemon.queue_cancel(params).await),
             LocalRequest::QueueClear(_) => local::answer(&daemon.queue_clear().await),
             LocalRequest::QueueSessions(params) => local::answer(&daemon.queue_sessions(params)),
+            LocalRequest::HookAsk(local::HookAsk { session, .. })
+            | LocalRequest::HookCall(local::HookCall { session, .. })
+                if inside.is_some_and(|own| own != session) =>
+            {
+                let what = "a program asks in the name of its own session only";
+                happy_rpc::refusal(&CallError::new(ErrorCode::NotPermitted, what))
+            }
+            LocalRequest::HookAsk(local::HookAsk { session, question, choices, wait_ms }) => {
+                let wait = Duration::from_millis(wait_ms);
+                let asked = daemon.sessions().ask_people(session, &question, &choices, wait, gone).await;
+                let chosen = |(choice, answered): (u32, happy_rpc::PromptAnswered)| local::HookAnswer {
+                    choice,
+                    by: answered.by,
+                };
+                local::answer(&asked.map(|answer| answer.map(chosen)).map_err(Into::into))
+            }
+            LocalRequest::HookCall(params) => {
+                let called = daemon.sessions().call_people(params.session, &params.text).await;
+                local::answer(&called.map(|()| happy_rpc::Done {}).map_err(Into::into))
+            }
+            LocalRequest::DashboardOpen(_) => local::answer(&daemon.dashboard()),
             LocalRequest::RelayEnrolled(params) => local::answer(&daemon.relay_enrolled(&params)),
             LocalRequest::Status(_) => local::answer(&Ok(daemon.status().await)),
             LocalRequest::Stop(_) => {
-                daemon.stop();
+                daemon.begin_stop(happy_rpc::StopSource::Cli);
                 local::answer(&Ok(happy_rpc::Done {}))
             }
         },

@@ -34,6 +34,9 @@ pub struct Input {
     writers: HashMap<Uuid, Writer>,
     /// Counts attachments; says which writer was used least recently.
     clock: u64,
+    /// How many bytes writers and answers of people have brought in all.
+    #[serde(default)]
+    typed: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,6 +99,7 @@ impl Input {
             return Ok(());
         }
         self.writer(writer).accepted += fresh.len() as u64;
+        self.typed += fresh.len() as u64;
         self.pending.extend(fresh);
         self.pieces.push_back(Piece { writer: Some(writer), left: fresh.len() });
         Ok(())
@@ -111,6 +115,22 @@ impl Input {
         self.pending.extend(bytes);
         self.pieces.push_back(Piece { writer: None, left: bytes.len() });
         true
+    }
+
+    /// Types for a person what answers a question; like [`Input::answer`], but it counts as typed.
+    #[must_use]
+    pub fn press(&mut self, keys: &[u8]) -> bool {
+        let is_kept = self.answer(keys);
+        if is_kept {
+            self.typed += keys.len() as u64;
+        }
+        is_kept
+    }
+
+    /// How many bytes were typed in all: what writers have sent, each byte once however often it came, and answers that people gave to
+    /// questions; not what the terminal itself answers to the program.
+    pub fn typed(&self) -> u64 {
+        self.typed
     }
 
     /// Whether viewers may send more.
@@ -207,6 +227,24 @@ mod tests {
         assert_eq!((input.taken(me), input.taken(you)), (2, 0));
         assert_eq!(take_all(&mut input), b"[0nb");
         assert_eq!((input.taken(me), input.taken(you)), (2, 1));
+    }
+
+    #[test]
+    fn each_byte_that_somebody_types_is_counted_once_and_answers_of_the_terminal_are_not() {
+        let (mut input, me, you) = (Input::default(), Uuid::new_v4(), Uuid::new_v4());
+        input.type_in(me, 0, b"hello").unwrap();
+        input.type_in(me, 3, b"lo wor").unwrap();
+        input.type_in(me, 99, b"gap").unwrap_err();
+        input.type_in(you, 0, b"b").unwrap();
+        assert!(input.answer(b"\x1b[?62;22c"));
+        assert_eq!(input.typed(), 10);
+        assert!(input.press(b"y\r"));
+        assert_eq!(input.typed(), 12);
+        assert!(!input.press(&[b'x'; MAX_PENDING]), "what is not typed does not count");
+        // Neither the program's reading nor its end changes what was typed.
+        take_all(&mut input);
+        input.discard();
+        assert_eq!(input.typed(), 12);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`spec`]: the files of a session,
 //! - [`protocol`]: the socket's language (`docs/LOCAL.md`),
 //! - [`state`], [`viewer`], [`input`], [`ring`], [`size`]: the session itself; of I/O only what [`blocks`] needs,
+//! - [`prompting`]: the question with which the program waits; [`progress`]: how far it says it is,
 //! - [`recording`]: a file of what it prints, with times,
 //! - [`pty`], [`pump`], [`connection`], [`server`]: the loops around it,
 //! - [`upgrade`], [`handover`], [`history`], [`resume`]: another program for it, while it runs.
@@ -20,6 +21,9 @@ pub mod handover;
 pub mod history;
 pub mod input;
 pub mod pretence;
+pub mod processes;
+pub mod progress;
+pub mod prompting;
 pub mod protocol;
 pub mod pty;
 pub mod pump;
@@ -155,8 +159,9 @@ async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
         }
     })?;
     let log = open_log(spec.log, &dir, spec.ring_bytes);
-    let state =
+    let mut state =
         State::new(size, spec.ring_bytes, log, spec.scrollback_rows as usize, program.pid()).with_recording(recording);
+    state.on_outside(guest.as_ref().and_then(|(_, companion)| companion.outside()));
     let pid = program.pid();
     let socket = spec.description.socket.clone();
     // The environment is the program's business from now on.
@@ -358,6 +363,14 @@ async fn live(holder: &Rc<Holder>, program: Program, guest: Option<Guest>) {
         let holder = Rc::clone(holder);
         async move { recording::write_soon(&holder).await }
     });
+    let watcher = spawn_local({
+        let holder = Rc::clone(holder);
+        async move { prompting::watch(&holder).await }
+    });
+    let teller = spawn_local({
+        let holder = Rc::clone(holder);
+        async move { progress::tell(&holder).await }
+    });
     // First the end of the process, then that of its output: the other way round the exit code could be missed, and background
     // children may keep the terminal open for ever.
     let state = program.ended().await;
@@ -368,13 +381,18 @@ async fn live(holder: &Rc<Holder>, program: Program, guest: Option<Guest>) {
         tracing::error!("the loop that reads the terminal has failed: {error}");
     }
     writer.abort();
+    watcher.abort();
+    teller.abort();
     if let Some(guest) = &guest
         && guest.goes_on(state == happy_rpc::SessionState::Exited { code: 0 }).await
     {
         holder.state.borrow_mut().on_client_left();
         return until_nobody_looks(holder, LAST_WORD).await;
     }
-    let exit = ExitRecord { state, offset: holder.state.borrow().output_offset(), at: unix_ms() };
+    let exit = {
+        let session = holder.state.borrow();
+        ExitRecord { state, offset: session.output_offset(), bytes_in: session.bytes_in(), at: unix_ms() }
+    };
     if let Err(error) = holder.dir.write_exit(&exit) {
         tracing::error!("the exit status cannot be written: {error}");
     }

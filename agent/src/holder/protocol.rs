@@ -10,11 +10,12 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use happy_rpc::{Recording, SessionState};
+use happy_rpc::{Progress, Prompt, PromptEnd, Recording, SessionState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
+use super::prompting::Answer;
 use super::recording::Order;
 
 /// The version in the first frame of each direction.
@@ -107,6 +108,9 @@ pub struct Status {
     pub kept_from: u64,
     /// How many bytes the program has printed in all.
     pub output_offset: u64,
+    /// How many bytes were typed into it in all; nothing is told unasked because of it.
+    #[serde(default)]
+    pub bytes_in: u64,
     /// How many are looking.
     pub viewers: u32,
     /// Who decides the size, by name.
@@ -125,9 +129,33 @@ pub struct Status {
     /// What it prints is recorded, or was.
     #[serde(default)]
     pub recording: Option<Recording>,
+    /// The program is stopped until somebody resumes it.
+    #[serde(default)]
+    pub paused: bool,
+    /// The question with which the program waits; of which session is not said.
+    #[serde(default)]
+    pub prompt: Option<Prompt>,
+    /// How the one before ended.
+    #[serde(default)]
+    pub prompt_ended: Option<Ended>,
+    /// How far the program says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The last line on the screen, for a connection that has asked to [watch](Request::Watch).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
     /// Whether it runs, or how it ended.
     #[serde(flatten)]
     pub state: SessionState,
+}
+
+/// The end of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub prompt: Uuid,
+    /// How it ended.
+    pub end: PromptEnd,
 }
 
 /// Which program this is.
@@ -145,6 +173,11 @@ pub struct Build {
 pub enum Request {
     /// Tell the state.
     Status,
+    /// Tell the last line on the screen too, on this connection, and the state whenever something was printed; or no more.
+    Watch {
+        /// Whether from now on.
+        on: bool,
+    },
     /// Send a signal to the program's process group and to the group in the foreground of its terminal.
     Kill {
         /// Number of the signal.
@@ -153,6 +186,10 @@ pub enum Request {
         #[serde(default)]
         then_kill_after_ms: u32,
     },
+    /// Stop every process of the terminal's session.
+    Pause,
+    /// Let them go on.
+    Resume,
     /// Change the size; refused unless this viewer is in control.
     Resize {
         /// Which viewer asks.
@@ -185,6 +222,13 @@ pub enum Request {
     Record(Order),
     /// End the recording.
     StopRecording,
+    /// Answer the question, if it still stands there and nobody else has.
+    Answer(Answer),
+    /// The program has told by another way that it waits for somebody.
+    Call {
+        /// Its words.
+        text: String,
+    },
     /// Go on as another program; answered by that one.
     Upgrade {
         /// The path of its executable.
@@ -197,6 +241,7 @@ pub enum Request {
 /// The answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "it lives for as long as it takes to be written")]
 pub enum Response {
     /// It was done; this is the state now.
     Ok(Status),
@@ -228,6 +273,8 @@ pub mod refusal {
     pub const NOT_FOUND: u16 = 404;
     /// It cannot be done in the present state.
     pub const CONFLICT: u16 = 409;
+    /// It came later than it was wanted.
+    pub const EXPIRED: u16 = 410;
     /// The request is not known to this holder.
     pub const UNKNOWN: u16 = 501;
 }

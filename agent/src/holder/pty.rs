@@ -15,12 +15,13 @@ use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
-use rustix::termios::{InputModes, OptionalActions, Winsize};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Winsize};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::size::Size;
 use super::spec::{Spec, StartError};
+use crate::prompt::Tty;
 use crate::trouble::reason;
 
 /// Where commands are looked for when the environment has no PATH.
@@ -205,6 +206,29 @@ impl Pty {
         }
     }
 
+    /// Reads what the program printed, if there is something; `None` when there is nothing, or nothing more.
+    pub fn read_now(&self, buffer: &mut [u8]) -> Option<usize> {
+        rustix::io::read(self.master(), buffer).ok().filter(|count| *count > 0)
+    }
+
+    /// Gives the terminal what it takes at once; how many bytes it took.
+    pub fn write_now(&self, bytes: &[u8]) -> usize {
+        rustix::io::write(self.master(), bytes).unwrap_or(0)
+    }
+
+    /// How the terminal treats what is typed.
+    pub fn tty(&self) -> Tty {
+        let modes = rustix::termios::tcgetattr(self.master());
+        let has = |mode| modes.as_ref().is_ok_and(|modes| modes.local_modes.contains(mode));
+        Tty { canonical: has(LocalModes::ICANON), echo: has(LocalModes::ECHO) }
+    }
+
+    /// Whether something was typed that the program has not read; so too when nobody can say.
+    pub fn has_unread_input(&self) -> bool {
+        let slave = self.slave.borrow();
+        slave.as_ref().is_none_or(|slave| rustix::io::ioctl_fionread(slave).map_or(true, |count| count > 0))
+    }
+
     /// Waits until the terminal takes input, and gives it what `bytes` says then; how many bytes it took. Cancel-safe.
     ///
     /// # Errors
@@ -232,12 +256,58 @@ impl Pty {
         Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
     }
 
+    /// Stops the program and all that it has started in its terminal. The program goes first: a shell that sees its job stop would take the
+    /// terminal back and tell of it.
+    ///
+    /// # Errors
+    /// When the program cannot be reached.
+    pub fn pause(&self, program: u32) -> io::Result<()> {
+        let leader = leader(program)?;
+        rustix::process::kill_process_group(leader, Signal::STOP)?;
+        // What was started while the others were being stopped is found by looking again.
+        for _ in 0..LOOKS {
+            let groups = self.groups(leader);
+            let stopped = groups.iter().filter(|(_, is_stopped)| !is_stopped);
+            let running: Vec<Pid> = stopped.map(|(group, _)| *group).collect();
+            if running.is_empty() {
+                break;
+            }
+            for group in running {
+                // One that is gone by now is what was wanted.
+                let _ = rustix::process::kill_process_group(group, Signal::STOP);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all of that go on, the program last.
+    ///
+    /// # Errors
+    /// When the program cannot be reached.
+    pub fn resume(&self, program: u32) -> io::Result<()> {
+        let leader = leader(program)?;
+        for (group, _) in self.groups(leader) {
+            let _ = rustix::process::kill_process_group(group, Signal::CONT);
+        }
+        Ok(rustix::process::kill_process_group(leader, Signal::CONT)?)
+    }
+
+    /// The process groups of the terminal's session but the program's own, and whether all of each is stopped. Where the system does not tell, the
+    /// one in the foreground.
+    fn groups(&self, leader: Pid) -> Vec<(Pid, bool)> {
+        if let Some(groups) = super::processes::groups_of_session(leader) {
+            return groups.into_iter().filter(|(group, _)| *group != leader).collect();
+        }
+        let foreground = rustix::termios::tcgetpgrp(&self.master).ok().filter(|group| *group != leader);
+        foreground.map(|group| (group, false)).into_iter().collect()
+    }
+
     /// Sends a signal to the program's process group and to the one in the foreground of the terminal.
     ///
     /// # Errors
     /// When neither could be reached.
     pub fn signal(&self, program: u32, signal: Signal) -> io::Result<()> {
-        let leader = i32::try_from(program).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let leader = leader(program)?;
         let foreground = rustix::termios::tcgetpgrp(&self.master).ok().filter(|group| *group != leader);
         let mut outcome = rustix::process::kill_process_group(leader, signal);
         if let Some(group) = foreground {
@@ -251,6 +321,14 @@ impl Pty {
         }
         Ok(outcome?)
     }
+}
+
+/// How often it is looked for what was started meanwhile, when a program is paused. One that starts others faster than they are found
+/// cannot start any from what is stopped, so few looks are enough.
+const LOOKS: usize = 8;
+
+fn leader(program: u32) -> io::Result<Pid> {
+    i32::try_from(program).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 impl Program {

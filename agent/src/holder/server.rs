@@ -15,10 +15,13 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, Phase};
-use super::protocol::{Attach, Refusal, Request, Response, VERSION, kind, put_json, read_first, read_json, refusal};
+use super::prompting::{Answer, Moment};
+use super::protocol::{
+    Attach, Refusal, Request, Response, Status, VERSION, kind, put_json, read_first, read_json, refusal,
+};
 use super::pty::Pty;
-use super::spec::SessionDir;
-use super::state::{Key, Line, MAX_VIEWERS, State};
+use super::spec::{SessionDir, unix_ms};
+use super::state::{Key, Line, MAX_READ, MAX_VIEWERS, State};
 use super::upgrade;
 use super::viewer::Next;
 
@@ -43,6 +46,9 @@ const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// After a failed accept (no descriptors left) the next try waits for so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads that may come before an answer: what a terminal holds is less, and a program that goes on printing does not wait.
+const READS_BEFORE_ANSWER: usize = 16;
 
 /// A running holder.
 pub struct Holder {
@@ -214,13 +220,19 @@ impl Holder {
         // Another program has other things to say of itself, whatever was said before.
         let mut seen = if is_resumed { u64::MAX } else { *changes.borrow_and_update() };
         let mut told_at = Instant::now();
+        let mut printed = self.state.borrow().wakes().printed.subscribe();
+        // What is watched: the end of the output that was told last.
+        let mut watched: Option<u64> = None;
         loop {
             timeout(CONTROL_WRITE, connection.flush()).await??;
             tokio::select! {
                 frame = connection.next() => match frame {
                     Ok(Some(frame)) => {
+                        if let Some(on) = wants_to_watch(&frame) {
+                            watched = on.then(|| *printed.borrow());
+                        }
                         let response = match self.answer(&frame, connection).await {
-                            Ok(()) => Response::Ok(self.state.borrow().status()),
+                            Ok(()) => Response::Ok(self.told(watched.is_some())),
                             Err(refused) => Response::Error(refused),
                         };
                         connection.phase.set(Phase::Control { awaits_upgrade: false });
@@ -234,15 +246,25 @@ impl Holder {
                 },
                 // Cancelled by a request, it starts again without having missed anything.
                 _ = async {
-                    let _ = changes.wait_for(|changes| *changes != seen).await;
+                    tokio::select! {
+                        _ = changes.wait_for(|changes| *changes != seen) => {}
+                        _ = printed.wait_for(|end| Some(*end) != watched), if watched.is_some() => {}
+                    }
                     sleep_until(told_at + STATUS_PAUSE).await;
                 } => {
                     seen = *changes.borrow_and_update();
                     told_at = Instant::now();
-                    put_json(&mut connection.buffer(), kind::STATUS, None, &self.state.borrow().status());
+                    watched = watched.map(|_| *printed.borrow());
+                    put_json(&mut connection.buffer(), kind::STATUS, None, &self.told(watched.is_some()));
                 }
             }
         }
+    }
+
+    /// What a control connection is told.
+    fn told(&self, watches: bool) -> Status {
+        let state = self.state.borrow();
+        Status { line: watches.then(|| state.last_line()), ..state.status() }
     }
 
     async fn answer(self: &Rc<Self>, frame: &[u8], connection: &Connection) -> Result<(), Refusal> {
@@ -251,8 +273,17 @@ impl Holder {
         };
         let request = read_json(body).map_err(|refused| Refusal { code: refusal::UNKNOWN, ..refused })?;
         match request {
-            Request::Status => Ok(()),
+            Request::Status => {
+                self.look_if_paused();
+                Ok(())
+            }
+            Request::Watch { .. } => Ok(()),
             Request::Kill { signal, then_kill_after_ms } => self.kill(signal, then_kill_after_ms),
+            Request::Pause | Request::Resume if self.is_guest => {
+                Err(Refusal::new(refusal::CONFLICT, "a session of tmux cannot be paused, only the programs in it"))
+            }
+            Request::Pause => self.pause(true),
+            Request::Resume => self.pause(false),
             Request::Resize { viewer, cols, rows } => {
                 self.state.borrow_mut().resize(viewer, cols, rows)?;
                 self.apply_size();
@@ -272,6 +303,11 @@ impl Holder {
                 self.state.borrow_mut().record(&order, &description)
             }
             Request::StopRecording => self.state.borrow_mut().stop_recording(),
+            Request::Answer(answer) => self.answer_prompt(&answer),
+            Request::Call { text } => {
+                self.state.borrow_mut().on_called(&text);
+                Ok(())
+            }
             Request::Upgrade { .. } if self.is_guest => Err(Refusal::new(
                 refusal::UNKNOWN,
                 "a session of tmux gets another program when it is next attached to",
@@ -289,6 +325,40 @@ impl Holder {
                 Ok(())
             }
         }
+    }
+
+    /// Looks at the screen, whether the program waits for a person.
+    pub fn look(&self) {
+        self.state.borrow_mut().look(self.pty.tty());
+    }
+
+    /// Answers the question of the program. From what it has printed up to now to the keys nothing comes in between.
+    fn answer_prompt(&self, answer: &Answer) -> Result<(), Refusal> {
+        let mut buffer = vec![0; MAX_READ];
+        let mut is_still = false;
+        for _ in 0..READS_BEFORE_ANSWER {
+            if !self.state.borrow().may_read() {
+                break;
+            }
+            let Some(count) = self.pty.read_now(&mut buffer) else {
+                is_still = true;
+                break;
+            };
+            self.state.borrow_mut().on_output(&buffer[..count]);
+        }
+        if !is_still {
+            return Err(Refusal::new(refusal::CONFLICT, "no longer waiting: the program prints"));
+        }
+        let moment = Moment { tty: self.pty.tty(), is_unread: self.pty.has_unread_input(), now: unix_ms() };
+        let mut state = self.state.borrow_mut();
+        state.answer(answer, moment)?;
+        // What the terminal does not take now is typed as soon as it does.
+        let written = self.pty.write_now(state.pending_input());
+        state.on_typed(written);
+        if !state.pending_input().is_empty() {
+            state.wakes().input.notify_one();
+        }
+        Ok(())
     }
 
     fn apply_size(&self) {
@@ -310,10 +380,36 @@ impl Holder {
             .and_then(Signal::from_named_raw)
             .ok_or_else(|| Refusal::new(refusal::MALFORMED, format!("{signal} is not a signal")))?;
         self.pty.signal(program, signal).map_err(|error| Refusal::new(refusal::CONFLICT, error.to_string()))?;
+        if self.state.borrow().is_paused() && signal != Signal::STOP {
+            // It waits for the program until that goes on.
+            let _ = self.pty.resume(program);
+            self.state.borrow_mut().on_paused(false);
+        }
         if then_kill_after_ms > 0 && signal != Signal::KILL {
             self.kill_later(program, Duration::from_millis(then_kill_after_ms.into()));
         }
         Ok(())
+    }
+
+    /// Stops every process of the terminal's session, or lets them go on.
+    fn pause(&self, paused: bool) -> Result<(), Refusal> {
+        let ended = || Refusal::new(refusal::CONFLICT, "the program has ended already");
+        let program = self.state.borrow().pid().ok_or_else(ended)?;
+        if paused && self.state.borrow().killed_at().is_some() {
+            return Err(Refusal::new(refusal::CONFLICT, "the program was told to end"));
+        }
+        let done = if paused { self.pty.pause(program) } else { self.pty.resume(program) };
+        done.map_err(|error| Refusal::new(refusal::CONFLICT, error.to_string()))?;
+        self.state.borrow_mut().on_paused(paused);
+        Ok(())
+    }
+
+    /// Somebody else may have let a paused program go on.
+    fn look_if_paused(&self) {
+        let (paused, program) = (self.state.borrow().is_paused(), self.state.borrow().pid());
+        if paused && program.is_some_and(|program| super::processes::is_stopped(program) == Some(false)) {
+            self.state.borrow_mut().on_paused(false);
+        }
     }
 
     fn kill_later(self: &Rc<Self>, program: u32, after: Duration) {
@@ -334,6 +430,14 @@ impl Holder {
                 tracing::warn!("the program could not be killed: {error}");
             }
         });
+    }
+}
+
+/// What a frame asks for, if it asks to watch or to watch no more.
+fn wants_to_watch(frame: &[u8]) -> Option<bool> {
+    match frame.split_first().map(|(_, body)| read_json(body)) {
+        Some(Ok(Request::Watch { on })) => Some(on),
+        _ => None,
     }
 }
 

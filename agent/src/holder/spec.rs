@@ -83,6 +83,9 @@ pub struct ExitRecord {
     pub state: SessionState,
     /// The end of the output.
     pub offset: u64,
+    /// How many bytes were typed into it; those of before do not say it.
+    #[serde(default)]
+    pub bytes_in: u64,
     /// Unix milliseconds.
     pub at: u64,
 }
@@ -335,7 +338,12 @@ mod tests {
 
     #[test]
     fn exit_records_read_as_documented() {
-        let exit = ExitRecord { state: SessionState::Exited { code: 7 }, offset: 9, at: 1 };
-        assert_eq!(serde_json::to_string(&exit).unwrap(), r#"{"state":"exited","code":7,"offset":9,"at":1}"#);
+        let exit = ExitRecord { state: SessionState::Exited { code: 7 }, offset: 9, bytes_in: 4, at: 1 };
+        assert_eq!(
+            serde_json::to_string(&exit).unwrap(),
+            r#"{"state":"exited","code":7,"offset":9,"bytes_in":4,"at":1}"#
+        );
+        let before: ExitRecord = serde_json::from_str(r#"{"state":"lost","offset":9,"at":1}"#).unwrap();
+        assert_eq!((before.offset, before.bytes_in), (9, 0));
     }
 }

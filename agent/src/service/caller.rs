@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use happy_crypto::DeviceId;
 use happy_link::ChannelName;
-use happy_rpc::{Attached, CallError, Capability, ErrorCode, Role, SessionAttach};
+use happy_rpc::{Attached, Call, CallError, Capability, ErrorCode, Role, SessionAttach};
 use happy_wire::{Code, terminal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -43,6 +43,8 @@ const MAX_REASON: usize = 400;
 pub enum Who {
     /// The person at this machine.
     Local,
+    /// A program inside of this session, on the local socket.
+    Inside(Uuid),
     /// Another device.
     Device(DeviceId),
 }
@@ -207,9 +209,25 @@ impl Caller {
     /// The calling device; none for the person at this machine.
     pub fn device(&self) -> Option<DeviceId> {
         match self.who {
-            Who::Local => None,
+            Who::Local | Who::Inside(_) => None,
             Who::Device(device) => Some(device),
         }
+    }
+
+    /// The session that the caller runs in, if it is a program of one.
+    pub fn inside(&self) -> Option<Uuid> {
+        match self.who {
+            Who::Inside(session) => Some(session),
+            Who::Local | Who::Device(_) => None,
+        }
+    }
+
+    /// How people know the caller.
+    pub fn name(&self) -> String {
+        let Some(device) = self.device() else { return "this machine".to_owned() };
+        let roster = self.daemon.roster();
+        let member = roster.members().into_iter().find(|member| member.device == device);
+        member.map_or_else(|| device.short(), |member| member.name.clone())
     }
 
     /// What the caller is now; none when it is no longer a member.
@@ -217,6 +235,8 @@ impl Caller {
         match self.who {
             // Whoever can open the 0600 socket is the owner of this machine.
             Who::Local => Some(Role::Owner),
+            // What it types anywhere and whom it holds up is decided by this; calls by the table, which knows better.
+            Who::Inside(_) => Some(Role::Viewer),
             Who::Device(device) => self.daemon.roster().role_of(&device).map(super::role),
         }
     }
@@ -243,6 +263,25 @@ impl Caller {
             };
             caller.line.respond(id, answer).await;
         });
+    }
+
+    /// Runs a request for who waits for its answer here. It goes the way of one that came over a line, and runs to its end when nobody waits any more.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    pub async fn ask<C: Call>(self: &Arc<Self>, call: C) -> Result<C::Output, CallError> {
+        let (request, command, share) = self.load.admit(&call.to_body())?;
+        tracing::debug!(device = "local", method = request.method(), "a call");
+        let (caller, session) = (self.clone(), self.channels().session);
+        let running = tokio::spawn(async move {
+            let room = caller.load.room(&request).await;
+            let answer = super::answer(&caller, session, request, command).await;
+            (answer, share, room)
+        });
+        match running.await {
+            Ok((answer, ..)) => C::read_answer(&answer),
+            Err(_) => Err(CallError::new(ErrorCode::Indeterminate, "the daemon ends, or the call broke off")),
+        }
     }
 
     /// The caller's link has a new session. What was asked for in the last one is not for channels of this one.

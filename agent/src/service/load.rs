@@ -85,19 +85,36 @@ impl Load {
 fn is_short(request: &Request) -> bool {
     match request {
         Request::DeviceRevoke(_)
+        | Request::DeviceRename(_)
+        | Request::MachineStop(_)
+        | Request::FileWrite(_)
+        | Request::GitCommit(_)
+        | Request::GitPush(_)
         | Request::SessionDetach(_)
         | Request::SessionKill(_)
         | Request::SessionType(_)
         | Request::SessionTakeControl(_)
         | Request::SessionGiveControl(_)
+        | Request::PromptAnswer(_)
         | Request::TerminalResize(_) => true,
         Request::MachineInfo(_)
+        | Request::MachineRecordsGet(_)
+        | Request::MetricsGet(_)
         | Request::DeviceList(_)
         | Request::EventsFollow(_)
+        | Request::FileList(_)
+        | Request::FileRead(_)
+        | Request::GitStatus(_)
+        | Request::GitDiff(_)
+        | Request::GitLog(_)
+        | Request::SessionPause(_)
+        | Request::SessionResume(_)
+        | Request::SessionRename(_)
         | Request::SessionList(_)
         | Request::SessionCreate(_)
         | Request::SessionRecord(_)
         | Request::SessionStopRecording(_)
+        | Request::PromptList(_)
         | Request::SessionAttach(_) => false,
     }
 }
@@ -118,18 +135,42 @@ fn held_by(request: &Request) -> usize {
         Request::SessionAttach(attach) => text(&attach.name),
         Request::SessionRecord(params) => path_of(&params.record),
         Request::DeviceRevoke(revoke) => text(&revoke.device),
+        Request::DeviceRename(rename) => text(&rename.device) + text(&rename.name),
+        Request::SessionRename(rename) => text(&rename.name),
+        Request::FileList(list) => list.path.iter().chain(&list.after).map(|word| text(word)).sum(),
+        Request::FileRead(read) => text(&read.path) + read.stamp.as_ref().map_or(0, |stamp| text(stamp)),
+        // Once more as bytes. The file that a part of it goes into is held by few at once.
+        Request::FileWrite(write) => text(&write.path) + 2 * text(&write.bytes),
+        Request::GitStatus(status) => text(&status.path),
+        Request::GitDiff(diff) => {
+            [&diff.path].into_iter().chain(&diff.commit).chain(&diff.files).map(|word| text(word)).sum()
+        }
+        Request::GitLog(log) => [&log.path].into_iter().chain(&log.from).map(|word| text(word)).sum(),
+        // Once more on the command line of git.
+        Request::GitCommit(commit) => {
+            let words = [&commit.path, &commit.message].into_iter().chain(&commit.files);
+            words.map(|word| 2 * text(word)).sum()
+        }
+        Request::GitPush(push) => [&push.path].into_iter().chain(&push.set_upstream).map(|word| text(word)).sum(),
         // Once more as a paste.
         Request::SessionType(typed) => 2 * text(&typed.text),
         // Ids and numbers.
         Request::MachineInfo(_)
+        | Request::MachineRecordsGet(_)
+        | Request::MetricsGet(_)
         | Request::DeviceList(_)
         | Request::EventsFollow(_)
+        | Request::MachineStop(_)
+        | Request::SessionPause(_)
+        | Request::SessionResume(_)
         | Request::SessionList(_)
         | Request::SessionDetach(_)
         | Request::SessionKill(_)
         | Request::SessionStopRecording(_)
         | Request::SessionTakeControl(_)
         | Request::SessionGiveControl(_)
+        | Request::PromptList(_)
+        | Request::PromptAnswer(_)
         | Request::TerminalResize(_) => 0,
     }
 }

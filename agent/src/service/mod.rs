@@ -3,7 +3,9 @@
 //! [`Caller`] is one of them: it has a role, a way back ([`Line`]) and attachments. [`answer`] is the one place where a method
 //! meets its meaning and where its caller's role is checked.
 
+mod audit;
 mod caller;
+mod desk;
 mod events;
 mod line;
 mod load;
@@ -14,12 +16,15 @@ use std::sync::Arc;
 
 use happy_crypto::{DeviceId, labelled_hash};
 use happy_rpc::{
-    Call, CallError, Capability, Command, Device, DeviceList, DeviceRevoke, Done, ErrorCode, EventsFollow, Machine,
-    MachineInfo, Presence, RecordOptions, Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate,
-    SessionDetach, SessionGiveControl, SessionKill, SessionList, SessionRecord, SessionStopRecording,
-    SessionTakeControl, SessionType, TerminalResize,
+    Call, CallError, Capability, Command, Device, DeviceList, DeviceRename, DeviceRevoke, Done, ErrorCode,
+    EventsFollow, FileList, FileRead, FileWrite, GitCommit, GitDiff, GitLog, GitPush, GitStatus, Grant, Machine,
+    MachineInfo, MachineRecordsGet, MachineStop, MetricsGet, Presence, PromptAnswer, PromptList, RecordOptions,
+    Request, Role, SESSION_PAGE, Session, SessionAttach, SessionCreate, SessionDetach, SessionGiveControl, SessionKill,
+    SessionList, SessionPause, SessionRecord, SessionRename, SessionResume, SessionStopRecording, SessionTakeControl,
+    SessionType, Standing, TerminalResize,
 };
 
+pub use audit::Auditor;
 pub use caller::{Caller, LinkSession, Who};
 pub use events::EventLog;
 pub use line::{CallName, Gone, Line};
@@ -37,6 +42,9 @@ pub fn role(role: happy_pairing::Role) -> Role {
         happy_pairing::Role::Machine => Role::Machine,
     }
 }
+
+/// How the refusal of a call begins that comes from inside of a session.
+pub const INSIDE: &str = "a program inside of a session may not";
 
 /// The statements' word for a role of the calls.
 pub fn statement_role(role: Role) -> happy_pairing::Role {
@@ -62,20 +70,30 @@ pub fn role_name(role: Role) -> &'static str {
 /// once, however often it comes.
 pub async fn answer(caller: &Arc<Caller>, session: LinkSession, request: Request, command: Option<Command>) -> Vec<u8> {
     match (permit(caller, &request), command) {
-        (Ok(role), None) => run(caller, role, session, request).await,
+        (Ok(role), None) => audited(caller, role, session, request).await,
         // An attachment belongs to one connection, and looking changes nothing: there is no outcome to be kept.
-        (Ok(_), Some(_)) if request.needs() == Capability::View => happy_rpc::refusal(&CallError::new(
-            ErrorCode::Malformed,
-            "a call that changes nothing is no command; send it without a name",
-        )),
+        (Ok(_), Some(_)) if matches!(request.needs(), Capability::View | Capability::Read) => happy_rpc::refusal(
+            &CallError::new(ErrorCode::Malformed, "a call that changes nothing is no command; send it without a name"),
+        ),
         (Ok(role), Some(command)) => {
             let body = serde_json::to_vec(&request).unwrap_or_default();
             let what = labelled_hash("happy command", &[&command.given_at.to_be_bytes(), &body]);
-            let run = run(caller, role, session, request);
+            let run = audited(caller, role, session, request);
             caller.daemon().once().run(caller.device(), command, what, run).await
         }
-        (Err(error), _) => happy_rpc::refusal(&error),
+        (Err(error), _) => {
+            caller.daemon().auditor().refused(caller, &request, &error).await;
+            happy_rpc::refusal(&error)
+        }
     }
+}
+
+/// Runs a request that is allowed, and puts down what became of it.
+async fn audited(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Request) -> Vec<u8> {
+    let call = audit::Called::of(caller, &request);
+    let answer = run(caller, role, session, request).await;
+    caller.daemon().auditor().answered(call, &answer).await;
+    answer
 }
 
 /// The caller's role now, if it is allowed this request. Looked up for each request: a role can end at any time.
@@ -84,15 +102,62 @@ fn permit(caller: &Caller, request: &Request) -> Result<Role, CallError> {
         let is_member = caller.device().is_some_and(|device| caller.daemon().roster().is_member(&device));
         CallError::new(ErrorCode::NotPermitted, no_role(is_member))
     })?;
-    if request.needs().granted_to(role) {
-        return Ok(role);
-    }
-    let may = match request.needs() {
-        Capability::View => "look",
-        Capability::Act => "start, steer or end sessions",
-        Capability::Roster => "add or remove devices",
+    let may = request.needs().lets();
+    let Some(own) = caller.inside() else {
+        return match request.needs().grant(role) {
+            Grant::Yes => Ok(role),
+            Grant::OwnSession | Grant::No => {
+                Err(CallError::new(ErrorCode::NotPermitted, format!("the role {} may not {may} here", role_name(role))))
+            }
+        };
     };
-    Err(CallError::new(ErrorCode::NotPermitted, format!("the role {} may not {may} here", role_name(role))))
+    match request.needs().grant(Standing::Inside) {
+        Grant::Yes => Ok(role),
+        Grant::OwnSession if session_of(request) == Some(own) => Ok(role),
+        Grant::OwnSession | Grant::No => Err(CallError::new(
+            ErrorCode::NotPermitted,
+            format!("{INSIDE} {may}; do it from another terminal of this machine, or from a device"),
+        )),
+    }
+}
+
+/// The session that a request names and touches.
+fn session_of(request: &Request) -> Option<uuid::Uuid> {
+    match request {
+        Request::SessionKill(params) => Some(params.session),
+        Request::SessionPause(params) => Some(params.session),
+        Request::SessionResume(params) => Some(params.session),
+        Request::SessionRename(params) => Some(params.session),
+        Request::SessionRecord(params) => Some(params.session),
+        Request::SessionStopRecording(params) => Some(params.session),
+        // By name, so that a new one that touches a session is not let through or kept away by accident.
+        Request::MachineInfo(_)
+        | Request::MachineRecordsGet(_)
+        | Request::MetricsGet(_)
+        | Request::MachineStop(_)
+        | Request::DeviceList(_)
+        | Request::DeviceRevoke(_)
+        | Request::DeviceRename(_)
+        | Request::EventsFollow(_)
+        | Request::FileList(_)
+        | Request::FileRead(_)
+        | Request::FileWrite(_)
+        | Request::GitStatus(_)
+        | Request::GitDiff(_)
+        | Request::GitLog(_)
+        | Request::GitCommit(_)
+        | Request::GitPush(_)
+        | Request::PromptAnswer(_)
+        | Request::PromptList(_)
+        | Request::SessionList(_)
+        | Request::SessionType(_)
+        | Request::SessionCreate(_)
+        | Request::SessionAttach(_)
+        | Request::SessionDetach(_)
+        | Request::SessionTakeControl(_)
+        | Request::SessionGiveControl(_)
+        | Request::TerminalResize(_) => None,
+    }
 }
 
 /// What a device without a role is told.
@@ -108,8 +173,33 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
     let daemon = caller.daemon();
     match request {
         Request::MachineInfo(_) => MachineInfo::answer(&Ok(machine_info(daemon, role))),
+        Request::MachineRecordsGet(_) => MachineRecordsGet::answer(&Ok(daemon.records().all())),
+        Request::MetricsGet(_) => MetricsGet::answer(&Ok(daemon.metrics().await)),
         Request::DeviceList(_) => DeviceList::answer(&Ok(devices(daemon, caller.device()))),
         Request::DeviceRevoke(params) => DeviceRevoke::answer(&revoke(caller, &params.device).await),
+        Request::DeviceRename(params) => DeviceRename::answer(&desk::rename_device(caller, params).await),
+        Request::MachineStop(_) => {
+            daemon.stop_soon();
+            MachineStop::answer(&Ok(Done {}))
+        }
+        Request::FileList(params) => FileList::answer(&desk::list_files(daemon, params).await),
+        Request::FileRead(params) => FileRead::answer(&desk::read_file(daemon, params).await),
+        Request::FileWrite(params) => FileWrite::answer(&desk::write_file(daemon, params).await),
+        Request::GitStatus(params) => {
+            GitStatus::answer(&desk::in_tree(daemon, &params.path, async |tree| tree.status(&params).await).await)
+        }
+        Request::GitDiff(params) => {
+            GitDiff::answer(&desk::in_tree(daemon, &params.path, async |tree| tree.diff(&params).await).await)
+        }
+        Request::GitLog(params) => {
+            GitLog::answer(&desk::in_tree(daemon, &params.path, async |tree| tree.log(&params).await).await)
+        }
+        Request::GitCommit(params) => {
+            GitCommit::answer(&desk::in_tree(daemon, &params.path, async |tree| tree.commit(&params).await).await)
+        }
+        Request::GitPush(params) => {
+            GitPush::answer(&desk::in_tree(daemon, &params.path, async |tree| tree.push(&params).await).await)
+        }
         Request::EventsFollow(params) => EventsFollow::answer(&Ok(daemon.events_after(params.after, caller.device()))),
         Request::SessionList(list) => SessionList::answer(&Ok(page(daemon.sessions(), list).await)),
         Request::SessionCreate(params) => SessionCreate::answer(&create(caller, params).await),
@@ -126,6 +216,15 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
             let outcome = daemon.sessions().kill(params.session).await;
             SessionKill::answer(&outcome.map(|()| Done {}).map_err(Into::into))
         }
+        Request::SessionPause(params) => {
+            SessionPause::answer(&daemon.sessions().pause(params.session).await.map_err(Into::into))
+        }
+        Request::SessionResume(params) => {
+            SessionResume::answer(&daemon.sessions().resume(params.session).await.map_err(Into::into))
+        }
+        Request::SessionRename(params) => {
+            SessionRename::answer(&daemon.sessions().rename(params.session, &params.name).await)
+        }
         Request::SessionType(params) => {
             let outcome = daemon.sessions().type_text(params.session, &params.text, params.enter).await;
             SessionType::answer(&outcome.map(|()| Done {}).map_err(Into::into))
@@ -134,6 +233,11 @@ async fn run(caller: &Arc<Caller>, role: Role, session: LinkSession, request: Re
         Request::SessionStopRecording(params) => {
             let outcome = daemon.sessions().stop_recording(params.session).await;
             SessionStopRecording::answer(&outcome.map_err(Into::into))
+        }
+        Request::PromptList(params) => PromptList::answer(&Ok(daemon.sessions().prompts(params.session))),
+        Request::PromptAnswer(params) => {
+            let outcome = daemon.sessions().answer(params, caller.name()).await;
+            PromptAnswer::answer(&outcome.map_err(Into::into))
         }
         Request::SessionTakeControl(params) => SessionTakeControl::answer(&take_control(caller, params).await),
         Request::SessionGiveControl(params) => SessionGiveControl::answer(&give_control(caller, params).await),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::error::ConnectError;
-use super::{Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, client, remove_files};
+use super::{Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, TOLD, client, remove_files};
 use crate::holder::spec::{Description, SessionDir, unix_ms};
 
 /// Those that run, and as many again that have ended: without a daemon nobody forgets any.
@@ -33,7 +33,9 @@ pub(super) async fn all(shared: &Arc<Shared>) -> Result<(), OpenError> {
         }
         let shared = Arc::clone(shared);
         found.spawn(async move {
-            if let Some(entry) = one(&shared, id, SessionDir::new(entry.path())).await {
+            let told = entry.path().join(TOLD).exists();
+            if let Some(mut entry) = one(&shared, id, SessionDir::new(entry.path())).await {
+                entry.session.told_to_end = told;
                 shared.entries().insert(id, entry);
             }
         });

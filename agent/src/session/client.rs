@@ -62,11 +62,14 @@ pub(super) async fn steer(
     let mut entry = Entry::new(description, dir.clone());
     entry.session.state = SessionState::Running;
     apply(&mut entry.session, &status);
+    // Whoever asks for the lists is told; an event would tell of a session that nobody knows yet.
+    super::prompts::take_in(&mut entry, &status);
     let (holder, asks) = mpsc::channel(ASKS);
     let steering = Steering { shared: Arc::downgrade(shared), id: description.id, asks, unanswered: VecDeque::new() };
     tokio::spawn(steering.run(reader, writer));
     Ok(Entry {
         kept: status.output_offset.saturating_sub(status.kept_from),
+        bytes_in: status.bytes_in,
         build: status.build,
         holder: Some(holder),
         guest: description.tmux.clone().map(super::tmux::Guest::listed),
@@ -117,12 +120,16 @@ impl Steering {
         let Some(shared) = self.shared.upgrade() else { return };
         match frame.split_first() {
             Some((&kind::STATUS, body)) => match read_json::<Status>(body) {
-                Ok(status) => shared.update(self.id, &status),
+                Ok(status) => {
+                    shared.glanced(self.id, &status);
+                    shared.update(self.id, &status);
+                }
                 Err(refused) => tracing::warn!("session {}: {refused}", self.id),
             },
             Some((&kind::RESPONSE, body)) => {
                 let outcome = match read_json::<Response>(body) {
                     Ok(Response::Ok(status)) => {
+                        shared.glanced(self.id, &status);
                         shared.update(self.id, &status);
                         Ok(status)
                     }

@@ -119,9 +119,15 @@ pub enum ControlError {
     /// It is one of tmux, which did not do it.
     #[error("{0}")]
     Tmux(TmuxError),
+    /// It is one of tmux, for which this cannot be done here.
+    #[error("a session of tmux cannot be {0} from here; do that in tmux")]
+    OfTmux(&'static str),
     /// It is one of tmux, and nothing can show it.
     #[error("{0}")]
     Guest(String),
+    /// Whether it was done is not known.
+    #[error("the session could no longer be reached while it was asked; whether it was done is not known")]
+    Lost,
     /// The holder does not answer.
     #[error("the session did not answer within {} seconds", super::HOLDER_DEADLINE.as_secs())]
     Late,
@@ -213,11 +219,12 @@ impl From<ControlError> for CallError {
     fn from(error: ControlError) -> Self {
         let code = match &error {
             ControlError::NoSession | ControlError::NoAttachment => ErrorCode::NotFound,
-            ControlError::HolderGone => ErrorCode::Conflict,
+            ControlError::HolderGone | ControlError::OfTmux(_) => ErrorCode::Conflict,
             ControlError::Refused(refused) => refused_code(refused),
             ControlError::Tmux(error) => tmux_code(error),
             ControlError::Guest(_) => ErrorCode::Failed,
             ControlError::Late => ErrorCode::Failed,
+            ControlError::Lost => ErrorCode::Indeterminate,
         };
         CallError::new(code, error.to_string())
     }
@@ -238,6 +245,7 @@ fn refused_code(refused: &Refusal) -> ErrorCode {
         refusal::MALFORMED => ErrorCode::Malformed,
         refusal::TOO_MANY => ErrorCode::TooMany,
         refusal::NOT_FOUND => ErrorCode::NotFound,
+        refusal::EXPIRED => ErrorCode::Expired,
         refusal::CONFLICT | refusal::DISPLACED => ErrorCode::Conflict,
         _ => ErrorCode::Failed,
     }

@@ -36,6 +36,11 @@
 mod adopt;
 mod client;
 mod error;
+mod glance;
+mod hooks;
+mod inside;
+pub mod login;
+mod prompts;
 mod record;
 mod spawn;
 mod tmux;
@@ -50,17 +55,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use happy_rpc::{Event, Session, SessionCreate, SessionState};
+use happy_rpc::{CallError, ErrorCode, Event, Glance, Prompt, Session, SessionCreate, SessionState};
 use rustix::process::Signal;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::holder::blocks::Place;
-use crate::holder::protocol::{Build, Request, Status, refusal};
+use crate::holder::protocol::{Build, Ended, Request, Status, refusal};
 use crate::holder::spec::{Description, ExitRecord, SessionDir, unix_ms};
 use crate::tmux::sockets;
 
 pub use error::{AttachError, ControlError, CreateError, OpenError, TypeError, ViewerError};
+pub use login::Login;
 pub use viewer::{AttachRequest, Viewer, ViewerReceiver, ViewerSender};
 
 /// How many programs may run at once: each costs two processes, some descriptors and memory.
@@ -108,12 +114,16 @@ pub struct Config {
     pub home: PathBuf,
     /// Program and first arguments of a holder; `--dir DIR` is added.
     pub holder: Vec<OsString>,
-    /// The environment of sessions whose creator sent none.
+    /// The environment of sessions whose creator sent none, unless that of a login shell is taken.
     pub env: BTreeMap<String, String>,
+    /// The environment of the user's login shell, when this process was not started by one.
+    pub login: Option<Arc<Login>>,
     /// Where holders keep the older part of the output; what is usual on this system when missing.
     pub log: Option<Place>,
     /// How many bytes of output a session keeps whose creator did not say.
     pub keep: Option<u64>,
+    /// Whether a project may ask for more.
+    pub projects: bool,
     /// Whether holders of another build go on as this one's program.
     pub upgrade: bool,
     /// What is kept of sessions that have ended.
@@ -128,18 +138,35 @@ impl Config {
     /// # Errors
     /// When this program's own path cannot be found.
     pub fn new(home: impl Into<PathBuf>) -> io::Result<Self> {
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Ok(Self {
             home: home.into(),
             holder: vec![std::env::current_exe()?.into(), "holder".into()],
-            env: env.collect(),
+            env: env_of_sessions(std::env::vars_os()),
+            login: None,
             log: None,
             keep: None,
+            projects: true,
             upgrade: true,
             ended: EndedKept::default(),
             tmux: vec![sockets::folder(std::env::var("TMUX_TMPDIR").ok().as_deref())],
         })
     }
+}
+
+impl Config {
+    /// The environment of sessions whose creator sent none.
+    pub async fn environment(&self) -> BTreeMap<String, String> {
+        match &self.login {
+            Some(login) => login.environment(&self.env).await,
+            None => self.env.clone(),
+        }
+    }
+}
+
+/// What of a process's environment is for sessions that were given none: what is UTF-8, but for what a service manager told the process.
+fn env_of_sessions(env: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let env = env.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    env.filter(|(name, _)| !crate::unit::notify::PRIVATE.contains(&name.as_str())).collect()
 }
 
 /// All sessions of this machine. Cheap to clone.
@@ -155,6 +182,7 @@ struct Shared {
     attachments: Mutex<HashMap<Uuid, Uuid>>,
     events: broadcast::Sender<Event>,
     tmux: tmux::Tmux,
+    glances: glance::Glances,
 }
 
 struct Entry {
@@ -171,9 +199,22 @@ struct Entry {
     is_going: bool,
     /// How many bytes of its output the holder keeps.
     kept: u64,
+    /// How many bytes were typed into it.
+    bytes_in: u64,
     /// The session of tmux that it is.
     guest: Option<tmux::Guest>,
+    /// The question with which its program waits.
+    prompt: Option<Prompt>,
+    /// How the one before ended.
+    prompt_ended: Option<Ended>,
+    /// Questions that its program tells of by itself.
+    hooks: Vec<hooks::Hook>,
+    /// What stands on the screen and is not told until then, for a hook was answered while it stood there.
+    held: Option<(Uuid, tokio::time::Instant)>,
 }
+
+/// A file in the folder of a session that was told to end.
+const TOLD: &str = "told-to-end";
 
 /// A request on its way to a holder, and who waits for the answer.
 struct Ask {
@@ -193,6 +234,7 @@ impl Sessions {
             attachments: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
             tmux: tmux::Tmux::default(),
+            glances: glance::Glances::default(),
         });
         adopt::all(&shared).await?;
         tmux::begin(&shared).await;
@@ -205,7 +247,10 @@ impl Sessions {
     ///
     /// # Errors
     /// [`CreateError`]; nothing is left behind.
-    pub async fn create(&self, params: SessionCreate) -> Result<Session, CreateError> {
+    pub async fn create(&self, mut params: SessionCreate) -> Result<Session, CreateError> {
+        if params.env.is_none() && self.shared.config.login.is_some() {
+            params.env = Some(self.environment().await);
+        }
         if params.tmux {
             return tmux::create(&self.shared, params).await;
         }
@@ -237,6 +282,12 @@ impl Sessions {
         sessions
     }
 
+    /// How many bytes were typed into each session, as last heard of: what its viewers sent and people answered, not what a terminal
+    /// answers to its program.
+    pub fn bytes_in(&self) -> HashMap<Uuid, u64> {
+        self.shared.entries().iter().map(|(id, entry)| (*id, entry.bytes_in)).collect()
+    }
+
     /// One session as last heard of.
     pub fn session(&self, id: Uuid) -> Option<Session> {
         self.shared.listed().find(|session| session.id == id)
@@ -245,6 +296,12 @@ impl Sessions {
     /// Everything that happens to sessions from now on.
     pub fn subscribe(&self) -> Events {
         Events { inner: self.shared.events.subscribe() }
+    }
+
+    /// The last line of each session as far as it is known, and each new one from now on. As long as somebody listens, holders
+    /// tell what is printed, ten times a second at most.
+    pub fn glances(&self) -> (Vec<Glance>, broadcast::Receiver<Glance>) {
+        glance::subscribe(&self.shared)
     }
 
     /// Shows a session to a viewer.
@@ -299,6 +356,80 @@ impl Sessions {
         typist::type_text(&self.shared, id, text, enter).await
     }
 
+    /// Stops the program, with all that it has started in its terminal, until [`Sessions::resume`].
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn pause(&self, id: Uuid) -> Result<Session, ControlError> {
+        self.steer(id, Request::Pause).await
+    }
+
+    /// Lets a paused program go on.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn resume(&self, id: Uuid) -> Result<Session, ControlError> {
+        self.steer(id, Request::Resume).await
+    }
+
+    async fn steer(&self, id: Uuid, request: Request) -> Result<Session, ControlError> {
+        if self.shared.entries().get(&id).is_some_and(|entry| entry.guest.is_some()) {
+            return Err(ControlError::OfTmux("paused or resumed"));
+        }
+        let holder = self.shared.holder(id)?;
+        ask(&holder, request).await?;
+        self.session(id).ok_or(ControlError::NoSession)
+    }
+
+    /// Gives a session another name, on the disk first.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    pub async fn rename(&self, id: Uuid, name: &str) -> Result<Session, CallError> {
+        let name = spawn::clean(name.trim());
+        if name.trim().is_empty() {
+            return Err(CallError::new(ErrorCode::Malformed, "a name has at least one character that can be seen"));
+        }
+        let (dir, is_guest) = {
+            let entries = self.shared.entries();
+            let entry = entries.get(&id).filter(|entry| entry.is_settled()).ok_or(ControlError::NoSession)?;
+            (entry.dir.clone(), entry.guest.is_some())
+        };
+        if is_guest {
+            return Err(ControlError::OfTmux("renamed").into());
+        }
+        let written = tokio::task::spawn_blocking({
+            let name = name.clone();
+            move || dir.write_description(&Description { name, ..dir.description()? })
+        });
+        let failed = |error: io::Error| {
+            let what =
+                format!("the name cannot be written: {}; see that the disk has room", crate::trouble::reason(&error));
+            CallError::new(ErrorCode::Failed, what)
+        };
+        written.await.map_err(|_| CallError::new(ErrorCode::Busy, "this machine is ending"))?.map_err(failed)?;
+        let mut entries = self.shared.entries();
+        let entry = entries.get_mut(&id).ok_or(ControlError::NoSession)?;
+        entry.session.name = name;
+        let _ = self.shared.events.send(Event::SessionChanged(entry.session.clone()));
+        Ok(entry.session.clone())
+    }
+
+    /// The environment of programs whose creator sent none.
+    pub async fn environment(&self) -> BTreeMap<String, String> {
+        self.shared.config.environment().await
+    }
+
+    /// The session whose program this process is, or descends from, as far as the system tells ([`inside`]).
+    pub fn around(&self, pid: i32) -> Option<Uuid> {
+        let programs: Vec<_> = {
+            let entries = self.shared.entries();
+            let own = entries.iter().filter(|(_, entry)| entry.guest.is_none());
+            own.filter_map(|(id, entry)| Some((*id, i32::try_from(entry.session.pid?).ok()?))).collect()
+        };
+        inside::session_around(pid, &programs, &self.shared.config.home)
+    }
+
     /// Ends the program: a hang-up for its process group, SIGKILL after [`KILL_GRACE`]. A session that has already ended is
     /// forgotten. One of tmux is ended there, with all its windows.
     ///
@@ -312,6 +443,14 @@ impl Sessions {
         }
         if session.state != SessionState::Running {
             return self.forget(id).await;
+        }
+        // Before the signal, so that no end goes before it. Without the file another daemon takes it for one that ended badly.
+        let told = self.shared.entries().get_mut(&id).map(|entry| {
+            entry.session.told_to_end = true;
+            entry.dir.path().join(TOLD)
+        });
+        if let Some(told) = told {
+            let _ = tokio::fs::write(told, "").await;
         }
         match self.signal(id, Signal::HUP, KILL_GRACE).await {
             // It has ended and we had not heard of it yet.
@@ -452,12 +591,17 @@ impl Shared {
         let Some(entry) = entries.get_mut(&id) else { return };
         let before = entry.session.clone();
         apply(&mut entry.session, status);
+        let told = prompts::take_in(entry, status);
         entry.build.clone_from(&status.build);
         entry.kept = status.output_offset.saturating_sub(status.kept_from);
+        entry.bytes_in = status.bytes_in;
         let Session { output_offset, kept_from, .. } = before;
         let only_output = Session { output_offset, kept_from, ..entry.session.clone() } == before;
         if !only_output && entry.is_settled() {
             let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
+        }
+        for event in told {
+            let _ = self.events.send(event);
         }
         let left_alone = before.viewers > 0 && entry.session.viewers == 0;
         if entry.has_ended() && (before.state == SessionState::Running || left_alone) {
@@ -519,10 +663,13 @@ impl Shared {
             return self.guest_gone(id);
         }
         entry.holder = None;
+        let ended = entry.end_prompts();
         entry.session.viewers = 0;
         entry.session.controller = None;
         entry.session.pid = None;
         entry.session.kept_from = None;
+        entry.session.paused = false;
+        entry.session.progress = None;
         if let Some(recording) = entry.session.recording.as_mut().filter(|recording| recording.is_on()) {
             recording.ended = Some("the session's process has ended".into());
         }
@@ -533,13 +680,20 @@ impl Shared {
             };
         }
         let _ = self.events.send(Event::SessionChanged(entry.session.clone()));
+        for ended in ended {
+            let _ = self.events.send(ended);
+        }
         drop(entries);
         // A holder ends by itself when its session ended long ago.
         self.tidy();
     }
 
     fn remove(&self, id: Uuid) {
-        let Some(entry) = self.entries().remove(&id) else { return };
+        let Some(mut entry) = self.entries().remove(&id) else { return };
+        for ended in entry.end_prompts() {
+            let _ = self.events.send(ended);
+        }
+        self.glances.forget(id);
         remove_files(&entry.dir, Some(&entry.socket));
         let _ = self.events.send(Event::SessionRemoved { session: id });
     }
@@ -557,7 +711,12 @@ impl Entry {
             ended_at: None,
             is_going: false,
             kept: 0,
+            bytes_in: 0,
             guest: None,
+            prompt: None,
+            prompt_ended: None,
+            hooks: Vec::new(),
+            held: None,
         }
     }
 
@@ -589,6 +748,7 @@ impl Entry {
         if let Some(exit) = exit {
             entry.session.state = exit.state;
             entry.session.output_offset = exit.offset;
+            entry.bytes_in = exit.bytes_in;
             entry.ended_at = Some(exit.at);
         }
         entry
@@ -675,6 +835,10 @@ fn describe(description: &Description) -> Session {
         created_at: description.created_at,
         kept_from: None,
         recording: None,
+        paused: false,
+        told_to_end: false,
+        prompt: None,
+        progress: None,
     }
 }
 
@@ -688,6 +852,8 @@ fn apply(session: &mut Session, status: &Status) {
     session.controller.clone_from(&status.controller);
     session.kept_from = Some(status.kept_from);
     session.recording.clone_from(&status.recording);
+    session.paused = status.paused;
+    session.progress = status.progress;
 }
 
 /// Best effort: what cannot be removed is tried again when the next daemon starts.
@@ -699,5 +865,17 @@ fn remove_files(dir: &SessionDir, socket: Option<&PathBuf>) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!("the files of a session cannot be removed from {}: {error}", dir.path().display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_manager_told_the_daemon_is_not_for_its_sessions() {
+        let names = ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "INVOCATION_ID", "HOME"];
+        let env = env_of_sessions(names.iter().map(|name| (name.into(), "x".into())));
+        assert_eq!(env.into_keys().collect::<Vec<_>>(), ["HOME", "PATH"]);
     }
 }

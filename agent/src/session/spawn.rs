@@ -11,12 +11,16 @@ use uuid::Uuid;
 
 use super::{Config, CreateError, HOLDER_DEADLINE, record};
 use crate::holder::spec::{Description, KEEP, RING_BYTES, SCROLLBACK_ROWS, SessionDir, Spec, Start, unix_ms};
+use crate::store::project::Project;
 
 /// The most bytes of a session's name: it is shown in lists.
 const MAX_NAME: usize = 120;
 
 /// The most bytes of the holder's ready line. Its errors quote a path or a command, the rest is a sentence.
 const MAX_READY_LINE: u64 = 64 * 1024;
+
+/// How long the settings of a project may take to be read.
+const PROJECT_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Writes the session's files, starts its holder and waits until the program runs.
 pub(super) async fn start(
@@ -27,7 +31,8 @@ pub(super) async fn start(
 ) -> Result<Description, CreateError> {
     let files = |source| CreateError::Files { path: dir.path().to_owned(), source };
     dir.create().map_err(files)?;
-    let spec = specify(config, id, dir.socket(id).map_err(files)?, params)?;
+    let project = ask_project(config, &params).await;
+    let spec = specify(config, id, dir.socket(id).map_err(files)?, params, project)?;
     hold(config, dir, spec).await
 }
 
@@ -70,9 +75,43 @@ async fn hold(config: &Config, dir: &SessionDir, spec: Spec) -> Result<Descripti
     started
 }
 
-fn specify(config: &Config, id: Uuid, socket: PathBuf, params: SessionCreate) -> Result<Spec, CreateError> {
+/// What the folder in which a session is to start says about it. A disk that hangs holds up nobody.
+async fn ask_project(config: &Config, params: &SessionCreate) -> Project {
+    let env = params.env.as_ref().unwrap_or(&config.env);
+    let user_home = env.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let (folder, home) = (resolve(&user_home, params.cwd.clone()), config.home.clone());
+    let shown = folder.clone();
+    let read = tokio::task::spawn_blocking(move || Project::read(&folder, &home));
+    match tokio::time::timeout(PROJECT_TIME, read).await {
+        Ok(Ok(Ok((project, left)))) => {
+            if !left.is_empty() {
+                let left = left.join(", ");
+                tracing::warn!(folder = ?shown, left, "not for a project to decide, and so not heeded");
+            }
+            project
+        }
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(folder = ?shown, ?error, "the settings of a project cannot be read, and are not heeded");
+            Project::default()
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(folder = ?shown, "the settings of a project are not read in time, and are not heeded");
+            Project::default()
+        }
+    }
+}
+
+fn specify(
+    config: &Config,
+    id: Uuid,
+    socket: PathBuf,
+    params: SessionCreate,
+    project: Project,
+) -> Result<Spec, CreateError> {
     let SessionCreate { command, cwd, env, name, cols, rows, keep, record, tmux: _ } = params;
-    let keep = keep.or(config.keep).unwrap_or(RING_BYTES as u64);
+    let usual = config.keep.unwrap_or(RING_BYTES as u64);
+    let keep = keep.unwrap_or_else(|| project.keep().filter(|_| config.projects).map_or(usual, |more| usual.max(more)));
+    let name = name.filter(|name| !name.trim().is_empty()).or(project.name);
     if !KEEP.contains(&keep) {
         return Err(CreateError::Request("a session keeps 64K to 1G of its output (65,536 to 1,073,741,824 bytes)"));
     }

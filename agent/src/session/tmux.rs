@@ -303,6 +303,7 @@ impl Shared {
         let socket = guest.origin.socket.clone();
         let event = if guest.is_listed {
             entry.holder = None;
+            entry.bytes_in = 0;
             entry.session = Session {
                 state: SessionState::Running,
                 viewers: 0,
@@ -311,6 +312,7 @@ impl Shared {
                 title: String::new(),
                 output_offset: 0,
                 kept_from: None,
+                progress: None,
                 recording: entry.session.recording.clone().map(|mut recording| {
                     recording.ended.get_or_insert_with(|| "the client of tmux has gone".into());
                     recording

@@ -5,6 +5,7 @@
 //! | `access.key` | identity ([`AccessKey`]) | yes, 0600 |
 //! | `prekeys` | signed prekeys ([`Prekeys`]) | yes, 0600 |
 //! | `pair.secrets` | what is shared with each device ([`PairSecretsFile`]) | yes, 0600 |
+//! | `records`, `records-seen` | the keys and versions of machine records ([`records`]) | yes, 0600 |
 //! | `settings.json` | what a person chose ([`Settings`]) | no |
 //! | `membership.log` | the signed statements ([`Roster`]) | no |
 //! | `peers.json` | how the devices are reached ([`Roster`]) | no |
@@ -14,11 +15,15 @@
 //! | `epoch` | the relay login counter (`PROTOCOL 7`) | no |
 //! | `relay.pem` | certificate and key of the relay inside the daemon | yes, 0600 |
 //! | `enrolments` | what relays of others admit this machine by ([`enrolments`]) | yes, 0600 |
+//! | `api.token` | what opens the local API ([`crate::api::keys::Keys`]) | yes, 0600 |
+//! | `dashboard.password` | hash of the dashboard's password, if one was set ([`Password`]) | 0600 |
 //! | `relay-keys.json` | what relays at bare addresses must prove ([`RelayKeys`]) | no |
+//! | `audit.log`, `audit.log.1`, `audit.key`, `audit.end` | which calls changed something or were refused ([`audit`]) | yes, 0600 |
 //! | `daemon.lock`, `daemon.sock`, `daemon.state.json` | the running daemon | no |
 //! | `recordings/` | what sessions have printed, where somebody wanted that | 0700: what was on the screen |
 //! | `logs/`, `sessions/` | what their names say | |
 
+pub mod audit;
 mod commands;
 pub mod enrolments;
 pub mod file;
@@ -28,8 +33,11 @@ mod lock;
 mod log;
 pub mod outbox;
 mod pair_secrets;
+mod password;
 mod peers;
 mod prekeys;
+pub mod project;
+pub mod records;
 mod relay_keys;
 mod roster;
 mod seen;
@@ -42,24 +50,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
+pub use audit::{Audit, Event as AuditEvent};
 pub use commands::{CommandsFile, Found};
 pub use key::AccessKey;
 pub use lock::DaemonLock;
 pub use log::{LogFile, MAX_LOG};
 pub use outbox::OutboxFile;
 pub use pair_secrets::PairSecretsFile;
+pub use password::Password;
 pub use peers::Peer;
 pub use prekeys::{Clock, PREKEY_LIFE, Prekeys};
 pub use relay_keys::{RelayKey, RelayKeys};
 pub use roster::{MemberEntry, Roster};
 pub use seen::Seen;
-pub use settings::{API_PORT, Keep, RELAY_PORT, Settings, amount};
+pub use settings::{API_PORT, Keep, RELAY_PORT, Settings, amount, detach_key};
 pub use state::DaemonState;
 
 use crate::trouble::Trouble;
 
 /// The variable that names the home.
 pub const HOME_VARIABLE: &str = "HAPPY_HOME_DIR";
+/// The folder of a user's home directory that it is when nothing is named.
+pub const USUAL_HOME: &str = ".happy";
 
 /// A Unix socket's path may be this long on every system we run on (macOS: 104 with its end).
 const MAX_SOCKET_PATH: usize = 103;
@@ -80,7 +92,7 @@ impl Home {
             Some(path) => std::path::absolute(&path)
                 .map_err(|error| Trouble::file("find the folder", Path::new(&path), &error))?,
             None => match std::env::home_dir().filter(|path| path.is_absolute()) {
-                Some(home) => home.join(".happy"),
+                Some(home) => home.join(USUAL_HOME),
                 None => {
                     return Err(Trouble::new(
                         "There is no home directory to keep the keys in.",
@@ -146,6 +158,11 @@ impl Home {
         self.root.join("pair.secrets")
     }
 
+    /// Which calls changed something or were refused.
+    pub fn audit(&self) -> PathBuf {
+        self.root.join("audit.log")
+    }
+
     /// Which commands were begun.
     pub fn commands(&self) -> PathBuf {
         self.root.join("commands.db")
@@ -176,6 +193,17 @@ impl Home {
         self.logs().join("daemon.log")
     }
 
+    /// Writes a line into the log as well as it can: for what goes wrong before the daemon has its log. A home that was never made is not
+    /// made for it.
+    pub fn note_in_log(&self, text: &str) {
+        use std::io::Write;
+        use tracing_subscriber::fmt::MakeWriter;
+        let line = format!("{} ERROR {}\n", unix_seconds(), text.replace(char::is_control, " "));
+        let _ = LogFile::open(&self.log()).and_then(|file| {
+            file.make_writer().write_all(line.as_bytes()).map_err(|error| Trouble::file("write", &self.log(), &error))
+        });
+    }
+
     /// The logs.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
@@ -189,6 +217,26 @@ impl Home {
     /// Certificate and key of the relay inside the daemon.
     pub fn relay_pem(&self) -> PathBuf {
         self.root.join("relay.pem")
+    }
+
+    /// The key and the versions of this machine's records.
+    pub fn records(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
+    /// What other machines said of themselves.
+    pub fn records_seen(&self) -> PathBuf {
+        self.root.join("records-seen")
+    }
+
+    /// What opens the local API.
+    pub fn api_token(&self) -> PathBuf {
+        self.root.join("api.token")
+    }
+
+    /// The hash of the dashboard's password.
+    pub fn dashboard_password(&self) -> PathBuf {
+        self.root.join("dashboard.password")
     }
 
     /// The keys that relays admit this machine by.
@@ -216,17 +264,27 @@ impl Home {
         self.root.join("peers.json")
     }
 
-    /// The settings.
+    /// The settings: what the environment says, else the file.
     ///
     /// # Errors
-    /// When the file cannot be read or understood.
+    /// When the file or a variable cannot be read or understood.
     pub fn settings(&self) -> Result<Settings, Trouble> {
+        self.kept_settings()?.below(|name| std::env::var(name).ok()).map_err(|error| {
+            Trouble::new(
+                format!("A setting cannot be used: {error}."),
+                "Correct the variable, or take it out of the environment.",
+            )
+        })
+    }
+
+    /// What the file says.
+    fn kept_settings(&self) -> Result<Settings, Trouble> {
         let path = self.root.join("settings.json");
         match file::read(&path)? {
             None => Ok(Settings::default()),
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            Some(bytes) => Settings::read(&bytes).map_err(|error| {
                 Trouble::new(
-                    format!("The settings in {} cannot be read: {error}.", path.display()),
+                    format!("The settings in {} cannot be used: {error}.", path.display()),
                     "Correct the file, or move it aside to have the defaults.",
                 )
             }),
@@ -238,7 +296,7 @@ impl Home {
     /// # Errors
     /// When the settings cannot be read or written.
     pub fn keep_relay(&self, relay: Option<&str>) -> Result<bool, Trouble> {
-        if self.settings()?.relay.as_deref() == relay {
+        if self.kept_settings()?.relay.as_deref() == relay {
             return Ok(false);
         }
         let path = self.root.join("settings.json");

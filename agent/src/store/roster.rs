@@ -264,6 +264,37 @@ impl Roster {
         Ok(())
     }
 
+    /// Gives a device another name. When this returns, the statement is on the disk.
+    ///
+    /// # Errors
+    /// When it is no member, or that cannot be written.
+    pub fn rename(&mut self, device: &DeviceId, name: &str) -> Result<(), Trouble> {
+        let unknown = || Trouble::new("There is no such device.", "`happy devices` lists them.");
+        if !self.is_member(device) {
+            return Err(unknown());
+        }
+        // Everything but the name stays as it was signed.
+        let (subject, role, session) = self
+            .log
+            .statements()
+            .iter()
+            .rev()
+            .filter(|statement| statement.author() == self.me.device_id())
+            .find_map(|statement| match statement.change() {
+                Change::Add { subject, role, session, .. } if subject.device_id() == *device => {
+                    Some((subject.clone(), *role, *session))
+                }
+                _ => None,
+            })
+            .ok_or_else(unknown)?;
+        let change = Change::Add { subject, role, name: name.to_owned(), session };
+        let statement = Statement::sign(&self.me, &self.log.next(), unix_seconds(), change);
+        self.append(&[statement])?;
+        self.resolve();
+        // Where others read it; the statement alone decides.
+        self.write_peers()
+    }
+
     /// A machine that this one has joined has a new bundle.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ pub struct DaemonState {
     pub version: String,
     /// Unix milliseconds.
     pub started_at: u64,
-    /// The port of the local API.
-    pub api_port: u16,
+    /// The port of the local API; none when it does not run.
+    pub api_port: Option<u16>,
     /// The port of the relay inside it; none when it uses another relay.
     pub relay_port: Option<u16>,
 }

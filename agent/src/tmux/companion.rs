@@ -91,6 +91,7 @@ impl Guest {
             is_counted: false,
             due: None,
             leave_at: None,
+            was_watched: false,
         };
         companion.place = Some(companion.look().await?.ok_or(TmuxError::NoSession)?);
         Ok(companion)
@@ -160,12 +161,18 @@ pub struct Companion {
     is_counted: bool,
     due: Option<Due>,
     leave_at: Option<Instant>,
+    was_watched: bool,
 }
 
 impl Companion {
     /// The size of a client that shows the current window whole.
     pub fn size(&self) -> Size {
         self.place.map_or(Size::clamped(80, 24), |place| place.size)
+    }
+
+    /// Who decides the size before any viewer comes; without it the first one would take it from the desk.
+    pub fn outside(&self) -> Option<&'static str> {
+        self.place.is_some_and(|place| place.has_desk).then_some(DESK)
     }
 
     /// Sees to the session until it has ended or nobody looks any more; then the client in the terminal is ended too.
@@ -210,10 +217,13 @@ impl Companion {
 
     /// Heeds what has changed. Whether it is time to leave.
     async fn catch_up(&mut self, holder: &Holder) -> Result<bool, TmuxError> {
-        let (is_controlled, is_watched) = {
+        let (is_controlled, is_watched, was_watched) = {
             let state = holder.state.borrow();
-            (state.is_controlled(), state.is_watched())
+            (state.is_controlled(), state.is_watched(), state.was_watched())
         };
+        if was_watched && !std::mem::replace(&mut self.was_watched, was_watched) {
+            self.leave_at = None;
+        }
         self.was_attached.set(self.was_attached.get() || self.heard.attached);
         if self.heard.attached && is_controlled != self.is_counted {
             self.count(holder, is_controlled).await?;
@@ -242,7 +252,9 @@ impl Companion {
         if is_watched {
             self.leave_at = None;
         } else {
-            let leave_at = *self.leave_at.get_or_insert_with(|| Instant::now() + linger());
+            // Whoever it was started for is on the way until somebody has come.
+            let wait = if was_watched { linger() } else { LINGER };
+            let leave_at = *self.leave_at.get_or_insert_with(|| Instant::now() + wait);
             if Instant::now() >= leave_at && self.leave().await? {
                 let mut state = holder.state.borrow_mut();
                 // Somebody may have come while tmux was asked. From here on nobody is let in.

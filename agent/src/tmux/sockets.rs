@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use super::{DEADLINE, TmuxError};
 
@@ -18,6 +19,12 @@ pub fn folder(tmux_tmpdir: Option<&str>) -> PathBuf {
 
 /// The sockets in a folder, by name. None when the folder is not there, or not one that tmux itself would use: ours, and closed to others.
 pub fn list(folder: &Path) -> Vec<PathBuf> {
+    // It is looked at again and again; what is said once stands in the log.
+    static SAID: Once = Once::new();
+    list_saying(folder, &SAID, |complaint| tracing::warn!("{complaint}"))
+}
+
+fn list_saying(folder: &Path, said: &Once, say: impl FnOnce(String)) -> Vec<PathBuf> {
     if !is_ours(folder) {
         return Vec::new();
     }
@@ -25,7 +32,9 @@ pub fn list(folder: &Path) -> Vec<PathBuf> {
     let mut sockets: Vec<_> = entries.map(|entry| entry.path()).filter(|path| is_our_socket(path)).collect();
     sockets.sort();
     if sockets.len() > MAX_SOCKETS {
-        tracing::warn!("{} has more than {MAX_SOCKETS} sockets; the rest is not looked at", folder.display());
+        said.call_once(|| {
+            say(format!("{} has more than {MAX_SOCKETS} sockets; the rest is not looked at", folder.display()));
+        });
         sockets.truncate(MAX_SOCKETS);
     }
     sockets
@@ -115,6 +124,25 @@ mod tests {
         fs::rename(&folder, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
         assert!(list(&folder).is_empty());
+    }
+
+    #[test]
+    fn more_sockets_than_are_looked_at_are_complained_of_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let make = |n: usize| {
+            let path = dir.path().join(n.to_string());
+            drop(UnixListener::bind(&path).unwrap());
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        (0..MAX_SOCKETS).for_each(make);
+        let (said, mut complaints) = (Once::new(), Vec::new());
+        let mut look = || list_saying(dir.path(), &said, |what| complaints.push(what)).len();
+        assert_eq!(look(), MAX_SOCKETS);
+        make(MAX_SOCKETS);
+        assert_eq!([look(), look(), look()], [MAX_SOCKETS; 3]);
+        let [complaint] = &complaints[..] else { panic!("{complaints:?}") };
+        assert!(complaint.contains("has more than"), "{complaint}");
     }
 
     #[tokio::test]

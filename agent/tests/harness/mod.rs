@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod http;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -120,6 +122,16 @@ impl Home {
         let mut all = vec!["--json"];
         all.extend(args);
         serde_json::from_str(&self.run(&all).ok()).unwrap()
+    }
+
+    /// The same of a command that fails.
+    #[track_caller]
+    pub fn json_of_failed(&self, args: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--json"];
+        all.extend(args);
+        let output = self.run(&all);
+        assert_ne!(output.code, 0, "it should have failed: {}", output.out);
+        serde_json::from_str(&output.out).unwrap()
     }
 
     /// Asks again and again until what a command prints as JSON fits.

@@ -154,7 +154,7 @@ async fn what_lies_around_among_sessions_harms_nobody() {
     let garbled = describe(Uuid::new_v4(), "garbled");
     std::fs::write(garbled.path().join("session.json"), "{").unwrap();
     let old = describe(Uuid::new_v4(), "old");
-    old.write_exit(&ExitRecord { state: SessionState::Exited { code: 0 }, offset: 1, at: 1 }).unwrap();
+    old.write_exit(&ExitRecord { state: SessionState::Exited { code: 0 }, offset: 1, bytes_in: 0, at: 1 }).unwrap();
     let lost = describe(Uuid::new_v4(), "lost");
     std::fs::write(lost.path().join("exit.json"), "garbage").unwrap();
     // A holder that says nothing.

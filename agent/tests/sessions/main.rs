@@ -9,6 +9,8 @@ mod hostile;
 mod life;
 mod limits;
 mod programs;
+mod progress;
+mod prompts;
 mod record;
 mod screen;
 mod support;

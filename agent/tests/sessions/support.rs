@@ -71,8 +71,10 @@ pub fn config(home: &Path) -> Config {
         env: [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/"), ("PS1", "$ "), ("SHELL", "/bin/sh")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
+        login: None,
         log: None,
         keep: None,
+        projects: true,
         upgrade: false,
         ended: Default::default(),
         tmux: Vec::new(),

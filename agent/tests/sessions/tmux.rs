@@ -328,7 +328,7 @@ async fn the_desk_does_not_notice_who_looks_and_gets_its_size_back_from_who_took
     let mut desk = Desk::attach(&tmux, "one", 120, 35);
     desk.until("the shell", |screen| screen.text().contains("$"));
     desk.press("ls /; tput cols\r");
-    desk.until("a line", |screen| screen.text().contains("120"));
+    desk.until("a line, and the shell again", |screen| screen.text().contains("120\n$"));
     let before = desk.settle(&tmux, "=one:");
 
     let sessions = tmux.open(&home).await;

@@ -30,7 +30,7 @@ use crate::driver::{RelayUrl, Rng, rng};
 use crate::planted::{self, Bug};
 use crate::{
     Answer, CallError, CallId, ChannelName, Counters, Dial, Endpoint, Event, Login, OpenChannelError, PacketError,
-    PairSecrets, Peer, PeerError, RequestId, SendError,
+    PairSecrets, Peer, PeerError, RequestId, SendError, Way,
 };
 
 pub use dial::{ByteStream, Connect, Connecting, DialError, Tcp, Trust, TrustError};
@@ -211,6 +211,11 @@ impl Handle {
         self.with(|state, _| state.trouble.as_ref().map(ToString::to_string))
     }
 
+    /// How it stands with the connection to the relay. See [`Endpoint::way`].
+    pub fn way(&self) -> Way {
+        self.with(|state, now| state.endpoint.way(now))
+    }
+
     /// What was received and not used.
     pub fn counters(&self) -> Counters {
         self.with(|state, _| state.endpoint.counters())
@@ -306,6 +311,22 @@ impl Handle {
     /// [`PacketError`].
     pub fn send_packet(&self, to: DeviceId, packet: &[u8]) -> Result<(), PacketError> {
         self.with(|state, _| state.endpoint.send_packet(to, packet))
+    }
+
+    /// See [`Endpoint::put_record`].
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn put_record(&self, kind: u8, version: u64, sealed: &[u8]) -> Result<(), PacketError> {
+        self.with(|state, _| state.endpoint.put_record(kind, version, sealed))
+    }
+
+    /// See [`Endpoint::get_record`].
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn get_record(&self, machine: DeviceId, kind: u8) -> Result<(), PacketError> {
+        self.with(|state, _| state.endpoint.get_record(machine, kind))
     }
 
     /// Calls a peer and waits for the one answer. Dropping the future cancels the call.

@@ -62,12 +62,19 @@ function running(m: MachineView): string {
   return count === 0 ? "" : count === 1 ? "1 session" : `${count} sessions`;
 }
 
+/** The last that it said is that it stops. */
+export const hasStopped = (m: MachineView): boolean => m.record !== null && m.record.state.status !== "running";
+
 export function presence(m: MachineView): { tone: "good" | "busy" | "bad" | "idle"; text: string } {
   if (m.refused) return { tone: "bad", text: refusedShort(m.refused) };
   if (m.linked) return { tone: "good", text: "online" };
   if (m.here) return { tone: "busy", text: "online, connecting" };
   const seen = m.lastSeen === null ? "" : `last seen ${ago(m.lastSeen, now.value)}`;
-  if (m.here === false) return { tone: "idle", text: seen ? `away, ${seen}` : "away" };
+  // One that has said that it stops is offline; of one that is gone without a word nobody knows why.
+  const away = hasStopped(m) ? "offline" : "away";
+  if (m.here === false) return { tone: "idle", text: seen ? `${away}, ${seen}` : away };
   const asking = m.relays.some((origin) => relays.value.get(origin)?.up);
+  // A relay says of who was never here since this page was opened nothing at all.
+  if (asking && hasStopped(m)) return { tone: "idle", text: seen ? `offline, ${seen}` : "offline" };
   return { tone: "idle", text: asking ? "asking…" : seen ? `unknown, ${seen}` : "unknown" };
 }

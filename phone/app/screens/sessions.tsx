@@ -7,6 +7,7 @@ import type { Session } from "../rpc";
 import { roomForNewSession } from "../terminal/size";
 import { Confirm, Dot, Empty, Icon, TopBar } from "../ui";
 import { ago, mayAct, sessionState, shortPath } from "../words";
+import { About } from "./about";
 import { presence } from "./machines";
 import { Queue } from "./queue";
 import { Refused } from "./refused";
@@ -97,6 +98,7 @@ export function Sessions(props: { device: string }) {
             );
           })}
         </ul>
+        {!m.refused && <About machine={m} />}
       </main>
       {ending && (
         <Confirm title={`End ${ending.title || ending.name}?`} yes="End it" onClose={() => setEnding(null)} onYes={() => void end(ending)}>

@@ -5,6 +5,7 @@
 
 import { useRef, useState } from "preact/hooks";
 import type { Terminal } from "../core";
+import { say } from "../model";
 import { Icon } from "../ui";
 import { TypingSwitch } from "./keybar";
 import { armed, sendKey } from "./keys";
@@ -14,10 +15,10 @@ const MOST_LINES = 6;
 export function Compose(props: {
   terminal: () => Terminal | null;
   disabled: boolean;
-  /** There is a connection: what is sent is typed at once. Without one it is put on the list of commands. */
+  /** There is a connection: what is sent is typed at once. */
   live: boolean;
-  /** Puts a text on the list; false when it was not taken. */
-  onQueue: (text: string) => boolean;
+  /** Puts a text on a list until there is one; false when it was not taken. null: there is no list, and the text stays where it is. */
+  onQueue: ((text: string) => boolean) | null;
   /** Something was sent. */
   onSent: () => void;
   draft: string;
@@ -33,7 +34,8 @@ export function Compose(props: {
     const terminal = props.terminal();
     if (!terminal) return;
     if (!props.live && text) {
-      if (props.onQueue(text)) change("");
+      if (!props.onQueue) say("There is no connection, so nothing was sent.", true);
+      else if (props.onQueue(text)) change("");
       field.current?.focus();
       return;
     }
@@ -57,7 +59,7 @@ export function Compose(props: {
         ref={field}
         value={text}
         rows={Math.min(MOST_LINES, text.split("\n").length)}
-        placeholder={props.live ? "Type a command" : "Sent when connected"}
+        placeholder={props.live ? "Type a command" : props.onQueue ? "Sent when connected" : "Not connected"}
         aria-label="Text to send to the terminal"
         autocapitalize="off"
         autocomplete="off"
@@ -86,7 +88,7 @@ export function Compose(props: {
       <button
         class="sendbutton"
         type="submit"
-        aria-label={!props.live && text ? "Send when connected" : text ? "Send with Enter" : "Send Enter"}
+        aria-label={!props.live && text && props.onQueue ? "Send when connected" : text ? "Send with Enter" : "Send Enter"}
         disabled={props.disabled}
         onPointerDown={(event) => event.preventDefault()}
       >

@@ -25,6 +25,7 @@ use super::event::CoreEvent;
 use super::pairing::Pairing;
 use super::terminal::Live;
 use super::{call_js, json};
+use crate::answers;
 use crate::clocks::Clocks;
 use crate::follow::{self, LIST_AGAIN};
 use crate::state::{Keys, Machine, State, Trace};
@@ -34,8 +35,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(120);
 
 /// Who waits for the answer to a call.
 pub enum Reply {
-    /// A promise that gets the body.
-    Body(Function),
+    /// A promise that gets the body, once it was checked to be an answer.
+    Body(answers::Check, Function),
     /// A terminal, with the channel that it asked to be attached to.
     Attached(Weak<Live>, u32),
     /// A promise that gets nothing, or the reason why not.
@@ -308,7 +309,7 @@ impl Hub {
             Event::Notice { peer, body } => {
                 let step = follow::step(self.followers.borrow_mut().entry(peer).or_default(), &body);
                 match step {
-                    Step::Take => self.tell_event(peer, String::from_utf8_lossy(&body).into_owned()),
+                    Step::Take => self.tell_event(peer, &body),
                     Step::Leave => {}
                     Step::Ask => self.follow(peer),
                 }
@@ -340,6 +341,8 @@ impl Hub {
             | Event::Packet { .. }
             | Event::Undelivered { .. }
             | Event::Rendezvous { .. }
+            | Event::Record { .. }
+            | Event::RecordsChanged { .. }
             | Event::Cancelled { .. }
             | Event::StaleDevice { .. } => {}
         }
@@ -546,16 +549,18 @@ impl Hub {
         };
         drop(followers);
         if caught.lists {
-            self.tell_event(device, LIST_AGAIN.to_owned());
+            self.tell_event(device, LIST_AGAIN.as_bytes());
         }
-        missed.iter().skip(caught.skip).for_each(|event| self.tell_event(device, event.get().to_owned()));
+        missed.iter().skip(caught.skip).for_each(|event| self.tell_event(device, event.get().as_bytes()));
         if caught.again {
             self.follow(device);
         }
     }
 
-    fn tell_event(&self, device: DeviceId, body: String) {
-        self.tell(CoreEvent::Event { device, body });
+    fn tell_event(&self, device: DeviceId, body: &[u8]) {
+        if let Some(body) = follow::checked(body) {
+            self.tell(CoreEvent::Event { device, body });
+        }
     }
 
     fn reply(&self, reply: Reply, answer: &Answer) {
@@ -573,7 +578,11 @@ impl Hub {
             Answer::LinkGone => own_refusal("gone", "this device has no link with the machine any more"),
         };
         match reply {
-            Reply::Body(resolve) => call_js(&resolve, &JsString::from(String::from_utf8_lossy(&body).into_owned())),
+            Reply::Body(check, resolve) => {
+                // What this side says itself has codes of its own.
+                let body = if matches!(answer, Answer::Body(_)) { check(&body) } else { body };
+                call_js(&resolve, &JsString::from(String::from_utf8_lossy(&body).into_owned()));
+            }
             Reply::Attached(live, channel) => {
                 if let Some(live) = live.upgrade() {
                     live.on_attached(channel, matches!(answer, Answer::Body(_)), &body);
@@ -596,8 +605,13 @@ impl Hub {
     }
 
     fn each_terminal(&self, device: &DeviceId, act: impl Fn(&Live)) {
-        let of_device: Vec<Rc<Live>> =
-            self.terminals.borrow().iter().filter_map(Weak::upgrade).filter(|live| live.device() == *device).collect();
+        let of_device: Vec<Rc<Live>> = self
+            .terminals
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|live| live.way().device() == Some(*device))
+            .collect();
         of_device.iter().for_each(|live| act(live));
     }
 
@@ -666,7 +680,8 @@ fn own_refusal(code: &str, message: &str) -> Vec<u8> {
     serde_json::to_vec(&serde_json::json!({ "error": { "code": code, "message": message } })).unwrap_or_default()
 }
 
-fn read_done(body: &[u8]) -> Result<(), String> {
+/// Reads an answer of which only whether it was done counts.
+pub fn read_done(body: &[u8]) -> Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Refusal {
         message: String,

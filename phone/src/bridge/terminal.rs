@@ -5,26 +5,22 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use happy_crypto::DeviceId;
-use happy_link::SendError;
-use happy_link::driver::web::Handle;
 use happy_rpc::{
-    Attached, Call, CallError, ErrorCode, SessionAttach, SessionDetach, SessionGiveControl, SessionTakeControl,
-    TerminalResize,
+    Attached, Call, CallError, ErrorCode, SessionAttach, SessionGiveControl, SessionTakeControl, TerminalResize,
 };
 use happy_screen::MouseTracking;
 use happy_screen::keys::{self, Key};
 use happy_screen::mouse::{self, MouseEvent};
 use happy_screen::predict::{Overlay, Predictor};
 use happy_wire::Code;
-use happy_wire::frame::Class;
-use happy_wire::terminal::{Exit, LABEL, MAX_CHUNK, TerminalMessage};
+use happy_wire::terminal::{Exit, MAX_CHUNK, TerminalMessage};
 use js_sys::{Function, Promise};
 use uuid::Uuid;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use super::clock::{self, Timer};
-use super::event::CoreEvent;
 use super::hub::{Hub, Reply};
+use super::way::{Socket, Way, Wire};
 use crate::drawn::DrawnRow;
 use crate::viewer::{SCROLLBACK, Viewer};
 
@@ -102,8 +98,7 @@ enum RowId {
 /// What the hub and its connections know of a terminal.
 pub struct Live {
     this: Weak<Live>,
-    hub: Weak<Hub>,
-    device: DeviceId,
+    way: Way,
     session: Uuid,
     name: String,
     changed: Function,
@@ -115,12 +110,8 @@ pub struct Live {
 }
 
 impl Live {
-    pub fn device(&self) -> DeviceId {
-        self.device
-    }
-
-    fn handle(&self) -> Option<Handle> {
-        self.hub.upgrade()?.handle(&self.device)
+    pub fn way(&self) -> &Way {
+        &self.way
     }
 
     fn tell_changed(&self) {
@@ -194,9 +185,7 @@ impl Live {
                 inner.predictor.reset();
                 inner.stage = Stage::Waiting;
                 drop(inner);
-                if let Some(handle) = self.handle() {
-                    handle.close_channel(&self.device, channel, Code::MALFORMED, "the message does not fit");
-                }
+                self.way.close(channel, Code::MALFORMED, "the message does not fit");
                 self.try_later(&error.to_string());
             }
         }
@@ -237,8 +226,8 @@ impl Live {
 
     /// Whether the link took the message; if not, `on_writable` or `on_closed` goes on from here.
     fn send(&self, message: &[u8]) -> bool {
-        let (Stage::On { channel, .. }, Some(handle)) = (self.stage(), self.handle()) else { return false };
-        handle.send(&self.device, channel, message).is_ok()
+        let Stage::On { channel, .. } = self.stage() else { return false };
+        self.way.send(channel, message)
     }
 
     fn try_later(&self, why: &str) {
@@ -270,17 +259,17 @@ impl Live {
         if self.stage() == Stage::Over {
             return;
         }
-        let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
         if let Some(channel) = self.stage().channel() {
-            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+            self.way.close(channel, Code::GOODBYE, "");
         }
-        let channel = match handle.open_channel(&self.device, Class::Interactive, LABEL) {
-            Ok(channel) => channel,
-            Err(error) => {
+        let channel = match self.way.open() {
+            Some(Ok(channel)) => channel,
+            None => return,
+            Some(Err(error)) => {
                 self.inner.borrow_mut().stage = Stage::Waiting;
                 // Without a link one will come up; other reasons deserve another try.
-                if handle.is_up(&self.device) {
-                    self.try_later(&error.to_string());
+                if self.way.is_up() {
+                    self.try_later(&error);
                 }
                 return;
             }
@@ -302,7 +291,7 @@ impl Live {
                 take_control: inner.wants_control || inner.viewer.you_control(),
             }
         };
-        hub.call(self.device, call.to_body(), Reply::Attached(self.this.clone(), channel));
+        self.way.call(call.to_body(), Reply::Attached(self.this.clone(), channel));
     }
 
     /// The answer to attaching. `answered`: it is the machine's own.
@@ -333,17 +322,14 @@ impl Live {
                 inner.stage = Stage::Waiting;
             }
             drop(inner);
-            if let Some(hub) = self.hub.upgrade().filter(|_| out_of_step.unknown > 0) {
-                let text = format!(
+            if out_of_step.unknown > 0 {
+                self.way.notice(format!(
                     "Of the last {} bytes typed nobody can say whether they arrived. Please look.",
                     out_of_step.unknown
-                );
-                hub.tell(CoreEvent::Notice { text });
+                ));
             }
             if hopeless {
-                if let Some(handle) = self.handle() {
-                    handle.close_channel(&self.device, channel, Code::GOODBYE, "");
-                }
+                self.way.close(channel, Code::GOODBYE, "");
                 return self.try_later("The machine counts what was typed otherwise than this device.");
             }
             return self.attach();
@@ -366,9 +352,7 @@ impl Live {
             inner.problem = Some(error.message.clone());
         }
         drop(inner);
-        if let Some(handle) = self.handle() {
-            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
-        }
+        self.way.close(channel, Code::GOODBYE, "");
         self.try_later(&error.message);
     }
 
@@ -399,17 +383,29 @@ impl Live {
     }
 
     fn send_input(&self) {
-        let (Stage::On { channel, .. }, Some(handle)) = (self.stage(), self.handle()) else { return };
+        let Stage::On { channel, .. } = self.stage() else { return };
         loop {
             let next = self.inner.borrow().viewer.input.next(MAX_CHUNK);
             let Some((offset, bytes)) = next else { return };
             let message = TerminalMessage::Input { offset, bytes: &bytes }.to_vec();
-            match handle.send(&self.device, channel, &message) {
-                Ok(()) => self.inner.borrow_mut().viewer.input.handed_over(bytes.len()),
+            if !self.way.send(channel, &message) {
                 // `on_writable` or `on_closed` goes on from here.
-                Err(SendError::WouldBlock | SendError::Closed | SendError::TooLarge | SendError::UnknownPeer) => return,
+                return;
             }
+            self.inner.borrow_mut().viewer.input.handed_over(bytes.len());
         }
+    }
+
+    /// Makes a call about the attachment; the promise gets nothing, or the reason why not.
+    fn ask_done(&self, call: impl Fn(Uuid) -> Vec<u8>) -> Promise {
+        Promise::new(&mut |resolve, reject| {
+            let Stage::On { attachment, .. } = self.stage() else {
+                return super::call_js(&reject, &js_sys::Error::new("the session is not open now"));
+            };
+            if !self.way.call(call(attachment), Reply::Done(resolve, reject.clone())) {
+                super::call_js(&reject, &js_sys::Error::new("there is no connection to this machine"));
+            }
+        })
     }
 
     fn close(&self) {
@@ -417,12 +413,11 @@ impl Live {
         self.retry.set(None);
         self.tell.set(None);
         self.look.set(None);
-        let (Some(hub), Some(handle)) = (self.hub.upgrade(), self.handle()) else { return };
         if let Stage::On { attachment, .. } = stage {
-            hub.call(self.device, SessionDetach { attachment }.to_body(), Reply::Nobody);
+            self.way.detach(attachment);
         }
         if let Some(channel) = stage.channel() {
-            handle.close_channel(&self.device, channel, Code::GOODBYE, "");
+            self.way.close(channel, Code::GOODBYE, "");
         }
     }
 }
@@ -445,14 +440,20 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn open(hub: &Rc<Hub>, device: DeviceId, session: Uuid, viewer: ViewerConfig, changed: Function) -> Self {
+        let terminal = Self::over(Way::Link(Rc::downgrade(hub), device), session, viewer, changed);
+        hub.add_terminal(&terminal.live);
+        terminal.begin();
+        terminal
+    }
+
+    fn over(way: Way, session: Uuid, viewer: ViewerConfig, changed: Function) -> Self {
         let ViewerConfig { name, size, control } = viewer;
-        let linked = hub.handle(&device).is_some_and(|handle| handle.is_up(&device));
+        let linked = way.is_up();
         let live = Rc::new_cyclic(|this: &Weak<Live>| {
             let (retrying, telling, looking) = (this.clone(), this.clone(), this.clone());
             Live {
                 this: this.clone(),
-                hub: Rc::downgrade(hub),
-                device,
+                way,
                 session,
                 name,
                 changed,
@@ -487,11 +488,13 @@ impl Terminal {
                 }),
             }
         });
-        hub.add_terminal(&live);
-        if linked {
-            live.attach();
-        }
         Self { live }
+    }
+
+    fn begin(&self) {
+        if self.read(|inner| inner.linked) {
+            self.live.attach();
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
@@ -760,38 +763,91 @@ impl Terminal {
     pub fn give_control(&self) -> Promise {
         let live = &self.live;
         live.inner.borrow_mut().wants_control = false;
-        let (stage, hub) = (live.stage(), live.hub.upgrade());
-        Promise::new(&mut |resolve, reject| match (stage, &hub) {
-            (Stage::On { attachment, .. }, Some(hub)) => {
-                hub.call(live.device, SessionGiveControl { attachment }.to_body(), Reply::Done(resolve, reject));
-            }
-            _ => super::call_js(&reject, &js_sys::Error::new("the session is not open now")),
-        })
+        live.ask_done(|attachment| SessionGiveControl { attachment }.to_body())
     }
 
     #[wasm_bindgen(js_name = takeControl)]
     pub fn take_control(&self, cols: u16, rows: u16) -> Promise {
         let live = &self.live;
         live.inner.borrow_mut().size = (cols, rows);
-        let (stage, hub) = (live.stage(), live.hub.upgrade());
-        Promise::new(&mut |resolve, reject| match (stage, &hub) {
-            (Stage::On { attachment, .. }, Some(hub)) => {
-                let call = SessionTakeControl { attachment, cols, rows };
-                hub.call(live.device, call.to_body(), Reply::Done(resolve, reject));
-            }
-            _ => super::call_js(&reject, &js_sys::Error::new("the session is not open now")),
-        })
+        live.ask_done(|attachment| SessionTakeControl { attachment, cols, rows }.to_body())
     }
 
     pub fn resize(&self, cols: u16, rows: u16) {
         let live = &self.live;
         live.inner.borrow_mut().size = (cols, rows);
-        if let (Stage::On { attachment, .. }, Some(hub)) = (live.stage(), live.hub.upgrade()) {
-            hub.call(live.device, TerminalResize { attachment, cols, rows }.to_body(), Reply::Nobody);
+        if let Stage::On { attachment, .. } = live.stage() {
+            live.way.call(TerminalResize { attachment, cols, rows }.to_body(), Reply::Nobody);
         }
     }
 
     pub fn close(&self) {
         self.live.close();
+    }
+}
+
+/// A terminal of the machine that serves this page. TypeScript hands over what comes on its websockets, each by its number.
+#[wasm_bindgen]
+impl Terminal {
+    #[wasm_bindgen(js_name = overSocket)]
+    pub fn over_socket(
+        session: &str,
+        name: String,
+        cols: u16,
+        rows: u16,
+        control: bool,
+        changed: Function,
+        wire: Wire,
+    ) -> Result<Terminal, js_sys::Error> {
+        let session = session.parse().map_err(|_| js_sys::Error::new("that is not the id of a session"))?;
+        let viewer = ViewerConfig { name, size: (cols, rows), control };
+        Ok(Self::over(Way::Socket(Socket::new(wire)), session, viewer, changed))
+    }
+
+    /// Attaches. Not before `overSocket` has given the terminal to whoever hands over what comes.
+    #[wasm_bindgen(js_name = socketBegin)]
+    pub fn socket_begin(&self) {
+        self.begin();
+    }
+
+    /// A text: what was attached to, then answers.
+    #[wasm_bindgen(js_name = socketText)]
+    pub fn socket_text(&self, channel: u32, text: &str) {
+        match self.live.stage() {
+            Stage::Asked { channel: asked } if asked == channel => {
+                self.live.on_attached(channel, true, format!("{{\"ok\":{text}}}").as_bytes());
+            }
+            Stage::On { channel: ours, .. } if ours == channel => {
+                if let Some(socket) = self.live.way.socket() {
+                    socket.on_answer(text);
+                }
+            }
+            // Of a websocket that was given up.
+            _ => {}
+        }
+    }
+
+    /// A message of PROTOCOL 10.1.
+    #[wasm_bindgen(js_name = socketMessage)]
+    pub fn socket_message(&self, channel: u32, message: &[u8]) {
+        self.live.on_message(channel, message);
+    }
+
+    /// The websocket takes more.
+    #[wasm_bindgen(js_name = socketWritable)]
+    pub fn socket_writable(&self, channel: u32) {
+        self.live.on_writable(channel);
+    }
+
+    /// The session was not attached to, with the body of the refusal.
+    #[wasm_bindgen(js_name = socketRefused)]
+    pub fn socket_refused(&self, channel: u32, body: &str) {
+        self.live.on_attached(channel, true, body.as_bytes());
+    }
+
+    /// The websocket has ended.
+    #[wasm_bindgen(js_name = socketClosed)]
+    pub fn socket_closed(&self, channel: u32, reason: &str) {
+        self.live.on_closed(channel, reason);
     }
 }

@@ -182,7 +182,7 @@ fn joined<T>(thread: std::thread::JoinHandle<Result<T>>) -> Result<T> {
 }
 
 /// The value of a sample of a relay's metrics.
-fn metric(page: &str, name: &str) -> f64 {
+pub(crate) fn metric(page: &str, name: &str) -> f64 {
     let wanted = format!("happy_relay_{name} ");
     let line = page.lines().find_map(|line| line.strip_prefix(&wanted));
     line.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)

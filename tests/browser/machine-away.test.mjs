@@ -1,0 +1,44 @@
+// A machine that is away: what it was, since when it is gone, and whether it said so.
+
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+
+import { connected, pairedPhone, picture } from './app.mjs';
+
+test('a phone shows what a machine said of itself, and that it is away', { timeout: 240_000 }, async (t) => {
+  const { cli, options, page, trouble } = await pairedPhone(t, 'away');
+  const about = page.getByRole('region', { name: 'About this machine' });
+  const shows = (text) => about.filter({ hasText: text }).waitFor();
+
+  await t.test('host, version and status of a machine that is here', async () => {
+    await shows('online');
+    await shows(hostname());
+    await shows((await cli('daemon', 'status')).version);
+    await picture(page, 'machine');
+  });
+
+  await t.test('one that stops says so, and a phone that is opened later knows', async () => {
+    await cli('daemon', 'stop');
+    await shows('offline, last seen just now');
+    await shows('It has said that it stops: at the machine.');
+    await page.reload();
+    await shows('offline, last seen');
+    await shows(hostname());
+    await picture(page, 'machine-offline');
+    await page.getByRole('button', { name: 'Back' }).click();
+    await page.locator('.card').filter({ hasText: 'offline, last seen' }).waitFor();
+    await picture(page, 'machines-offline');
+  });
+
+  await t.test('when it is back it is online', async () => {
+    await cli('daemon', 'start', ...options);
+    await page.locator('.card').filter({ hasText: 'online' }).click();
+    await connected(page);
+    await shows('online');
+    assert.equal(await about.getByText('offline').count(), 0);
+  });
+
+  // While the daemon is away nothing is wrong with the page.
+  assert.deepEqual(trouble, []);
+});

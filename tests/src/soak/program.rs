@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// More rows than a session keeps, so that what has a bound has reached it before anybody measures.
-const FILL: u32 = 12_000;
-/// What fills the scrollback of a session that is typed into.
-pub const FILLING: &[u8] = b"fill\r\n";
+/// More rows than a session keeps, so that what has a bound has reached it before anybody measures. They are like those that follow: rows
+/// that are kept take less room the more they repeat.
+const FILL: u64 = 12_000;
+/// What rows begin with that fill the scrollback of a session that is typed into.
+pub const FILLING: &[u8] = b"was ";
 /// Lines of a burst.
-const BURST: u32 = 300;
+const BURST: u64 = 300;
 /// Between two bursts.
 const BETWEEN_BURSTS: Duration = Duration::from_secs(10);
 
@@ -49,34 +50,29 @@ pub enum Kind {
 /// When it cannot print or write.
 pub fn act(arguments: &Arguments) -> Result<()> {
     match arguments.kind {
-        Kind::Slow => {
-            fill()?;
-            (0_u64..).try_for_each(|number| print(1, number, Duration::from_secs(1)))
-        }
-        Kind::Burst => {
-            fill()?;
-            (0_u64..).try_for_each(|number| print(BURST, number, BETWEEN_BURSTS))
-        }
+        Kind::Slow => print(1, FILL, Duration::from_secs(1)),
+        Kind::Burst => print(BURST, FILL / BURST, BETWEEN_BURSTS),
         Kind::Dialog => ask(arguments),
         Kind::Echo => echo(arguments),
     }
 }
 
-fn fill() -> Result<()> {
-    print(FILL, 0, Duration::ZERO)
-}
-
-fn print(lines: u32, number: u64, pause: Duration) -> Result<()> {
+/// So many lines at once and a pause, again and again; the first `full` times without a pause.
+fn print(lines: u64, full: u64, pause: Duration) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    for line in 0..lines {
-        writeln!(
-            out,
-            "\x1b[3{}m{number:>8}\x1b[m {line:>6} step of something that goes on and on and says so",
-            line % 8
-        )?;
+    for number in 0_u64.. {
+        for line in 0..lines {
+            writeln!(
+                out,
+                "\x1b[3{}m{number:>8}\x1b[m {line:>6} step of something that goes on and on and says so",
+                line % 8
+            )?;
+        }
+        out.flush()?;
+        if number >= full {
+            std::thread::sleep(pause);
+        }
     }
-    out.flush()?;
-    std::thread::sleep(pause);
     Ok(())
 }
 
@@ -104,8 +100,9 @@ fn echo(arguments: &Arguments) -> Result<()> {
     let mut record = record(arguments)?;
     let mut input = std::io::stdin().lock();
     let mut out = std::io::stdout().lock();
-    for _ in 0..FILL {
+    for number in 0..FILL {
         out.write_all(FILLING)?;
+        write!(out, "p{}s0.{}\r\n", number % 6, number / 6)?;
     }
     out.flush()?;
     let mut line = Vec::new();

@@ -104,7 +104,7 @@ impl Typist {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            if line == FILLING {
+            if line.starts_with(FILLING) {
                 continue;
             }
             let line = String::from_utf8_lossy(&line).into_owned();

@@ -2,7 +2,7 @@
 
 import init, { Core as WasmCore, readInvitation as readLink, Terminal as WasmTerminal } from "../build/core/happy_phone.js";
 import wasmUrl from "../build/core/happy_phone_bg.wasm?url";
-import type { Calls, Entry, Role } from "./rpc";
+import type { Calls, Entry, MachineMetadata, MachineState, Role } from "./rpc";
 
 /** What the core tells without being asked. The Rust side is `phone/src/bridge/event.rs`. */
 export type CoreEvent =
@@ -11,6 +11,8 @@ export type CoreEvent =
   | { kind: "link"; device: string; up: boolean; why: string }
   | { kind: "refused"; device: string; reason: string }
   | { kind: "event"; device: string; body: string }
+  /** What a machine says of itself, over its link or, then with `last_seen` (Unix ms, 0: unknown), in what it left at its relay. */
+  | { kind: "record"; device: string; last_seen?: number; metadata?: MachineMetadata; state?: MachineState }
   | { kind: "code"; code: string; machine: string; role: Role }
   | { kind: "paired"; device: string }
   | { kind: "pairing_failed"; message: string }

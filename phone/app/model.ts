@@ -62,6 +62,8 @@ let onDisplaced: () => void = () => undefined;
 const TICK_MS = 5_000;
 /** Until then a missing connection is just being made. */
 const RELAY_AWAY_MS = 4_000;
+/** What a relay says of when a machine was there is worth a write when it differs by more than this. */
+const SEEN_STEP_MS = 60_000;
 const SEEN = "seen";
 const RECORDS = "records";
 export const STATE = "state";
@@ -150,12 +152,26 @@ async function keepRecords(): Promise<void> {
   }
 }
 
-/** Machines of before have no records, so this is no reason to show nothing else. */
-async function readRecord(device: string): Promise<void> {
-  try {
-    keepRecord(device, await theCore().call(device, "machine.records", {}));
-  } catch (error) {
-    if (!(error instanceof CallFailed)) throw error;
+/** Of machines that have said one half and not yet the other. */
+const halves = new Map<string, Partial<Kept>>();
+
+/** What a machine says of itself, or the relay of a machine that is away. */
+function takeRecord({ device, last_seen, metadata, state }: Extract<CoreEvent, { kind: "record" }>): void {
+  if (last_seen !== undefined) {
+    // Who is there is told before; of who is not, and was not since this page was opened, a relay says nothing by itself.
+    if (machine(device)?.here === null) update(device, { here: false });
+    const at = Math.min(last_seen, Date.now());
+    if (at > (seen[device] ?? 0) + SEEN_STEP_MS) {
+      seen = { ...seen, [device]: at };
+      update(device, { lastSeen: at });
+      keep(SEEN, seen);
+    }
+  }
+  const record = { ...machine(device)?.record, ...halves.get(device), ...(metadata && { metadata }), ...(state && { state }) };
+  if (!recordOf(record)) halves.set(device, record);
+  else {
+    halves.delete(device);
+    keepRecord(device, record);
   }
 }
 
@@ -191,6 +207,9 @@ export function handle(event: CoreEvent): void {
       break;
     case "event":
       handleMachineEvent(event.device, event.body);
+      break;
+    case "record":
+      takeRecord(event);
       break;
     case "code":
       pairing.value = { step: "code", code: event.code, machine: event.machine, role: event.role };
@@ -294,7 +313,6 @@ export async function refreshMachine(device: string): Promise<void> {
       theCore().call(device, "machine.info", {}),
       listSessions(device),
       machine(device)?.devices ? refreshDevices(device) : undefined,
-      readRecord(device),
     ]);
     // Another reading began later, and knows more.
     if (meanwhile.get(device) !== told) return;

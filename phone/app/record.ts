@@ -2,7 +2,7 @@
 
 import type { MachineMetadata, MachineState, MachineStatus, StopSource } from "./rpc";
 
-/** The plaintexts of a machine's records (PROTOCOL 7.1), as it told them over its link. Not the key: this app reads none from relays. */
+/** The plaintexts of a machine's records (PROTOCOL 7.1), as it told them over its link or left them at its relay. Their key stays in the core. */
 export interface Kept {
   metadata: MachineMetadata;
   state: MachineState;

@@ -4,6 +4,7 @@ mod clock;
 mod event;
 mod hub;
 mod pairing;
+mod records;
 mod terminal;
 mod way;
 

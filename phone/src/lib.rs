@@ -17,6 +17,8 @@ pub mod input;
 #[cfg(feature = "core")]
 pub mod keys;
 #[cfg(feature = "core")]
+pub mod questions;
+#[cfg(feature = "core")]
 pub mod state;
 #[cfg(any(feature = "core", feature = "parse"))]
 pub mod viewer;

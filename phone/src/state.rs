@@ -6,7 +6,7 @@
 //!
 //! | field | type |
 //! |---|---|
-//! | version | u8 = 3 |
+//! | version | u8 = 4 |
 //! | identity | \[64] |
 //! | epoch | u64 |
 //! | generation: how many states were made to be stored | u64, not in version 1 |
@@ -14,11 +14,13 @@
 //! | machines: count | u16 |
 //! | each: identity record, role of this device there u8, name, keys, Unix seconds, relays | \[129], u8, str8, bytes16, u64, u8 and str8 each |
 //! | list of commands (PROTOCOL 10.2), as `Outbox` stores it | u32 length, bytes; since version 3 |
+//! | with what the records of machines are opened, as `Records` stores it | since version 4 |
 //!
 //! The keys of a machine are `bundle bytes16 ‖ current pair secret [40] ‖ the one before [40] or nothing`. In version 1 they
 //! were a bundle and no more. Keys that cannot be read are kept as they are: they open no link, but the machine stays on the
 //! list, and a person is told to pair it again.
 
+mod records;
 mod trace;
 
 use std::collections::VecDeque;
@@ -31,9 +33,12 @@ use happy_rpc::{Mark, Outbox};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+pub use records::{Opened, Records};
 pub use trace::{Standing, Trace};
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+/// Before records of machines were read from relays.
+const VERSION_3: u8 = 3;
 /// Before there was a list of commands.
 const VERSION_2: u8 = 2;
 /// Before there were pair secrets, and traces.
@@ -113,6 +118,8 @@ pub struct State {
     pub machines: Vec<Machine>,
     /// What the person has asked of them.
     pub outbox: Outbox,
+    /// With what the records of machines are opened.
+    pub records: Records,
     /// How far the outbox reached in each generation that is not known to be stored, the oldest first.
     marks: VecDeque<(u64, Mark)>,
     epoch: u64,
@@ -150,7 +157,8 @@ impl State {
         let identity = Identity::generate(rng);
         let log = Membership::new(identity.device_id());
         let outbox = Outbox::new(outbox_life(rng));
-        Self { identity, log, machines: Vec::new(), outbox, marks: VecDeque::new(), epoch: 0, generation: 0 }
+        let (machines, records, marks) = (Vec::new(), Records::default(), VecDeque::new());
+        Self { identity, log, machines, outbox, records, marks, epoch: 0, generation: 0 }
     }
 
     /// Keeps a machine that was just paired, in place of what was known of it before. The relay where they met comes
@@ -199,6 +207,7 @@ impl State {
     pub fn forget(&mut self, device: &DeviceId) {
         self.machines.retain(|machine| machine.record.device_id() != *device);
         self.outbox.forget(&device.to_string());
+        self.records.forget(device);
     }
 
     /// A machine by its id.
@@ -290,8 +299,10 @@ impl State {
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let (log, outbox) = (self.log.encode(), Zeroizing::new(self.outbox.to_bytes()));
+        let records = self.records.encode();
         // Reserved at once: a buffer that grows leaves copies of the secret behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(128 + log.len() + outbox.len() + self.machines.len() * 8192));
+        let room = 128 + log.len() + outbox.len() + self.machines.len() * 8192 + records.len();
+        let mut out = Zeroizing::new(Vec::with_capacity(room));
         out.push(VERSION);
         out.extend_from_slice(&*self.identity.to_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
@@ -310,6 +321,7 @@ impl State {
         }
         out.extend_from_slice(&u32::try_from(outbox.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(&outbox);
+        out.extend_from_slice(&records);
         out
     }
 
@@ -319,7 +331,7 @@ impl State {
     /// [`StateError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         match bytes.first() {
-            Some(&version @ (VERSION_1 | VERSION_2 | VERSION)) => {
+            Some(&version @ VERSION_1..=VERSION) => {
                 Self::read(version, bytes.get(1..).unwrap_or_default()).ok_or(StateError::Damaged)
             }
             Some(&version) if version > VERSION => Err(StateError::Newer),
@@ -347,8 +359,12 @@ impl State {
                 Outbox::from_bytes(reader.take(usize::try_from(length).ok()?)?).ok()?
             }
         };
+        let records = match version {
+            VERSION_1 | VERSION_2 | VERSION_3 => Records::default(),
+            _ => Records::read(&mut reader)?,
+        };
         let marks = VecDeque::new();
-        reader.0.is_empty().then_some(Self { identity, log, machines, outbox, marks, epoch, generation })
+        reader.0.is_empty().then_some(Self { identity, log, machines, outbox, records, marks, epoch, generation })
     }
 }
 
@@ -444,6 +460,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use happy_crypto::{SUITE, SignedPrekey};
     use happy_pairing::{Change, NextStatement, Statement};
+    use happy_wire::record::RecordKey;
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng;
 
@@ -565,9 +582,15 @@ mod tests {
         assert!(state.machines.is_empty());
     }
 
+    /// The bytes as version 3 wrote them: no keys of records.
+    fn version_3(state: &State) -> Vec<u8> {
+        let bytes = state.encode();
+        [&[VERSION_3], &bytes[1..bytes.len() - state.records.encode().len()]].concat()
+    }
+
     /// The bytes as version 2 wrote them: no list of commands.
     fn version_2(state: &State) -> Vec<u8> {
-        let bytes = state.encode();
+        let bytes = version_3(state);
         let list = 4 + state.outbox.to_bytes().len();
         [&[VERSION_2], &bytes[1..bytes.len() - list]].concat()
     }
@@ -591,6 +614,20 @@ mod tests {
         assert!(opened.outbox.is_reused(), "it has no name yet");
         opened.begin_page(&mut rng, 0);
         assert!(!opened.outbox.is_reused());
+    }
+
+    #[test]
+    fn a_state_of_version_3_opens_and_gets_keys_of_records_from_then_on() {
+        let (mut rng, mut state, machine) = world();
+        let peer = paired(&mut rng, &state, &machine, 5);
+        let device = state.keep(peer, &relay()).unwrap();
+        let mut opened = State::decode(&version_3(&state)).unwrap();
+        let key = || RecordKey { generation: 1, secret: [7; 32] };
+        assert!(opened.records.told(device, key(), [1, 2]));
+        let mut again = State::decode(&opened.encode()).unwrap();
+        assert!(!again.records.told(device, key(), [1, 2]), "it was stored");
+        again.forget(&device);
+        assert!(again.records.told(device, key(), [1, 2]), "it was forgotten");
     }
 
     #[test]

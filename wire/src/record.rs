@@ -30,6 +30,24 @@ impl RecordKey {
         RecordKey { generation: before.map_or(1, |before| before.generation.saturating_add(1)), secret }
     }
 
+    /// As a machine gives it over its link: the secret as 64 hexadecimal digits.
+    pub fn secret_text(&self) -> String {
+        self.secret.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads what [`RecordKey::secret_text`] gave; nothing of anything else.
+    pub fn from_text(generation: u32, secret: &str) -> Option<RecordKey> {
+        let digits = secret.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut key = RecordKey { generation, secret: [0; 32] };
+        for (byte, pair) in key.secret.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(key)
+    }
+
     /// Seals a record.
     pub fn seal(&self, rng: &mut impl CryptoRng, machine: &DeviceId, kind: u8, version: u64, text: &[u8]) -> Vec<u8> {
         let mut sealed = self.generation.to_be_bytes().to_vec();
@@ -243,6 +261,15 @@ mod tests {
             assert_eq!(key.open(&machine(1), STATE, 7, &damaged), Err(RecordError::CannotBeOpened), "byte {at}");
         }
         (0..sealed.len()).for_each(|cut| assert!(key.open(&machine(1), STATE, 7, &sealed[..cut]).is_err()));
+    }
+
+    #[test]
+    fn a_key_goes_over_a_link_as_text_and_nothing_else_is_taken_for_one() {
+        let key = RecordKey { generation: 7, secret: std::array::from_fn(|at| at as u8 * 8) };
+        assert_eq!(RecordKey::from_text(7, &key.secret_text()), Some(key));
+        for wrong in ["", "00", &"+0".repeat(32), &"0g".repeat(32), &"0".repeat(66), &"é".repeat(32)] {
+            assert_eq!(RecordKey::from_text(7, wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::daemon::Daemon;
 use crate::daemon::local::LocalEvent;
 use crate::daemon::network::LinkNews;
-use crate::store::records::{OwnRecords, SeenMachine, hex, read_seen, unhex, write_seen};
+use crate::store::records::{OwnRecords, SeenMachine, read_seen, write_seen};
 use crate::store::{Home, host_name, random, unix_ms};
 use crate::trouble::Trouble;
 
@@ -128,7 +128,7 @@ impl Records {
         let [metadata_version, state_version] = [0, 1].map(|at: usize| own.publishers[at].version());
         MachineRecords {
             generation: own.key.generation,
-            key: hex(&own.key.secret),
+            key: own.key.secret_text(),
             metadata_version,
             metadata: own.metadata.clone(),
             state_version,
@@ -435,11 +435,11 @@ async fn ask_once(daemon: &Arc<Daemon>, machine: DeviceId) {
     };
     // A machine of before knows no records.
     let Ok(told) = MachineRecordsGet::read_answer(&body) else { return };
-    let Some(secret) = unhex(&told.key) else { return };
+    let Some(key) = RecordKey::from_text(told.generation, &told.key) else { return };
     daemon.run_once(move |daemon| {
         let news = daemon.records().take(&machine, |seen| {
             let before = seen.clone();
-            seen.key = Some(RecordKey { generation: told.generation, secret });
+            seen.key = Some(key);
             // Over the link it is the machine itself that speaks: its word is the newest, and no relay goes back behind it.
             seen.versions = [seen.versions[0].max(told.metadata_version), seen.versions[1].max(told.state_version)];
             (seen.metadata, seen.state) = (Some(told.metadata), Some(told.state));

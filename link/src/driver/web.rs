@@ -418,6 +418,14 @@ impl Handle {
         self.with(|endpoint, _| endpoint.send_packet(to, packet))
     }
 
+    /// See [`Endpoint::get_record`].
+    ///
+    /// # Errors
+    /// [`PacketError`].
+    pub fn get_record(&self, machine: DeviceId, kind: u8) -> Result<(), PacketError> {
+        self.with(|endpoint, _| endpoint.get_record(machine, kind))
+    }
+
     /// See [`Endpoint::call`].
     ///
     /// # Errors

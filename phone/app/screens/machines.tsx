@@ -74,7 +74,7 @@ export function presence(m: MachineView): { tone: "good" | "busy" | "bad" | "idl
   const away = hasStopped(m) ? "offline" : "away";
   if (m.here === false) return { tone: "idle", text: seen ? `${away}, ${seen}` : away };
   const asking = m.relays.some((origin) => relays.value.get(origin)?.up);
-  // A relay says of who was never here since this page was opened nothing at all.
+  // Until the relay has answered what it knows of it.
   if (asking && hasStopped(m)) return { tone: "idle", text: seen ? `offline, ${seen}` : "offline" };
   return { tone: "idle", text: asking ? "asking…" : seen ? `unknown, ${seen}` : "unknown" };
 }

@@ -2,6 +2,7 @@
 
 use happy_crypto::DeviceId;
 use happy_pairing::{Invitation, Origin, Role};
+use happy_rpc::{MachineMetadata, MachineState};
 use serde::{Serialize, Serializer};
 
 use crate::state::{Keys, Machine};
@@ -36,6 +37,18 @@ pub enum CoreEvent {
         #[serde(serialize_with = "display")]
         device: DeviceId,
         body: String,
+    },
+    /// What a machine says of itself, over its link or in records that it left at its relay (PROTOCOL 7.1); what is not there was not said.
+    Record {
+        #[serde(serialize_with = "display")]
+        device: DeviceId,
+        /// Its last sign of life as the relay says, Unix ms, 0 when it does not know; none over a link.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_seen: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<MachineMetadata>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state: Option<MachineState>,
     },
     /// A code to be typed at the machine.
     Code {

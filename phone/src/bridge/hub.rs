@@ -2,7 +2,7 @@
 //!
 //! INVARIANT: no cell is borrowed while a driver or JavaScript is called, since either may call back.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::clock;
 use super::event::CoreEvent;
 use super::pairing::Pairing;
+use super::records::{Records, Shown};
 use super::terminal::Live;
 use super::{call_js, json};
 use crate::answers;
@@ -47,6 +48,8 @@ pub enum Reply {
     Clock(u64),
     /// What was missed of a machine's events: the number of the question.
     Missed(DeviceId, u64),
+    /// What a machine says of itself.
+    Records(DeviceId),
     /// Nobody.
     Nobody,
 }
@@ -61,6 +64,7 @@ pub struct Hub {
     clocks: RefCell<Clocks>,
     /// Where this page is in the event logs of machines.
     followers: RefCell<BTreeMap<DeviceId, Follower>>,
+    records: Records,
     terminals: RefCell<Vec<Weak<Live>>>,
     pairing: RefCell<Option<Rc<Pairing>>>,
     listen: Function,
@@ -78,6 +82,7 @@ impl Hub {
             calls: RefCell::default(),
             clocks: RefCell::default(),
             followers: RefCell::default(),
+            records: Records::new(this.clone()),
             terminals: RefCell::default(),
             pairing: RefCell::default(),
             listen,
@@ -89,6 +94,10 @@ impl Hub {
 
     pub fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
+    }
+
+    pub fn state_mut(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
     }
 
     /// The state to store in the place of all before.
@@ -200,6 +209,7 @@ impl Hub {
     fn disconnect(&self, origin: &Origin) {
         let Some(handle) = self.links.borrow_mut().remove(origin) else { return };
         let machines = self.machines_at(origin);
+        self.records.relay_down(origin);
         let gone = self.take_calls(&machines);
         machines.iter().for_each(|device| self.clocks.borrow_mut().link_down(device));
         drop(handle);
@@ -211,6 +221,10 @@ impl Hub {
     fn machines_at(&self, origin: &Origin) -> Vec<DeviceId> {
         let state = self.state();
         state.machines.iter().filter(|m| m.relays.first() == Some(origin)).map(|m| m.record.device_id()).collect()
+    }
+
+    fn is_at(&self, device: &DeviceId, origin: &Origin) -> bool {
+        self.state().machine(device).is_some_and(|machine| machine.relays.first() == Some(origin))
     }
 
     fn take_calls(&self, devices: &[DeviceId]) -> Vec<Reply> {
@@ -225,7 +239,7 @@ impl Hub {
         self.link(&origin)
     }
 
-    fn link(&self, origin: &Origin) -> Option<Handle> {
+    pub fn link(&self, origin: &Origin) -> Option<Handle> {
         self.links.borrow().get(origin).cloned()
     }
 
@@ -261,8 +275,12 @@ impl Hub {
 
     fn on_event(&self, origin: &Origin, event: Event) {
         match event {
-            Event::RelayUp { .. } => self.tell_relay(origin, true, String::new(), false),
+            Event::RelayUp { .. } => {
+                self.tell_relay(origin, true, String::new(), false);
+                self.records.relay_up(origin, &self.machines_at(origin));
+            }
             Event::RelayDown { why, last } => {
+                self.records.relay_down(origin);
                 self.tell_relay(origin, false, relay_down(why), last);
             }
             Event::Presence { peer, here } => self.tell(CoreEvent::Presence { device: peer, here }),
@@ -271,6 +289,7 @@ impl Hub {
                 self.watch_clock();
                 self.ask_for_clock(peer);
                 self.follow(peer);
+                self.records.ask(peer);
                 self.each_terminal(&peer, |live| live.on_link_up(resumed));
             }
             Event::LinkDown { peer, why } => {
@@ -337,12 +356,21 @@ impl Hub {
                     handle.respond(&peer, id, &happy_rpc::refusal(&refusal)).ok();
                 }
             }
+            // Nobody asks for the records of anybody else.
+            Event::Record { machine, kind, last_seen, version, sealed, .. } => {
+                if self.is_at(&machine, origin) {
+                    self.records.shown(origin, &Shown { machine, kind, last_seen, version, sealed });
+                }
+            }
+            Event::RecordsChanged { machine, kinds } => {
+                if self.is_at(&machine, origin) {
+                    self.records.changed(origin, machine, kinds);
+                }
+            }
             Event::Goaway { .. }
             | Event::Packet { .. }
             | Event::Undelivered { .. }
             | Event::Rendezvous { .. }
-            | Event::Record { .. }
-            | Event::RecordsChanged { .. }
             | Event::Cancelled { .. }
             | Event::StaleDevice { .. } => {}
         }
@@ -558,8 +586,10 @@ impl Hub {
     }
 
     fn tell_event(&self, device: DeviceId, body: &[u8]) {
-        if let Some(body) = follow::checked(body) {
-            self.tell(CoreEvent::Event { device, body });
+        let Some(event) = follow::checked(body) else { return };
+        self.tell(CoreEvent::Event { device, body: json(&event) });
+        if matches!(event, happy_rpc::Event::MachineChanged(_)) {
+            self.records.ask(device);
         }
     }
 
@@ -567,6 +597,7 @@ impl Hub {
         match reply {
             Reply::Command(number) => return self.on_command_answer(number, answer),
             Reply::Missed(device, question) => return self.on_missed(device, question, answer),
+            Reply::Records(device) => return self.records.answered(device, answer),
             _ => {}
         }
         let body = match answer {
@@ -592,7 +623,7 @@ impl Hub {
                 Ok(()) => call_js(&resolve, &wasm_bindgen::JsValue::UNDEFINED),
                 Err(message) => call_js(&reject, &js_sys::Error::new(&message)),
             },
-            Reply::Nobody | Reply::Command(_) | Reply::Clock(_) | Reply::Missed(..) => {}
+            Reply::Nobody | Reply::Command(_) | Reply::Clock(_) | Reply::Missed(..) | Reply::Records(_) => {}
         }
     }
 

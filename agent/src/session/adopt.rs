@@ -7,6 +7,7 @@ use happy_rpc::SessionState;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::client::{Listening, Reached};
 use super::error::ConnectError;
 use super::{Entry, HOLDER_DEADLINE, MAX_SESSIONS, OpenError, Shared, TOLD, client, remove_files};
 use crate::holder::spec::{Description, SessionDir, unix_ms};
@@ -34,9 +35,12 @@ pub(super) async fn all(shared: &Arc<Shared>) -> Result<(), OpenError> {
         let shared = Arc::clone(shared);
         found.spawn(async move {
             let told = entry.path().join(TOLD).exists();
-            if let Some(mut entry) = one(&shared, id, SessionDir::new(entry.path())).await {
+            if let Some((mut entry, listening)) = one(&shared, id, SessionDir::new(entry.path())).await {
                 entry.session.told_to_end = told;
                 shared.entries().insert(id, entry);
+                if let Some(listening) = listening {
+                    listening.begin();
+                }
             }
         });
     }
@@ -44,7 +48,7 @@ pub(super) async fn all(shared: &Arc<Shared>) -> Result<(), OpenError> {
     Ok(())
 }
 
-async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
+async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<(Entry, Option<Listening>)> {
     let description = match dir.description() {
         Ok(description) if description.id == id => description,
         // Left by a daemon that died between making the directory and describing the session: there is no holder.
@@ -55,7 +59,7 @@ async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
         }
     };
     match reach(shared, &description, &dir).await {
-        Ok(entry) => Some(entry),
+        Ok(Reached { entry, listening }) => Some((entry, Some(listening))),
         Err(_) if description.tmux.is_some() => {
             // The session is tmux's, and is found there if it goes on.
             remove_files(&dir, Some(&description.socket));
@@ -80,13 +84,13 @@ async fn one(shared: &Arc<Shared>, id: Uuid, dir: SessionDir) -> Option<Entry> {
             }
             let ended = Entry::ended(&description, dir, exit);
             debug_assert!(ended.session.state != SessionState::Running);
-            Some(ended)
+            Some((ended, None))
         }
     }
 }
 
 /// Asks the holder; one whose session is younger than [`HOLDER_DEADLINE`] may not listen yet.
-async fn reach(shared: &Arc<Shared>, description: &Description, dir: &SessionDir) -> Result<Entry, ConnectError> {
+async fn reach(shared: &Arc<Shared>, description: &Description, dir: &SessionDir) -> Result<Reached, ConnectError> {
     loop {
         let young = unix_ms().saturating_sub(description.created_at) < HOLDER_DEADLINE.as_millis() as u64;
         match client::steer(shared, description, dir).await {

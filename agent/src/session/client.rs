@@ -51,12 +51,33 @@ pub(super) async fn connect<T: DeserializeOwned>(
     tokio::time::timeout(HOLDER_DEADLINE, connected).await.unwrap_or(Err(ConnectError::Late))
 }
 
-/// Connects to a holder and keeps a task that steers it and listens to it.
+/// A holder that was reached, and what it said first.
+pub(super) struct Reached {
+    pub(super) entry: Entry,
+    pub(super) listening: Listening,
+}
+
+/// The connection to a holder, on which nobody listens yet.
+pub(super) struct Listening {
+    steering: Steering,
+    reader: Reader,
+    writer: Writer,
+}
+
+impl Listening {
+    /// Keeps a task that steers the holder and listens to it. To be called when the entry is on the list: what the holder says of a session that is
+    /// not there, its end too, would be lost.
+    pub(super) fn begin(self) {
+        tokio::spawn(self.steering.run(self.reader, self.writer));
+    }
+}
+
+/// Connects to a holder.
 pub(super) async fn steer(
     shared: &Arc<Shared>,
     description: &Description,
     dir: &SessionDir,
-) -> Result<Entry, ConnectError> {
+) -> Result<Reached, ConnectError> {
     let first = |out: &mut bytes::BytesMut| put_frame(out, kind::CONTROL, |out| out.put_u8(VERSION));
     let (status, reader, writer) = connect::<Status>(&description.socket, first, kind::CONTROLLED).await?;
     let mut entry = Entry::new(description, dir.clone());
@@ -66,15 +87,15 @@ pub(super) async fn steer(
     super::prompts::take_in(&mut entry, &status);
     let (holder, asks) = mpsc::channel(ASKS);
     let steering = Steering { shared: Arc::downgrade(shared), id: description.id, asks, unanswered: VecDeque::new() };
-    tokio::spawn(steering.run(reader, writer));
-    Ok(Entry {
+    let entry = Entry {
         kept: status.output_offset.saturating_sub(status.kept_from),
         bytes_in: status.bytes_in,
         build: status.build,
         holder: Some(holder),
         guest: description.tmux.clone().map(super::tmux::Guest::listed),
         ..entry
-    })
+    };
+    Ok(Reached { entry, listening: Listening { steering, reader, writer } })
 }
 
 struct Steering {

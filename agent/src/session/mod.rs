@@ -60,6 +60,7 @@ use rustix::process::Signal;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
+use self::client::Reached;
 use crate::holder::blocks::Place;
 use crate::holder::protocol::{Build, Ended, Request, Status, refusal};
 use crate::holder::spec::{Description, ExitRecord, SessionDir, unix_ms};
@@ -557,12 +558,22 @@ impl Shared {
     }
 
     /// Fills or frees the place that [`Shared::reserve`] took.
-    fn settle(&self, id: Uuid, dir: &SessionDir, started: Result<Entry, CreateError>) -> Result<Session, CreateError> {
+    fn settle(
+        self: &Arc<Self>,
+        id: Uuid,
+        dir: &SessionDir,
+        started: Result<Reached, CreateError>,
+    ) -> Result<Session, CreateError> {
         match started {
-            Ok(entry) => {
-                let session = entry.session.clone();
+            Ok(Reached { entry, listening }) => {
+                let (session, has_ended) = (entry.session.clone(), entry.has_ended());
                 self.entries().insert(id, entry);
                 let _ = self.events.send(Event::SessionChanged(session.clone()));
+                listening.begin();
+                // A short program may be over by now.
+                if has_ended {
+                    self.tidy();
+                }
                 Ok(session)
             }
             Err(error) => {

@@ -383,11 +383,13 @@ pub(super) async fn host(shared: &Arc<Shared>, id: Uuid) -> Result<(), AttachErr
         Err(error) => Err(error),
     };
     match started {
-        Ok(entry) => {
+        Ok(client::Reached { entry, listening }) => {
             let mut entries = shared.entries();
             let Some(known) = entries.get_mut(&id) else { return Err(AttachError::NoSession) };
             let session = Session { name: known.session.name.clone(), ..entry.session.clone() };
             *known = Entry { session, guest: known.guest.clone(), ..entry };
+            drop(entries);
+            listening.begin();
             Ok(())
         }
         Err(error) => {

@@ -72,6 +72,26 @@ async fn an_ended_session_is_forgotten_after_its_time_by_a_daemon_that_runs() {
     until_listed(&home, &sessions, &[running]).await;
 }
 
+/// A program may be over before its daemon, which has much to do, hears that it began.
+#[tokio::test]
+async fn the_end_of_a_program_that_is_over_at_once_is_not_missed() {
+    let home = Home::new();
+    let kept = EndedKept { sessions: 3, ..Default::default() };
+    let sessions = Sessions::open(Config { ended: kept, ..home.config() }).await.unwrap();
+    let busy = tokio::spawn(async {
+        loop {
+            std::thread::sleep(Duration::from_millis(40));
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(ended(&sessions, sh("true")).await);
+    }
+    busy.abort();
+    until_listed(&home, &sessions, &all[3..]).await;
+}
+
 fn request_for(session: Uuid) -> AttachRequest {
     AttachRequest {
         session,

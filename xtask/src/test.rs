@@ -20,7 +20,7 @@ pub struct Arguments {
     list: bool,
 }
 
-/// A suite and the longest it may take. On two cores and from nothing all of them take some 35 minutes, most of it for building.
+/// A suite and the longest it may take. On two cores and from nothing all of them take some 40 minutes, most of it for building.
 struct Suite {
     name: &'static str,
     minutes: u64,
@@ -49,7 +49,14 @@ const SUITES: &[Suite] = &[
         minutes: 24,
         what: "every test in Rust",
         program: "cargo",
-        arguments: &["test", "--workspace", "--no-fail-fast"],
+        arguments: &["nextest", "run", "--workspace"],
+    },
+    Suite {
+        name: "examples",
+        minutes: 4,
+        what: "and every example in the documentation",
+        program: "cargo",
+        arguments: &["test", "--quiet", "--workspace", "--doc"],
     },
     Suite {
         name: "sim",
@@ -160,6 +167,12 @@ impl Suite {
         command.args(self.arguments).current_dir(root()).stdin(Stdio::null());
         if built {
             command.env(tools::PROGRAMS, tools::target().join("debug"));
+        }
+        if self.name == "rust" {
+            tools::require_nextest()?;
+            // Most tests wait for programs that they have started.
+            let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+            command.args(["--test-threads", &at_once.to_string()]);
         }
         if self.name == "terminal" {
             tools::require(&[NODE, NPM])?;

@@ -100,6 +100,19 @@ pub fn require_rust_parts() -> Result<()> {
     quiet(Command::new("rustup").args(["component", "add", "clippy", "rustfmt"]))
 }
 
+/// Makes sure that `cargo nextest` is there, which runs tests of different programs side by side.
+///
+/// # Errors
+/// When it is not, and cannot be installed.
+pub fn require_nextest() -> Result<()> {
+    if quiet(cargo().args(["nextest", "--version"])).is_ok() {
+        return Ok(());
+    }
+    report::step("installing cargo-nextest");
+    quiet(cargo().args(["install", "--locked", "cargo-nextest"]))
+        .context("`cargo install --locked cargo-nextest` failed")
+}
+
 /// Installs the Node packages that the lock file in this folder names, unless they are there already.
 ///
 /// # Errors

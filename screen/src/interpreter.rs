@@ -10,6 +10,8 @@ use crate::queries::{self, Query};
 use crate::screen::{Feed, MAX_REPLIES};
 use crate::sgr;
 
+/// Whether somebody wants what is there for the holder of a session alone.
+const HOLDS: bool = cfg!(feature = "holder");
 /// In bytes; a notification is one line.
 const MAX_NOTICE: usize = 512;
 
@@ -39,6 +41,7 @@ impl Interpreter {
         self.canvas.keep_in_margins(&self.ledger.modes);
     }
 
+    /// Tells the program an answer.
     fn reply(&mut self, reply: &[u8]) {
         if self.feed.replies.len() + reply.len() <= MAX_REPLIES {
             self.feed.replies.extend_from_slice(reply);
@@ -97,7 +100,9 @@ impl Interpreter {
     fn hard_reset(&mut self) {
         self.canvas.hard_reset();
         self.ledger.reset();
-        self.progress(ProgressChange::CLEARED);
+        if HOLDS {
+            self.progress(ProgressChange::CLEARED);
+        }
     }
 
     fn soft_reset(&mut self) {
@@ -272,7 +277,7 @@ impl Actions for Interpreter {
     }
 
     fn csi(&mut self, sequence: &Sequence, last: u8) {
-        if let Some(query) = Query::from_csi(sequence, last) {
+        if HOLDS && let Some(query) = Query::from_csi(sequence, last) {
             self.canvas.joins = false;
             return self.answer(query);
         }
@@ -313,6 +318,7 @@ impl Actions for Interpreter {
                 }
             }
             "8" => self.link(text),
+            _ if !HOLDS => {}
             // iTerm2's notification is text; what begins with a number is one of ConEmu's commands.
             "9" if text.split(';').next().is_none_or(|first| first.parse::<u8>().is_err()) => self.notify(text),
             "9" => {

@@ -19,7 +19,8 @@ pub const SYNC_HOLD: Duration = Duration::from_millis(150);
 /// What one call of [`Screen::feed`] has brought besides cells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Feed {
-    /// Answers to terminal queries, to be written to the PTY by the holder of the session and by nobody else.
+    /// Answers to terminal queries, to be written to the PTY by the holder of the session and by nobody else. Like notice and progress they
+    /// come only with the feature `holder`.
     pub replies: Vec<u8>,
     /// Something that can be drawn may have changed; [`Screen::take_changes`] tells what.
     pub changed: bool,

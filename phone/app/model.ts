@@ -3,7 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import type { CoreEvent, Core, Peer } from "./core";
 import { CallFailed } from "./core";
-import { recordOf, type Kept } from "./record";
+import { isBefore, recordOf, type Kept } from "./record";
 import type { Calls, Device, Entry, Event as MachineEvent, Machine, Role, Session } from "./rpc";
 import { destroyVault, Displaced, leaveTrace, type Vault } from "./vault";
 
@@ -167,7 +167,9 @@ function takeRecord({ device, last_seen, metadata, state }: Extract<CoreEvent, {
       keep(SEEN, seen);
     }
   }
-  const record = { ...machine(device)?.record, ...halves.get(device), ...(metadata && { metadata }), ...(state && { state }) };
+  const before = machine(device)?.record;
+  if (state && before && isBefore(state, before.state)) state = undefined;
+  const record = { ...before, ...halves.get(device), ...(metadata && { metadata }), ...(state && { state }) };
   if (!recordOf(record)) halves.set(device, record);
   else {
     halves.delete(device);

@@ -13,6 +13,12 @@ const LONGEST = 256;
 const STATUS: readonly MachineStatus[] = ["running", "shutting-down", "offline"];
 const SOURCES: readonly StopSource[] = ["call", "cli", "signal"];
 
+/** Whether this is an earlier word of the same life of a daemon, which goes from running to offline and not back: a relay may have one. */
+export function isBefore(state: MachineState, other: MachineState): boolean {
+  const isSameLife = state.started_at === other.started_at && state.pid === other.pid;
+  return isSameLife && STATUS.indexOf(state.status) < STATUS.indexOf(other.status);
+}
+
 type Fields = Record<string, unknown>;
 
 const fields = (said: unknown): Fields => (typeof said === "object" && said !== null ? (said as Fields) : {});

@@ -79,8 +79,16 @@ pub struct MachineState {
     pub shutdown_source: Option<StopSource>,
 }
 
+impl MachineState {
+    /// Whether this is an earlier word of the same life of a daemon, which goes from *running* to *offline* and not back. A relay may have an earlier one than
+    /// was told over a link.
+    pub fn is_before(&self, other: &MachineState) -> bool {
+        (self.started_at, self.pid) == (other.started_at, other.pid) && self.status < other.status
+    }
+}
+
 /// What a daemon is doing, as it said last: one that crashed said nothing, and its last sign of life is what the relay has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub enum MachineStatus {
@@ -103,4 +111,26 @@ pub enum StopSource {
     Cli,
     /// A signal: a service manager, a terminal that was closed, a machine that goes down.
     Signal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_of_a_daemon_goes_one_way() {
+        let of = |started_at, status| MachineState {
+            status,
+            pid: 7,
+            port: 0,
+            started_at,
+            shutdown_requested_at: None,
+            shutdown_source: None,
+        };
+        assert!(of(1, MachineStatus::Running).is_before(&of(1, MachineStatus::ShuttingDown)));
+        assert!(of(1, MachineStatus::ShuttingDown).is_before(&of(1, MachineStatus::Offline)));
+        assert!(!of(1, MachineStatus::Offline).is_before(&of(1, MachineStatus::Running)));
+        assert!(!of(1, MachineStatus::Offline).is_before(&of(1, MachineStatus::Offline)));
+        assert!(!of(2, MachineStatus::Running).is_before(&of(1, MachineStatus::Offline)), "it was started again");
+    }
 }

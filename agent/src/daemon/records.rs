@@ -473,7 +473,12 @@ fn take_shown(daemon: &Arc<Daemon>, shown: &Shown) {
                     }
                     // Of a state that the link tells, the relay's is the same or an older one that overtook it.
                     _ if linked && version == seen.versions[1] => {}
-                    _ => seen.state = serde_json::from_slice(&text).ok().or(seen.state.take()),
+                    _ => {
+                        let shown = serde_json::from_slice::<MachineState>(&text).ok();
+                        let is_later =
+                            |shown: &MachineState| !seen.state.as_ref().is_some_and(|said| shown.is_before(said));
+                        seen.state = shown.filter(is_later).or(seen.state.take());
+                    }
                 }
                 seen.versions = [record_kind::METADATA, record_kind::STATE].map(|kind| newest.version(kind));
             }

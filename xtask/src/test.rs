@@ -39,14 +39,14 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "lint",
-        minutes: 8,
+        minutes: 12,
         what: "clippy has nothing to say",
         program: "cargo",
         arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
     },
     Suite {
         name: "rust",
-        minutes: 24,
+        minutes: 20,
         what: "every test in Rust",
         program: "cargo",
         arguments: &["nextest", "run", "--workspace"],

@@ -200,7 +200,8 @@ export function handle(event: CoreEvent): void {
       touch(event.device, { here: event.here });
       break;
     case "link":
-      touch(event.device, event.up ? { linked: true, here: true, refused: null } : { linked: false });
+      // A relay's word that a machine has gone may overtake the last that the machine said, and with that a link that comes up and is dead.
+      touch(event.device, event.up ? { linked: true, here: machine(event.device)?.here ?? true, refused: null } : { linked: false });
       // What was missed comes as events; what could not be read before is read now.
       if (event.up && unread.has(event.device)) void refreshMachine(event.device);
       break;

@@ -9,7 +9,9 @@ import { connected, pairedPhone, picture } from './app.mjs';
 test('a phone shows what a machine said of itself, and that it is away', { timeout: 240_000 }, async (t) => {
   const { cli, options, page, relay, trouble } = await pairedPhone(t, 'away');
   const about = page.getByRole('region', { name: 'About this machine' });
-  const shows = (text) => about.filter({ hasText: text }).waitFor();
+  const shows = (text) => about.filter({ hasText: text }).waitFor().catch(async (error) => {
+    throw new Error(`it shows “${await page.locator('body').innerText()}” and not “${text}”`, { cause: error });
+  });
 
   await t.test('host, version and status of a machine that is here', async () => {
     await shows('online');

@@ -27,8 +27,8 @@ use crate::store::records::{OwnRecords, SeenMachine, read_seen, write_seen};
 use crate::store::{Home, host_name, random, unix_ms};
 use crate::trouble::Trouble;
 
-/// The last record may take so long to its relay; a relay that is not there is not waited for.
-const LAST_PUT: Duration = Duration::from_secs(1);
+/// The last record may take so long to the disk and to its relay; a relay that is not there is not waited for.
+const LAST_PUT: Duration = Duration::from_secs(3);
 /// How long another machine may take to tell its records.
 const ASK: Duration = Duration::from_secs(30);
 /// Records of other machines that wait to be looked at; more come from a relay that was not asked for them, and are dropped.
@@ -548,7 +548,7 @@ impl Daemon {
         self.stop();
     }
 
-    /// The last record, and the wait until the relay has it: at most a second, and none without a relay.
+    /// The last record, and the wait until the relay has it: at most [`LAST_PUT`] each, and none without a relay.
     pub async fn say_offline(self: &Arc<Self>) {
         self.wait_for_records().await;
         self.set_status(|state| state.status = MachineStatus::Offline);

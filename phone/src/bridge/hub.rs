@@ -578,6 +578,8 @@ impl Hub {
         drop(followers);
         if caught.lists {
             self.tell_event(device, LIST_AGAIN.as_bytes());
+            // What it said of itself may be among what was lost, and it may be on its way out.
+            self.records.ask(device);
         }
         missed.iter().skip(caught.skip).for_each(|event| self.tell_event(device, event.get().as_bytes()));
         if caught.again {

@@ -352,6 +352,7 @@ export function forgetMachine(device: string): void {
   theCore().forget(device);
   const { [device]: _, ...others } = records;
   records = others;
+  halves.delete(device);
   void keepRecords();
   refreshPeers();
 }

@@ -40,6 +40,13 @@ impl Questions {
         None
     }
 
+    /// What was to be asked could not be sent: it is the next to be asked.
+    pub fn not_sent(&mut self) {
+        if let Some(question) = self.under_way.take() {
+            self.waiting.push_front(question);
+        }
+    }
+
     /// The relay has shown a record, be it asked for or not.
     pub fn shown(&mut self, question: Question) {
         self.under_way.take_if(|asked| *asked == question);
@@ -62,6 +69,8 @@ mod tests {
         assert_eq!(questions.to_ask(), None, "the answer is awaited");
         questions.shown((TWO, STATE));
         assert_eq!(questions.to_ask(), None, "that was not asked for");
+        questions.not_sent();
+        assert_eq!(questions.to_ask(), Some((ONE, METADATA)), "nothing is lost for want of room");
         for _ in 0..1_000 {
             questions.changed(TWO, u8::MAX);
         }

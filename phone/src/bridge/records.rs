@@ -59,8 +59,12 @@ impl Records {
         let next = self.questions.borrow_mut().get_mut(origin).and_then(Questions::to_ask);
         let handle = self.hub.upgrade().and_then(|hub| hub.link(origin));
         if let (Some((machine, kind)), Some(handle)) = (next, handle) {
-            // It is refused without a connection; with the next one all is asked again.
-            handle.get_record(machine, kind).ok();
+            // Without a connection, and with the next one all is asked again; or without room, and the next word of the relay makes another try.
+            if handle.get_record(machine, kind).is_err()
+                && let Some(questions) = self.questions.borrow_mut().get_mut(origin)
+            {
+                questions.not_sent();
+            }
         }
     }
 
@@ -107,6 +111,13 @@ impl Records {
 
     pub fn answered(&self, machine: DeviceId, answer: &Answer) {
         let again = self.asked.borrow_mut().remove(&machine).unwrap_or(false);
+        self.take(machine, answer);
+        if again {
+            self.ask(machine);
+        }
+    }
+
+    fn take(&self, machine: DeviceId, answer: &Answer) {
         let Some(hub) = self.hub.upgrade() else { return };
         // Without an answer it is asked when there is a link again. A machine of before knows no records.
         let told = match answer {
@@ -120,8 +131,5 @@ impl Records {
         }
         let (metadata, state) = (Some(told.metadata), Some(told.state));
         hub.tell(CoreEvent::Record { device: machine, last_seen: None, metadata, state });
-        if again {
-            self.ask(machine);
-        }
     }
 }

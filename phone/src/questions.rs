@@ -24,7 +24,7 @@ impl Questions {
 
     /// The relay says that records have changed; bit n - 1 stands for kind n.
     pub fn changed(&mut self, machine: DeviceId, kinds: u8) {
-        for kind in record_kind::ALL.into_iter().filter(|kind| kinds & (1 << (kind - 1)) != 0) {
+        for kind in record_kind::changed(kinds) {
             if !self.waiting.contains(&(machine, kind)) {
                 self.waiting.push_back((machine, kind));
             }

@@ -184,6 +184,11 @@ pub mod record_kind {
     pub const STATE: u8 = 2;
     /// All that there are.
     pub const ALL: [u8; 2] = [METADATA, STATE];
+
+    /// Those that a Changed frame names; bit n - 1 stands for kind n, and kinds that nobody knows are left out.
+    pub fn changed(kinds: u8) -> impl Iterator<Item = u8> {
+        ALL.into_iter().filter(move |kind| kinds & (1 << (kind - 1)) != 0)
+    }
 }
 
 impl<'a> ToRelay<'a> {

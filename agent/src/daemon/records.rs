@@ -341,7 +341,7 @@ pub fn route(daemon: &Arc<Daemon>, origin: &Origin, event: Event) {
             }
         }
         Event::RecordsChanged { machine, kinds } if is_machine(daemon, &machine) => {
-            for kind in record_kind::ALL.into_iter().filter(|kind| kinds & (1 << (kind - 1)) != 0) {
+            for kind in record_kind::changed(kinds) {
                 daemon.network().get_record(origin, machine, kind);
             }
         }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, Undelivered};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::access::{Vouches, Vouching};
 use crate::mailbox::DELIVER_HEAD;
@@ -276,8 +277,9 @@ pub trait Inbox: Send + Sync + 'static {
     fn introduce(&self, device: &DeviceId);
     /// Posts anew whom a device of this node names, so that it learns who is elsewhere.
     fn names_anew(&self, device: &DeviceId);
-    /// The records of a machine that is connected here were lost; it says so if the machine has put any.
-    fn lost_records(&self, machine: &DeviceId);
+    /// The records of a machine that is connected here were lost; it says so if the machine has put any. `asked` is when the
+    /// question for them was made up, if they were not seen to go: a record that was put since then may stand there.
+    fn lost_records(&self, machine: &DeviceId, asked: Option<Instant>);
 }
 
 /// The directory's answer to a login.
@@ -594,7 +596,7 @@ impl Bus for MemoryBus {
         let node_of = |machine: &DeviceId| medium.inbox(medium.directory.get(machine)?.node);
         let told: Vec<_> = lost.iter().filter_map(|machine| Some((machine, node_of(machine)?))).collect();
         drop(medium);
-        told.into_iter().for_each(|(machine, inbox)| inbox.lost_records(machine));
+        told.into_iter().for_each(|(machine, inbox)| inbox.lost_records(machine, None));
         Box::pin(std::future::ready(put))
     }
 

@@ -80,7 +80,7 @@ async fn put(hub: &Hub, mailbox: &Mailbox, kind: u8, record: Record) {
         }
     };
     let (answer, version, sealed) = match put {
-        Put::Stored(_) | Put::Same => (RecordAnswer::Stored, version, sealed),
+        Put::Stored { .. } | Put::Same => (RecordAnswer::Stored, version, sealed),
         Put::Conflict(there) => (RecordAnswer::Conflict, there.version, there.sealed),
         Put::Refused => return mailbox.notify(&refused(mailbox.device, kind)),
     };

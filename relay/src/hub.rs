@@ -480,7 +480,7 @@ mod tests {
 
     use super::*;
     use crate::bus::{Claim, Inbox as _, Login};
-    use crate::mailbox::Outgoing;
+    use crate::mailbox::{Outgoing, OwnRecords};
 
     fn hub(config: &Config) -> Arc<Hub> {
         Hub::of_a_test(config)
@@ -548,7 +548,7 @@ mod tests {
         let bus = Arc::new(crate::bus::RedisBus::start(&"redis://127.0.0.1:1".parse().unwrap()).unwrap());
         let hub = hub(&Config { bus: Some(bus.clone()), ..Config::default() });
         let machine = enter(&hub, 1, 1, &[2]);
-        machine.lock().keeps_records = true;
+        machine.lock().own_records = OwnRecords::Tried;
         bus.have_unsaid(&machine.device);
         assert!(machine.next().is_none(), "it was told that its records were lost");
         hub.introduce(&machine.device);

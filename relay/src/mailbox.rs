@@ -22,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::bus::{Login, NodeId};
+use crate::records::place;
 use bulk::Bulk;
 pub(crate) use bulk::{Batch, Count};
 use peers::{Nodes, Peers};
@@ -136,12 +137,28 @@ pub(crate) struct State {
     pub(crate) rendezvous: Vec<([u8; 32], Instant)>,
     /// Whether it has ever had one, and so may have written to guests.
     pub(crate) is_host: bool,
-    /// Whether this machine has put records, or has tried to: it is told when they are lost.
-    pub(crate) keeps_records: bool,
+    pub(crate) own_records: OwnRecords,
     nodes: Nodes,
     control: VecDeque<Notice>,
     control_bytes: usize,
     bulk: Bulk,
+}
+
+/// Whether a machine has put records over this connection: it is told when they are lost (`PROTOCOL 7`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum OwnRecords {
+    /// It has put none, or none since it was told that they were lost.
+    #[default]
+    None,
+    /// It is putting its first, or could not.
+    Tried,
+    /// It was answered, be it that they are refused.
+    Answered {
+        /// The newest answer. Whoever looked before it has not seen that record.
+        at: Instant,
+        /// The kinds that were put, a bit each as in Changed.
+        kinds: u8,
+    },
 }
 
 /// A control frame that waits.
@@ -358,9 +375,41 @@ impl State {
         !waits
     }
 
-    /// Tells the machine that its records were lost, once until it puts some again.
-    pub(crate) fn tell_lost(&mut self, machine: &DeviceId) {
-        if std::mem::take(&mut self.keeps_records) {
+    /// The machine puts a record.
+    pub(crate) fn begin_put(&mut self) {
+        if self.own_records == OwnRecords::None {
+            self.own_records = OwnRecords::Tried;
+        }
+    }
+
+    /// A put of this kind was answered; `is_first` when it was stored where no record stood. One of the other kind that was put before
+    /// was lost then since the last sign of life, and the next would find this one: the machine is told now. True when its actor has
+    /// to be woken.
+    pub(crate) fn end_put(&mut self, machine: &DeviceId, kind: u8, is_first: bool) -> bool {
+        // A kind that is kept nowhere was refused.
+        let this = place(kind).map_or(0, |place| 1 << place);
+        let before = |state: &State| match state.own_records {
+            OwnRecords::Answered { kinds, .. } => kinds,
+            OwnRecords::None | OwnRecords::Tried => 0,
+        };
+        let are_lost = is_first && before(self) & !this != 0;
+        if are_lost {
+            self.tell_lost(machine, None);
+        }
+        self.own_records = OwnRecords::Answered { at: Instant::now(), kinds: before(self) | this };
+        are_lost
+    }
+
+    /// Tells the machine that its records were lost, once until it puts some again. `asked` is when the question was made up that
+    /// found none, if it was one: a record that was put meanwhile is not among the lost.
+    pub(crate) fn tell_lost(&mut self, machine: &DeviceId, asked: Option<Instant>) {
+        let are_lost = match (self.own_records, asked) {
+            (OwnRecords::None, _) | (OwnRecords::Tried, Some(_)) => false,
+            (OwnRecords::Answered { at, .. }, Some(asked)) => at <= asked,
+            (_, None) => true,
+        };
+        if are_lost {
+            self.own_records = OwnRecords::None;
             // PROTOCOL 7: of its own id it means that they were lost.
             self.notify(&FromRelay::Changed { machine: *machine, kinds: ALL_KINDS });
         }
@@ -640,6 +689,39 @@ mod tests {
         assert_eq!(presences(&mut state), [(device(1), true)], "it has come anew");
         state.tell(&device(1), false);
         assert_eq!(presences(&mut state), [(device(1), false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_was_put_meanwhile_is_not_among_the_lost() {
+        let mailbox = Mailbox::new(device(1), 1, Standing::Open);
+        let told = |asked| {
+            mailbox.lock().tell_lost(&mailbox.device, asked);
+            std::iter::from_fn(|| mailbox.next()).count()
+        };
+        let later = || tokio::time::advance(Duration::from_millis(1));
+        let before = Instant::now();
+        assert_eq!(told(None), 0, "it has put none");
+        later().await;
+        let answered = |kind, is_first| mailbox.lock().end_put(&mailbox.device, kind, is_first);
+        mailbox.lock().begin_put();
+        assert_eq!(told(Some(Instant::now())), 0, "it is on its way");
+        assert!(!answered(1, true) && !answered(0, false) && !answered(u8::MAX, false));
+        assert_eq!(told(Some(before)), 0, "it was put since");
+        later().await;
+        mailbox.lock().begin_put();
+        assert_eq!([told(Some(Instant::now())), told(Some(Instant::now()))], [1, 0], "it is told once");
+        assert!(!answered(1, true));
+        later().await;
+        assert_eq!(told(Some(Instant::now())), 1, "and again after it has put another");
+        mailbox.lock().begin_put();
+        assert!(!answered(2, true), "it knows that the other one is lost");
+        assert!(!answered(2, true), "this one is back");
+        assert!(!answered(1, false));
+        assert!(answered(2, true), "the other one has gone");
+        assert_eq!(std::iter::from_fn(|| mailbox.next()).count(), 1);
+        assert_eq!([told(None), told(None)], [1, 0]);
+        mailbox.lock().begin_put();
+        assert_eq!([told(None), told(None)], [1, 0], "what was seen to go is lost, whatever is on its way");
     }
 
     #[test]

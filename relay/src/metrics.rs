@@ -215,7 +215,7 @@ impl Metrics {
 
     pub(crate) fn record_put(&self, put: &Put) {
         let place = match put {
-            Put::Stored(_) => 0,
+            Put::Stored { .. } => 0,
             Put::Same => 1,
             Put::Conflict(_) => 2,
             Put::Refused => 3,

@@ -51,8 +51,13 @@ pub struct NewRecord {
 /// What became of a record that was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    /// It is stored, and is news to these, who may read it.
-    Stored(Vec<DeviceId>),
+    /// It is stored.
+    Stored {
+        /// Those who may read it, to whom it is news.
+        readers: Vec<DeviceId>,
+        /// The machine had no record there, of either kind.
+        is_first: bool,
+    },
     /// It stood there already.
     Same,
     /// Another one stands there.
@@ -150,7 +155,8 @@ impl Records {
         let Some(place) = place(kind) else { return (Put::Refused, Vec::new()) };
         let now = unix_ms();
         let mut table = self.0.lock();
-        if !table.machines.contains_key(&machine) {
+        let is_first = !table.machines.contains_key(&machine);
+        if is_first {
             table.bytes += ENTRY_COST;
             table.machines.insert(machine, Kept::default());
         }
@@ -166,7 +172,7 @@ impl Records {
                 _ => {}
             }
             kept.records[place] = Some(record);
-            Put::Stored(kept.readers.clone())
+            Put::Stored { readers: kept.readers.clone(), is_first }
         });
         let lost = if table.bytes > MAX_BYTES { table.shed(now, is_here) } else { Vec::new() };
         (put.unwrap_or(Put::Refused), lost)
@@ -216,12 +222,12 @@ mod tests {
     fn a_record_is_replaced_by_the_next_version_only() {
         let records = Records::default();
         let put = |record| put(&records, new(1, record_kind::STATE, record, None));
-        assert_eq!(put(record(7, b"first")), Put::Stored(vec![]));
+        assert_eq!(put(record(7, b"first")), Put::Stored { readers: vec![], is_first: true });
         assert_eq!(put(record(7, b"first")), Put::Same);
         assert_eq!(put(record(7, b"other")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(6, b"older")), Put::Conflict(record(7, b"first")));
         assert_eq!(put(record(9, b"gap")), Put::Conflict(record(7, b"first")));
-        assert_eq!(put(record(8, b"next")), Put::Stored(vec![]));
+        assert_eq!(put(record(8, b"next")), Put::Stored { readers: vec![], is_first: false });
         assert_eq!(records.put(new(1, 3, record(1, b"x"), None), |_| false).0, Put::Refused);
     }
 
@@ -240,7 +246,7 @@ mod tests {
         assert_eq!(sees(2), Some(Some(record(1, b"mine"))));
         assert_eq!(sees(3), None);
         let put = put(&records, new(1, record_kind::METADATA, record(2, b"new"), None));
-        assert_eq!(put, Put::Stored(vec![device(2)]), "who reads has not changed");
+        assert_eq!(put, Put::Stored { readers: vec![device(2)], is_first: false }, "who reads has not changed");
         records.read_by(&device(1), &[device(3)]);
         assert_eq!((sees(2), sees(3)), (None, Some(Some(record(2, b"new")))));
         let (again, _) =

@@ -100,7 +100,7 @@ async fn put(shared: &Shared, request: Request) -> Result<Response, Refused> {
     let mut status = StatusCode::OK;
     for (kind, record) in records {
         match shared.hub.put_record_of(&machine, kind, record).await.map_err(too_soon)? {
-            Put::Stored(_) | Put::Same => {}
+            Put::Stored { .. } | Put::Same => {}
             Put::Conflict(_) => status = StatusCode::CONFLICT,
             Put::Refused => return Err(unavailable()),
         }

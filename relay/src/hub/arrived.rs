@@ -2,6 +2,7 @@
 
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, Undelivered};
+use tokio::time::Instant;
 
 use super::Hub;
 use super::presence::naming;
@@ -98,8 +99,8 @@ impl Inbox for Hub {
         self.find(device).map(|mailbox| mailbox.login)
     }
 
-    fn lost_records(&self, machine: &DeviceId) {
-        self.tell_lost(machine);
+    fn lost_records(&self, machine: &DeviceId, asked: Option<Instant>) {
+        self.tell_lost(machine, asked);
     }
 
     fn introduce(&self, device: &DeviceId) {
@@ -111,7 +112,7 @@ impl Inbox for Hub {
             if !state.is_live() {
                 return;
             }
-            state.tell_lost(device);
+            state.tell_lost(device, None);
             // Whoever was taken off the list while Redis was away reads no longer.
             self.bus.read_by(device, &state.named());
         }

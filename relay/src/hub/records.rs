@@ -19,10 +19,16 @@ impl Hub {
             if !state.is_live() {
                 return Ok(Put::Refused);
             }
-            state.keeps_records = true;
+            state.begin_put();
             state.named()
         };
-        self.store_record(NewRecord { machine: machine.device, kind, record, readers: Some(readers) }).await
+        let new = NewRecord { machine: machine.device, kind, record, readers: Some(readers) };
+        let put = self.store_record(new).await?;
+        let is_first = matches!(put, Put::Stored { is_first: true, .. });
+        if machine.lock().end_put(&machine.device, kind, is_first) {
+            machine.wake();
+        }
+        Ok(put)
     }
 
     /// The same for a machine that came over REST, and may be connected anywhere or nowhere.
@@ -39,7 +45,7 @@ impl Hub {
         self.pauses.take(&machine, Instant::now())?;
         let put = self.bus.put_record(new).await;
         self.metrics.record_put(&put);
-        if let Put::Stored(readers) = &put {
+        if let Put::Stored { readers, .. } = &put {
             self.tell_changed(&machine, readers, 1 << (kind - 1));
         }
         Ok(put)
@@ -68,10 +74,10 @@ impl Hub {
         }
     }
 
-    /// Its records were lost, if it has put any.
-    pub(super) fn tell_lost(&self, machine: &DeviceId) {
+    /// Its records were lost, if it has put any before `asked`.
+    pub(super) fn tell_lost(&self, machine: &DeviceId, asked: Option<Instant>) {
         if let Some(machine) = self.find(machine) {
-            machine.lock().tell_lost(&machine.device);
+            machine.lock().tell_lost(&machine.device, asked);
             machine.wake();
         }
     }

@@ -9,6 +9,7 @@ use happy_relay::{Bus, Config, MemoryBus, Timings};
 use happy_wire::Code;
 use happy_wire::relay::{FromRelay, RendezvousState, ToRelay, Undelivered};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::harness::{Client, Device, Server, soon, until};
 use crate::redis::device;
@@ -194,7 +195,7 @@ impl Inbox for Ears {
 
     fn names_anew(&self, _device: &DeviceId) {}
 
-    fn lost_records(&self, _machine: &DeviceId) {}
+    fn lost_records(&self, _machine: &DeviceId, _asked: Option<Instant>) {}
 }
 
 impl Played {

@@ -391,7 +391,7 @@ async fn who_is_away_makes_room_first_and_a_machine_whose_records_were_forgotten
                 others.claim(&machine, Login { epoch: 1, number: 1 }).await;
             }
             let new = NewRecord { machine, kind: record_kind::STATE, record: record.clone(), readers: None };
-            assert!(matches!(others.put_record(new).await, Put::Stored(_)));
+            assert!(matches!(others.put_record(new).await, Put::Stored { .. }));
         }
     };
     fill(false).await;

@@ -700,6 +700,30 @@ async fn a_machine_whose_records_redis_threw_out_is_told_once_and_puts_them_agai
     }
 }
 
+/// Its next record would hide from the next sign of life that the others have gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_records_redis_threw_out_is_told_with_the_next_that_it_puts() {
+    let servers = Servers::one().await;
+    let server = servers.node().await;
+    let (machine, other) = (device(), device());
+    let mut desk = server.join(&machine).await;
+    let mut bystander = server.join(&other).await;
+    for client in [&mut desk, &mut bystander] {
+        assert_eq!(client.put(1, 1, b"metadata").await.answer, RecordAnswer::Stored);
+        assert_eq!(client.put(2, 1, b"running").await.answer, RecordAnswer::Stored);
+    }
+    servers.all(&["DEL", &format!("hr:rec:{}", machine.id())]);
+    desk.tell(ToRelay::PutRecord { kind: 2, version: 2, sealed: b"stopping" }).await;
+    desk.expect(FromRelay::Changed { machine: machine.id(), kinds: 0b11 }).await;
+    assert_eq!(desk.record().await.answer, RecordAnswer::Stored);
+    assert_eq!(desk.put(2, 2, b"stopping").await.answer, RecordAnswer::Stored);
+    assert_eq!(desk.put(1, 1, b"metadata").await.answer, RecordAnswer::Stored);
+    assert_eq!(bystander.put(2, 2, b"stopping").await.answer, RecordAnswer::Stored);
+    for mut client in [desk, bystander] {
+        client.barrier().await;
+    }
+}
+
 /// The word of a machine that has gone stands for a day, also when Redis is emptied meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_a_machine_spoke_for_before_it_went_is_let_in_after_an_emptied_redis() {

@@ -229,7 +229,7 @@ mod tests {
 
         fn names_anew(&self, _: &DeviceId) {}
 
-        fn lost_records(&self, _: &DeviceId) {}
+        fn lost_records(&self, _: &DeviceId, _: Option<Instant>) {}
     }
 
     /// Batches of this node as they come over a connection, some of them empty, and the messages in them.

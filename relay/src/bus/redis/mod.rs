@@ -300,7 +300,8 @@ impl Bus for RedisBus {
     }
 
     fn alive(&self, machine: &DeviceId) {
-        self.shared.chore(Chore::Note(*machine, Note::Seen(unix_ms())));
+        let seen = Note::Seen { at: unix_ms(), asked: Instant::now() };
+        self.shared.chore(Chore::Note(*machine, seen));
     }
 }
 

@@ -450,11 +450,11 @@ async fn do_chore(shared: &Shared, conn: &Conn, chore: &Chore) -> RedisResult<()
         Chore::Note(machine, note) => {
             let there = records::note(conn, machine, note, &shared.stats.full).await?;
             // Redis had no room for them. Of a machine that is here and has put none, the inbox knows.
-            if !there
-                && matches!(note, Note::Seen(_))
+            if let Note::Seen { asked, .. } = note
+                && !there
                 && let Some(inbox) = shared.inbox()
             {
-                inbox.lost_records(machine);
+                inbox.lost_records(machine, Some(*asked));
             }
             Ok(())
         }
@@ -678,10 +678,10 @@ mod tests {
     #[test]
     fn of_who_may_read_only_the_last_word_waits_and_all_chores_have_a_bound_in_bytes() {
         let readers = |machine, count| Chore::Note(device(machine), Note::Readers(vec![device(9); count]));
-        let mut chores = Chores::default();
+        let (mut chores, asked) = (Chores::default(), Instant::now());
         for count in (0..=256).rev() {
             assert!(chores.push(readers(1, count)).is_ok());
-            assert!(chores.push(Chore::Note(device(1), Note::Seen(count as u64))).is_ok());
+            assert!(chores.push(Chore::Note(device(1), Note::Seen { at: count as u64, asked })).is_ok());
         }
         let first = chores.next();
         let words = first.iter().filter_map(|chore| match chore {

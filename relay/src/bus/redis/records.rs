@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use happy_crypto::DeviceId;
 use redis::{RedisResult, Script};
+use tokio::time::Instant;
 
 use super::directory;
 use super::way::Conn;
@@ -33,9 +34,11 @@ const READERS: &str = r"
 ";
 
 /// Notes who may read, if that is said, and stores a record if there is none of its kind, if it repeats it, or if the version there is the
-/// one before. Answers 1 and who may read it when it is news, 2 when it stood there, 3 when Redis is full, and else what stands there.
+/// one before. Answers 1 and who may read it when it is news, 4 and the same when the machine had no record at all, 2 when it stood
+/// there, 3 when Redis is full, and else what stands there.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
     let put = r"
+        local news = redis.call('EXISTS', KEYS[1]) == 0 and 4 or 1
         local old = redis.call('HGET', KEYS[1], ARGV[1])
         local next = not old or string.sub(old, 1, 8) == ARGV[2]
         if next and #ARGV[3] > #(old or '') and full() then return {3, ''} end
@@ -45,7 +48,7 @@ static PUT: LazyLock<Script> = LazyLock::new(|| {
         if old == ARGV[3] then return {2, ''} end
         if not next then return {0, old} end
         redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-        return {1, redis.call('HGET', KEYS[1], 'readers')}
+        return {news, redis.call('HGET', KEYS[1], 'readers')}
     ";
     Script::new(&[FULL, READERS, put].concat())
 });
@@ -65,8 +68,11 @@ static NOTE: LazyLock<Script> = LazyLock::new(|| {
 /// What waits to be noted of a machine that has records.
 pub(super) enum Note {
     Readers(Vec<DeviceId>),
-    /// Unix ms.
-    Seen(u64),
+    /// A sign of life at this time, Unix ms. A machine that has none was asked about at `asked`.
+    Seen {
+        at: u64,
+        asked: Instant,
+    },
 }
 
 fn key(machine: &DeviceId) -> String {
@@ -95,7 +101,7 @@ pub(super) async fn put(conn: &Conn, new: NewRecord, full: &AtomicU64) -> RedisR
     let arguments: [&[u8]; 7] = [kind.as_bytes(), &before, &field, &readers, now.as_bytes(), &kept_for, set_readers];
     let (done, old): (u8, Vec<u8>) = conn.script(&PUT, key(&machine).as_bytes(), &arguments).await?;
     Ok(match done {
-        1 => Put::Stored(devices(&old)),
+        1 | 4 => Put::Stored { readers: devices(&old), is_first: done == 4 },
         2 => Put::Same,
         3 => {
             full.fetch_add(1, Relaxed);
@@ -119,7 +125,7 @@ fn read(field: &[u8]) -> Option<Record> {
 pub(super) async fn note(conn: &Conn, machine: &DeviceId, note: &Note, full: &AtomicU64) -> RedisResult<bool> {
     let (field, value): (&[u8], Vec<u8>) = match note {
         Note::Readers(readers) => (b"readers", bytes_of(readers)),
-        Note::Seen(ms) => (b"seen", ms.to_string().into_bytes()),
+        Note::Seen { at, .. } => (b"seen", at.to_string().into_bytes()),
     };
     let done: u8 = conn.script(&NOTE, key(machine).as_bytes(), &[field, &value, &kept_for()]).await?;
     full.fetch_add((done == 2).into(), Relaxed);

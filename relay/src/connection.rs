@@ -550,12 +550,12 @@ impl Actor {
                 }
                 Outgoing::Deliver(batch) => {
                     if self.shared.config.tap.is_some() {
-                        websocket::messages(&batch.bytes).for_each(|frame| self.tap_sent(frame));
+                        websocket::messages(batch.frames()).for_each(|frame| self.tap_sent(frame));
                     }
                     self.unflushed += batch.held;
                     match self.writing.is_empty() {
-                        true => self.writing = batch.bytes,
-                        false => self.writing.extend_from_slice(&batch.bytes),
+                        true => (self.writing, self.written) = batch.into_frames(),
+                        false => self.writing.extend_from_slice(batch.frames()),
                     }
                     break;
                 }

@@ -585,7 +585,7 @@ mod tests {
             })
             .collect();
         assert_eq!(batches.iter().map(|batch| batch.held.frames).collect::<Vec<_>>(), [2, 1, 1]);
-        let frames = batches.iter().flat_map(|batch| websocket::messages(&batch.bytes));
+        let frames = batches.iter().flat_map(|batch| websocket::messages(batch.frames()));
         assert_eq!(frames.map(|frame| frame.len() - DELIVER_HEAD).collect::<Vec<_>>(), [10, 60_000, 60_000, 60_000]);
         assert_eq!(state.bulk.cost(), (0, 0));
     }

@@ -1,6 +1,7 @@
 //! What travels between nodes (`PROTOCOL 15`): a batch of records, how it is filled, and how it is read again.
 
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 
 use happy_crypto::DeviceId;
 use happy_wire::relay::{FromRelay, MAX_FRAME};
@@ -16,12 +17,16 @@ const MAX_RECORD: usize = 1 + 2 * DeviceId::LEN + 4 + MAX_FRAME;
 pub(crate) const MAX_FILLED: usize = 192 * 1024;
 /// A batch takes no more once it is this large, which leaves room for the largest record behind it: just below 128 KiB. Larger ones cost more for
 /// each frame: they do not stay in the caches of the processors on their way through both nodes, and through Redis.
-pub(crate) const FULL: usize = MAX_FILLED - 4 - MAX_RECORD;
+pub(crate) const FULL: usize = MAX_FILLED - AROUND;
 /// The same for a batch that goes to a node directly. There is nobody between the two whose caches it would not fit, and each has the two nodes
 /// and the kernel take turns once: on one core, frames of a kilobyte pass half as fast again as with [`FULL`], and larger ones gain no more.
-pub(crate) const FULL_DIRECTLY: usize = MAX_FILLED_DIRECTLY - 4 - MAX_RECORD;
+pub(crate) const FULL_DIRECTLY: usize = MAX_FILLED_DIRECTLY - AROUND;
 /// The room of such a one.
 pub(crate) const MAX_FILLED_DIRECTLY: usize = 576 * 1024;
+/// The length that goes before a batch on a direct connection.
+pub(crate) const LENGTH: usize = 4;
+/// What a batch needs room for beside what makes it full: its length, and the record that does.
+const AROUND: usize = LENGTH + 4 + MAX_RECORD;
 /// One that is larger than this has the room of a full one: doubled on, it would end with a third more.
 const SMALL: usize = FULL / 4;
 
@@ -158,13 +163,49 @@ impl Frames {
     }
 }
 
+/// A batch that was filled, behind room for its length: both are one write, of one piece. In two the kernel would copy the batch to four bytes
+/// further in a page than it comes from, and AMD's processors of today do that at a twentieth of their speed (glibc bug 30994).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Filled(Vec<u8>);
+
+impl Filled {
+    /// One without records.
+    pub(crate) fn empty(from: NodeId, unix_ms: u64) -> Self {
+        let mut bytes = vec![0; LENGTH];
+        begin(&mut bytes, from, unix_ms);
+        Self(bytes)
+    }
+
+    /// As it goes onto a direct connection.
+    pub(crate) fn with_length(&mut self) -> &[u8] {
+        // A batch is bounded by MAX_FILLED_DIRECTLY, far below u32.
+        let length = (self.len() as u32).to_be_bytes();
+        self.0[..LENGTH].copy_from_slice(&length);
+        &self.0
+    }
+}
+
+impl Deref for Filled {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0[LENGTH..]
+    }
+}
+
+impl DerefMut for Filled {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0[LENGTH..]
+    }
+}
+
 /// Records that wait for one node, in the batches as which they will be sent.
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// A batch takes no more once it is this large.
     most: usize,
-    full: VecDeque<Vec<u8>>,
-    /// The one that takes the next record. Empty it has no room either.
+    full: VecDeque<Filled>,
+    /// The one that takes the next record, as in [`Filled`]. Empty it has no room either.
     last: Vec<u8>,
     /// What all of them take, bytes.
     bytes: usize,
@@ -196,7 +237,7 @@ impl Queue {
 
     /// Whether a batch would take no more.
     pub(crate) fn has_full(&self) -> bool {
-        !self.full.is_empty() || self.last.len() >= self.most
+        !self.full.is_empty() || self.last.len() >= self.most + LENGTH
     }
 
     /// Has a record of this node wait. Gives the bytes that it takes.
@@ -223,40 +264,42 @@ impl Queue {
     }
 
     fn fill(&mut self, own: NodeId, put: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let follows = self.last.len() >= self.most;
+        let follows = self.last.len() >= self.most + LENGTH;
         if follows {
-            self.full.push_back(std::mem::take(&mut self.last));
+            self.full.push_back(Filled(std::mem::take(&mut self.last)));
         }
         let before = self.last.len();
         if before == 0 {
             self.last = std::mem::take(&mut self.spare);
+            self.last.resize(LENGTH, 0);
             begin(&mut self.last, own, 0);
         }
         // One that follows another will be full, too.
         if follows || before > SMALL {
-            self.last.reserve_exact(self.most + 4 + MAX_RECORD - self.last.len());
+            self.last.reserve_exact(self.most + AROUND - self.last.len());
         }
         put(&mut self.last);
-        let more = self.last.len() - before;
+        let more = self.last.len() - before.max(LENGTH);
         self.bytes += more;
         more
     }
 
     /// Takes the batch that has waited for longest, with its time still to be written.
-    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
-        let next = self.full.pop_front().unwrap_or_else(|| std::mem::take(&mut self.last));
+    pub(crate) fn pop(&mut self) -> Option<Filled> {
+        let last = || (!self.last.is_empty()).then(|| Filled(std::mem::take(&mut self.last)));
+        let next = self.full.pop_front().or_else(last)?;
         self.bytes -= next.len();
-        (!next.is_empty()).then_some(next)
+        Some(next)
     }
 
     /// Puts a batch that was taken back to where it was.
-    pub(crate) fn put_back(&mut self, batch: Vec<u8>) {
+    pub(crate) fn put_back(&mut self, batch: Filled) {
         self.bytes += batch.len();
         self.full.push_front(batch);
     }
 
     /// Keeps the room of a batch for another one.
-    pub(crate) fn reuse(&mut self, mut batch: Vec<u8>) {
+    pub(crate) fn reuse(&mut self, Filled(mut batch): Filled) {
         batch.clear();
         self.spare = batch;
     }
@@ -579,7 +622,7 @@ mod tests {
         fill(&mut queue, &sent);
         let total = queue.len();
         let mut batches: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-        let sizes: Vec<_> = batches.iter().map(Vec::len).collect();
+        let sizes: Vec<_> = batches.iter().map(|batch| batch.len()).collect();
         assert!(sizes.len() > 10 && sizes.iter().all(|size| *size <= MAX_FILLED), "{sizes:?}");
         assert!(sizes.iter().rev().skip(1).all(|size| *size >= FULL), "{sizes:?}");
         assert_eq!((sizes.iter().sum::<usize>(), queue.len(), queue.is_empty()), (total, 0, true));
@@ -605,7 +648,7 @@ mod tests {
                 fill(&mut queue, &[sent.clone(), sent]);
                 assert!(queue.last.capacity() <= MAX_FILLED, "{size}: {}", queue.last.capacity());
             }
-            let rooms: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|batch| batch.capacity()).collect();
+            let rooms: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|batch| batch.0.capacity()).collect();
             assert!(rooms.len() > 4 && rooms[1..rooms.len() - 1].iter().all(|room| *room == MAX_FILLED), "{rooms:?}");
         }
     }
@@ -616,12 +659,12 @@ mod tests {
         let mut queue = Queue::default();
         fill(&mut queue, &sent);
         let batch = queue.pop().unwrap();
-        let room = batch.capacity();
+        let room = batch.0.capacity();
         queue.reuse(batch);
         assert_eq!(queue.pop(), None);
         fill(&mut queue, &sent[..1]);
         let batch = queue.pop().unwrap();
-        assert_eq!((batch.capacity(), queue.spare.capacity()), (room, 0));
+        assert_eq!((batch.0.capacity(), queue.spare.capacity()), (room, 0));
         queue.reuse(batch);
         queue.shrink();
         assert_eq!((queue.last.capacity(), queue.spare.capacity()), (0, 0));

@@ -200,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::access::tests::device;
-    use crate::bus::batch::{Queue, Record};
+    use crate::bus::batch::{Filled, Queue, Record};
     use crate::bus::redis::RedisBus;
     use crate::bus::{Bus as _, Inbox, Login, Message};
 
@@ -244,12 +244,8 @@ mod tests {
                 queue.push(node, &Record::Message(message.clone()));
                 sent.push((node, message));
             }
-            let batch = queue.pop().unwrap_or_else(|| {
-                let mut heartbeat = Vec::new();
-                batch::begin(&mut heartbeat, node, 1);
-                heartbeat
-            });
-            batches.push([&(batch.len() as u32).to_be_bytes(), &batch[..]].concat());
+            let mut batch = queue.pop().unwrap_or_else(|| Filled::empty(node, 1));
+            batches.push(batch.with_length().to_vec());
             assert!(queue.is_empty());
         }
         (batches, sent)

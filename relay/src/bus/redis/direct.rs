@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Buf;
 use happy_crypto::DeviceId;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use parking_lot::Mutex;
@@ -28,7 +27,7 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::outgoing::cost;
 use super::shares::Shares;
-use crate::bus::batch::{self, Queue};
+use crate::bus::batch::{self, Filled, Queue};
 use crate::bus::{Frame, Message, NodeId};
 use crate::records::unix_ms;
 
@@ -168,7 +167,7 @@ impl Line {
     }
 
     /// Takes the batch that has waited for longest.
-    fn pop(&mut self) -> Option<Vec<u8>> {
+    fn pop(&mut self) -> Option<Filled> {
         let batch = self.queue.pop()?;
         if self.shares.is_counted() {
             self.shares.went(batch::senders(&batch));
@@ -209,7 +208,7 @@ impl Pipe {
         self.waiting.lock().as_ref().is_some_and(|line| line.queue.has_full())
     }
 
-    fn next(&self) -> Option<Vec<u8>> {
+    fn next(&self) -> Option<Filled> {
         let mut waiting = self.waiting.lock();
         let batch = waiting.as_mut()?.pop()?;
         // Under the lock: nobody may find it neither waiting nor in hand.
@@ -218,7 +217,7 @@ impl Pipe {
     }
 
     /// A batch was sent, and its room can be used again.
-    fn sent(&self, batch: Vec<u8>) {
+    fn sent(&self, batch: Filled) {
         if let Some(line) = self.waiting.lock().as_mut() {
             line.queue.reuse(batch);
             if !line.queue.is_empty() {
@@ -228,7 +227,7 @@ impl Pipe {
     }
 
     /// A batch was not sent, and the connection is ending.
-    fn put_back(&self, batch: Vec<u8>) {
+    fn put_back(&self, batch: Filled) {
         if let Some(line) = self.waiting.lock().as_mut() {
             line.queue.put_back(batch);
             self.in_hand.fetch_sub(1, Relaxed);
@@ -383,7 +382,7 @@ impl Shared {
         }
         let Some(mut batch) = pipe.next() else { return Ok(()) };
         batch::stamp(&mut batch, unix_ms());
-        if let Err(error) = send(write, &batch).await {
+        if let Err(error) = send(write, &mut batch).await {
             // The other node has not got all of it, so it has taken nothing of it.
             pipe.put_back(batch);
             return Err(error);
@@ -395,9 +394,7 @@ impl Shared {
     }
 
     async fn send_heartbeat(&self, write: &mut OwnedWriteHalf, untaken: &mut VecDeque<Instant>) -> io::Result<()> {
-        let mut batch = Vec::with_capacity(batch::HEAD);
-        batch::begin(&mut batch, self.node, unix_ms());
-        send(write, &batch).await?;
+        send(write, &mut Filled::empty(self.node, unix_ms())).await?;
         untaken.push_back(Instant::now());
         Ok(())
     }
@@ -434,10 +431,8 @@ fn strike(untaken: &mut VecDeque<Instant>, count: usize) -> io::Result<()> {
     Ok(())
 }
 
-async fn send(write: &mut OwnedWriteHalf, batch: &[u8]) -> io::Result<()> {
-    let length = (batch.len() as u32).to_be_bytes();
-    // In one write: apart they would be two packets, and wake the other node twice.
-    timeout(PATIENCE, write.write_all_buf(&mut Buf::chain(&length[..], batch))).await?
+async fn send(write: &mut OwnedWriteHalf, batch: &mut Filled) -> io::Result<()> {
+    timeout(PATIENCE, write.write_all(batch.with_length())).await?
 }
 
 #[cfg(test)]
@@ -604,7 +599,7 @@ mod tests {
     fn a_pipe_that_has_ended_takes_nothing() {
         let pipe = Pipe { waiting: Mutex::new(None), ..Pipe::new() };
         assert_eq!(pipe.put(|_| ()), None);
-        pipe.put_back(vec![1]);
+        pipe.put_back(Filled::empty(NodeId([1; 8]), 1));
         assert_eq!(pipe.next(), None);
     }
 }

@@ -16,7 +16,7 @@ use super::records::{self, Note};
 use super::shares::Shares;
 use super::way::Conn;
 use super::{Shared, goes_directly};
-use crate::bus::batch::{self, Queue, Record};
+use crate::bus::batch::{self, Filled, Queue, Record};
 use crate::bus::{BusStats, Frame, Message, NodeId};
 use crate::mailbox::is_rendezvous;
 use crate::records::unix_ms;
@@ -413,7 +413,7 @@ async fn publish(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut queue: Que
 }
 
 /// Whether Redis has answered.
-async fn publish_batch(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut batch: Vec<u8>) -> bool {
+async fn publish_batch(shared: &Arc<Shared>, conn: &Conn, node: NodeId, mut batch: Filled) -> bool {
     batch::stamp(&mut batch, unix_ms());
     shared.stats.published.fetch_add(1, Relaxed);
     let mut command = redis::cmd("SPUBLISH");

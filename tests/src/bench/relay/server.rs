@@ -189,6 +189,13 @@ impl Server {
         Ok(kill_process(id, signal)?)
     }
 
+    /// Whether one that was killed has given back all that it had, its sockets among that.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
+        // The state stands behind the name, which is in parentheses (`proc_pid_stat(5)`). Its parent is this process, which has not asked yet.
+        stat.ok().and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'))).unwrap_or(true)
+    }
+
     /// Waits for the end of one that was killed.
     pub fn buried(&mut self) -> Result<()> {
         self.process.kill()

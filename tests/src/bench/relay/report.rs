@@ -195,7 +195,8 @@ impl Report {
             bare[0]
         );
         self.goal("loss-all-back", back, "s", Bound::AtMost(5.0));
-        self.goal("loss-others-p99", others[1] / others[0], "ratio", Bound::AtMost(2.0));
+        // Not against what it was before: the load's own core is full while the crowd returns, and a server that only forwards is as slow by it.
+        self.goal("loss-others-p99", others[1] / bare[1], "ratio", Bound::AtMost(2.0));
     }
 
     pub fn drain(&mut self, sent: u64, lost: u64, uneven: f64, back: f64, each: &[usize]) {

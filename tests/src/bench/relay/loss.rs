@@ -13,9 +13,9 @@ use super::server::{Kind, Server};
 
 /// Devices of the node that dies.
 pub const CROWD: usize = 10_000;
-/// Logins that a node checks in a second, `--max-logins`: what has all of them back in time, four fifths of it being promised, and leaves the core
-/// more than half of its time for those who are there.
-pub const LOGINS: u32 = 3_000;
+/// Logins that a node checks in a second, `--max-logins`: what has all of them back in time, four fifths of it being promised, and
+/// leaves the core more than half of its time for those who are there.
+pub const LOGINS: u32 = 3_500;
 /// Pairs of the node that stays, each with a round trip every [`EACH`]: 10,000 frames a second.
 const OTHERS: usize = 50;
 /// The same through a server that only forwards, by which the machine's own part can be seen.

@@ -149,6 +149,11 @@ impl Judge {
     }
 }
 
+/// What each of some values is to the one that was measured beside it.
+pub fn ratios(values: &[f64], beside: &[f64]) -> Vec<f64> {
+    values.iter().zip(beside).map(|(value, beside)| value / beside).collect()
+}
+
 /// The middle one of what was measured.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);

@@ -28,7 +28,7 @@ use anyhow::{Result, ensure};
 pub use bare::{Arguments as BareArguments, run as run_bare};
 
 use self::flow::Shape;
-use self::machine::{Cores, Judge, Watch, median, open_many};
+use self::machine::{Cores, Judge, Watch, median, open_many, ratios};
 use self::report::Report;
 use self::server::{Kind, Server};
 
@@ -192,8 +192,12 @@ impl Bench {
                     cpus.push(passed.cpu);
                 }
             }
-            let cells = cells.into_iter().map(|(kind, (rates, cpus))| (kind, [median(rates), median(cpus)])).collect();
-            self.report.flow(*shape, &cells);
+            let bare = cells.get(&Kind::Tcp).map(|(rates, _)| rates.clone()).unwrap_or_default();
+            let cells = cells.into_iter().map(|(kind, (rates, cpus))| {
+                let ratio = median(ratios(&rates, &bare));
+                (kind, report::Flow { rate: median(rates), ratio, cpu: median(cpus) })
+            });
+            self.report.flow(*shape, &cells.collect());
         }
         Ok(())
     }
@@ -278,7 +282,7 @@ impl Bench {
         let nodes = nodes::Nodes::start(self.cores, false)?;
         let raw = Server::start(Kind::Redis, self.cores)?;
         for shape in nodes::SHAPES {
-            let mut cells = [const { Vec::new() }; 6];
+            let mut cells = [const { Vec::new() }; 8];
             for _ in 0..self.repeats {
                 let raw_rate =
                     self.judge.undisturbed("Redis", &[raw.id()], || flow::measure(&raw, &raw, &[&raw], shape))?;
@@ -288,7 +292,8 @@ impl Bench {
                     .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
                 let crossed = self.judge.undisturbed("two nodes", &nodes.ids(), || nodes.cross(shape))?;
                 let (near, far) = (near_rate, crossed.passed);
-                let values = [raw_rate.rate, near.rate, far.rate, crossed.commands, near.cpu, far.cpu];
+                let (of_raw, of_near) = (far.rate / raw_rate.rate, far.rate / near.rate);
+                let values = [raw_rate.rate, near.rate, far.rate, of_raw, of_near, crossed.commands, near.cpu, far.cpu];
                 cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
             }
             self.report.nodes(shape, cells.map(median));
@@ -301,7 +306,7 @@ impl Bench {
     fn direct(&mut self) -> Result<()> {
         let nodes = nodes::Nodes::start(self.cores, true)?;
         for shape in nodes::SHAPES {
-            let mut cells = [const { Vec::new() }; 5];
+            let mut cells = [const { Vec::new() }; 6];
             for _ in 0..self.repeats {
                 let near = [nodes.one.id()];
                 let near_rate = self
@@ -309,7 +314,7 @@ impl Bench {
                     .undisturbed("one node", &near, || flow::measure(&nodes.one, &nodes.one, &[&nodes.one], shape))?;
                 let crossed = self.judge.undisturbed("two nodes directly", &nodes.ids(), || nodes.cross(shape))?;
                 let (near, far) = (near_rate, crossed.passed);
-                let values = [near.rate, far.rate, crossed.commands, near.cpu, far.cpu];
+                let values = [near.rate, far.rate, far.rate / near.rate, crossed.commands, near.cpu, far.cpu];
                 cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
             }
             self.report.direct(shape, cells.map(median));

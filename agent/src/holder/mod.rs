@@ -50,9 +50,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::UnixListener;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 
 use blocks::{Blocks, Place};
 use connection::{Connection, Phase};
@@ -134,11 +135,11 @@ pub fn run(dir: &Path) -> Result<(), StartError> {
     // Nobody shall be kept from unmounting what the daemon happened to stand in.
     std::env::set_current_dir("/").map_err(|error| failed("/", error))?;
     let runtime = runtime().map_err(|error| failed("the event loop", error))?;
-    LocalSet::new().block_on(&runtime, hold(dir, spec))
+    runtime.block_on(hold(dir, spec))
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+fn runtime() -> io::Result<LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 async fn hold(dir: SessionDir, spec: Spec) -> Result<(), StartError> {
@@ -227,9 +228,9 @@ fn go_on(handover: i32, own: i32, refused: Option<String>) -> Result<(), StartEr
     // Until everything is understood and made anew nothing is touched, so that there is a way back from everything, a fault of ours included.
     let resumed = std::panic::catch_unwind(|| resume::read(handover));
     let taken = match (resumed, runtime()) {
-        (Ok(Ok(resumed)), Ok(runtime)) => LocalSet::new()
-            .block_on(&runtime, take_over(resumed, own, &mut held, refused.clone()))
-            .map_err(|e| e.to_string()),
+        (Ok(Ok(resumed)), Ok(runtime)) => {
+            runtime.block_on(take_over(resumed, own, &mut held, refused.clone())).map_err(|e| e.to_string())
+        }
         (Ok(Err(error)), _) => Err(error.to_string()),
         (Err(_), _) => Err("it failed while it read what the old program left".into()),
         (_, Err(error)) => Err(error.to_string()),

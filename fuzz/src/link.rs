@@ -193,7 +193,9 @@ impl World {
                 self.endpoint.pair_secrets_stored(self.now, &peer, &session);
             }
             Event::Request { peer, id, body } => drop(self.endpoint.respond(&peer, id, &body)),
-            Event::Message { peer, channel, bytes } => self.endpoint.consumed(&peer, channel, bytes.len()),
+            Event::Message { peer, channel, bytes } => {
+                self.endpoint.consumed(&peer, channel, bytes.len());
+            }
             _ => {}
         }
     }

@@ -255,13 +255,16 @@ impl Channels {
         self.map.get(&id).is_none_or(|channel| channel.out.is_empty())
     }
 
-    /// The application is done with `bytes` of what it was given, so the other side may send as much again.
-    pub(crate) fn consumed(&mut self, id: u32, bytes: usize) {
-        let Some(channel) = self.map.get_mut(&id) else { return };
+    /// The application is done with `bytes` of what it was given, so the other side may send as much again. Whether it is to be told so now.
+    pub(crate) fn consumed(&mut self, id: u32, bytes: usize) -> bool {
+        let Some(channel) = self.map.get_mut(&id) else { return false };
         channel.consumed = channel.consumed.saturating_add(bytes as u64).min(channel.delivered);
-        if channel.consumed + INITIAL_LIMIT - channel.our_limit >= GRANT_STEP && !planted::is(Bug::RaisesNoLimit) {
+        let is_due =
+            channel.consumed + INITIAL_LIMIT - channel.our_limit >= GRANT_STEP && !planted::is(Bug::RaisesNoLimit);
+        if is_due {
             self.to_grant.insert(id);
         }
+        is_due
     }
 
     /// Closes a channel: what was accepted before is still sent, unless the code tells of a fault.

@@ -735,12 +735,11 @@ impl<R: CryptoRng, S: Suite> Endpoint<R, S> {
         self.channels(peer, channel).is_some_and(|channels| channels.is_open(channel.number()))
     }
 
-    /// The application is done with `bytes` of the messages of this channel, so the peer may send as much again.
-    pub fn consumed(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
+    /// The application is done with `bytes` of the messages of this channel, so the peer may send as much again. Whether it is to be told so now: then
+    /// [`Self::poll_transmit`] has something to say.
+    pub fn consumed(&mut self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) -> bool {
         let channel = channel.into();
-        if let Some(channels) = self.channels(peer, channel) {
-            channels.consumed(channel.number(), bytes);
-        }
+        self.channels(peer, channel).is_some_and(|channels| channels.consumed(channel.number(), bytes))
     }
 
     /// Closes a channel in both directions. What was accepted before is still sent if the code is [`Code::GOODBYE`].

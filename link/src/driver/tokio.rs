@@ -452,7 +452,13 @@ impl Handle {
 
     /// See [`Endpoint::consumed`].
     pub fn consumed(&self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
-        self.with(|state, _| state.endpoint.consumed(peer, channel, bytes));
+        let mut state = self.inner.shared.lock();
+        // A driver that is woken for nothing costs more than the message itself: most need no answer yet.
+        let waker = if state.endpoint.consumed(peer, channel, bytes) { state.waker.take() } else { None };
+        drop(state);
+        if !planted::is(Bug::DoesNotWake) {
+            waker.inspect(Waker::wake_by_ref);
+        }
     }
 
     /// See [`Endpoint::close_channel`].

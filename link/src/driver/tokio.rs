@@ -171,10 +171,15 @@ impl Drop for Waiting<'_> {
 
 impl Handle {
     fn with<T>(&self, change: impl FnOnce(&mut State, Duration) -> T) -> T {
+        self.with_news(|state, now| (change(state, now), true))
+    }
+
+    /// The same where the change says whether the driver has something to do now. One that is woken for nothing costs more than a small message itself.
+    fn with_news<T>(&self, change: impl FnOnce(&mut State, Duration) -> (T, bool)) -> T {
         let now = self.inner.shared.now();
         let mut state = self.inner.shared.lock();
-        let result = change(&mut state, now);
-        let waker = state.waker.take();
+        let (result, has_news) = change(&mut state, now);
+        let waker = state.waker.take_if(|_| has_news);
         drop(state);
         if !planted::is(Bug::DoesNotWake) {
             waker.inspect(Waker::wake_by_ref);
@@ -452,13 +457,7 @@ impl Handle {
 
     /// See [`Endpoint::consumed`].
     pub fn consumed(&self, peer: &DeviceId, channel: impl Into<ChannelName>, bytes: usize) {
-        let mut state = self.inner.shared.lock();
-        // A driver that is woken for nothing costs more than the message itself: most need no answer yet.
-        let waker = if state.endpoint.consumed(peer, channel, bytes) { state.waker.take() } else { None };
-        drop(state);
-        if !planted::is(Bug::DoesNotWake) {
-            waker.inspect(Waker::wake_by_ref);
-        }
+        self.with_news(|state, _| ((), state.endpoint.consumed(peer, channel, bytes)));
     }
 
     /// See [`Endpoint::close_channel`].

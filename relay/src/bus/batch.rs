@@ -237,7 +237,11 @@ impl Queue {
 
     /// Whether a batch would take no more.
     pub(crate) fn has_full(&self) -> bool {
-        !self.full.is_empty() || self.last.len() >= self.most + LENGTH
+        !self.full.is_empty() || self.last_is_full()
+    }
+
+    fn last_is_full(&self) -> bool {
+        self.last.len() >= LENGTH + self.most
     }
 
     /// Has a record of this node wait. Gives the bytes that it takes.
@@ -264,7 +268,7 @@ impl Queue {
     }
 
     fn fill(&mut self, own: NodeId, put: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let follows = self.last.len() >= self.most + LENGTH;
+        let follows = self.last_is_full();
         if follows {
             self.full.push_back(Filled(std::mem::take(&mut self.last)));
         }

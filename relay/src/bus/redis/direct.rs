@@ -404,7 +404,7 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     let mut failed = io::Error::other("its name has no address");
     for address in lookup_host(address).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        spare_timers(&socket);
+        avoid_pacing(&socket);
         socket.set_nodelay(true)?;
         match socket.connect(address).await {
             Ok(stream) => return Ok(stream),
@@ -414,11 +414,11 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     Err(failed)
 }
 
-/// BBR, which operators choose for the long and lossy ways to phones, sets a timer for each 64 KiB at the latest. The way to another node is short, and
+/// BBR, which operators choose for the long and lossy ways to phones, paces what is sent by a timer for each 64 KiB at the latest. The way to another node is short, and
 /// with full batches those timers cost a tenth of what both nodes do for a frame. Any other choice of the system stands. It is before the socket
-/// connects that this has to be chosen: one that has begun to set timers does so for good.
+/// connects that this has to be chosen: one that has begun to be paced is so for good.
 #[cfg(target_os = "linux")]
-fn spare_timers(socket: &TcpSocket) {
+fn avoid_pacing(socket: &TcpSocket) {
     use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
     if tcp_congestion(socket).is_ok_and(|chosen| chosen == "bbr") {
         // A process without privileges may not choose each of them. Where it may choose none, nothing is lost but time.
@@ -427,7 +427,7 @@ fn spare_timers(socket: &TcpSocket) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn spare_timers(_: &TcpSocket) {}
+fn avoid_pacing(_: &TcpSocket) {}
 
 /// What is to be done next for a connection.
 enum Turn {

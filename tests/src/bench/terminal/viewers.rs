@@ -11,12 +11,12 @@ use happy_screen::Screen;
 use happy_tests::PATIENCE;
 use happy_tests::process::Home;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
 use super::run_detached;
 
-/// How far what only draws gives way.
+/// How far a glass gives way: it stands elsewhere, and its drawing is no work of the machine that is measured. `happy attach` itself does not.
 const NICE: i32 = 15;
 const SIZE: PtySize = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
 
@@ -41,7 +41,6 @@ impl Terminal {
         });
         command.env("TERM", "xterm-256color");
         let child = pair.slave.spawn_command(command)?;
-        give_way(child.process_id());
         let (mut reader, keyboard) = (pair.master.try_clone_reader()?, pair.master.take_writer()?);
         let shown = Arc::new((Mutex::new(Screen::new(SIZE.cols, SIZE.rows, 0)), Condvar::new()));
         let drawn = Arc::clone(&shown);
@@ -77,14 +76,6 @@ impl Terminal {
         }
         Ok(())
     }
-}
-
-/// Has a viewer leave the processors to the machine that is measured: twenty people look at it from twenty other ones. A program with a terminal of its
-/// own is a group by itself, which Linux weighs by a number of its own (sched(7), autogroup).
-fn give_way(process: Option<u32>) {
-    let Some(process) = process else { return };
-    let _ = setpriority_process(i32::try_from(process).ok().and_then(Pid::from_raw), NICE);
-    let _ = std::fs::write(format!("/proc/{process}/autogroup"), NICE.to_string());
 }
 
 impl Drop for Terminal {

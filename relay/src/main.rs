@@ -1,6 +1,7 @@
 //! `happy-relay`: the relay as a program of its own.
 
 mod cli;
+mod descriptors;
 mod file;
 mod health;
 mod parts;
@@ -65,6 +66,7 @@ fn run(serve: Serve, sources: &Sources) -> anyhow::Result<()> {
     for warning in settings::warnings(&serve, sources) {
         tracing::warn!("{warning}");
     }
+    descriptors::make_room(descriptors::wanted(&serve));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let relay = Relay::new(Config { bus: serve.bus(sources).await?, ..serve.config() })?;

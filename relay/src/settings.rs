@@ -10,14 +10,12 @@ use happy_relay::{Policy, Relay, acme, certificates};
 use serde_json::{Map, json};
 
 use crate::cli::{Cli, Serve};
-use crate::file;
 use crate::parts::{self, Tls};
 use crate::sources::Sources;
+use crate::{descriptors, file};
 
 /// A certificate that ends sooner than this is worth a word: whoever renews it should have done so by now, in days.
 const SOON: i64 = 14;
-/// Descriptors that are no device's: the listener, logs, Redis, files.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What is wrong, and what is worth knowing.
 #[derive(Default)]
@@ -169,20 +167,15 @@ fn look_at_certificate(serve: &Serve, found: &certificates::Found, findings: &mu
     }
 }
 
-#[cfg(unix)]
 fn look_at_descriptors(serve: &Serve, sources: &Sources, findings: &mut Findings) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let wanted = u64::from(serve.max_connections) + u64::from(serve.max_unproven) + SPARE_DESCRIPTORS;
-    if let Some(limit) = limit.filter(|limit| *limit < wanted) {
+    let wanted = descriptors::wanted(serve);
+    if let Some(limit) = descriptors::granted().filter(|limit| *limit < wanted) {
         findings.warnings.push(format!(
-            "this shell lets a process have {limit} descriptors, and {wanted} are wanted; raise it (`ulimit -n {wanted}`, LimitNOFILE in the unit) or lower {}",
+            "this shell lets a process have {limit} descriptors, and {wanted} are wanted; raise it (`ulimit -Hn {wanted}` as root, LimitNOFILE in the unit) or lower {}",
             sources.name("max_connections")
         ));
     }
 }
-
-#[cfg(not(unix))]
-fn look_at_descriptors(_: &Serve, _: &Sources, _: &mut Findings) {}
 
 struct Row {
     key: String,

@@ -80,6 +80,27 @@ async fn a_terminate_signal_ends_it_gracefully() {
     assert_eq!(program.lines.next_line().await.unwrap(), None);
 }
 
+/// While the table of descriptors grows, the thread that needs the next one stands still, and so do all of its devices.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_has_room_for_all_of_its_devices_from_the_start() {
+    const DEVICES: &str = "3000";
+    // Of the few that a shell has at first.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -Sn 1024; exec "$0" "$@""#, env!("CARGO_BIN_EXE_happy-relay")]);
+    shell.args(["serve", "--json", "--listen", "127.0.0.1:0", "--max-connections", DEVICES]);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let program = started(shell).await;
+    let id = program.child.id().unwrap();
+    let number = |file: &str, line: &str, column: usize| -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{id}/{file}")).unwrap();
+        let line = text.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+        line.split_whitespace().nth(column).unwrap().parse().unwrap()
+    };
+    assert!(number("limits", "Max open files", 0) > 3_000);
+    assert!(number("status", "FDSize:", 0) > 3_000, "the kernel has a smaller table");
+}
+
 #[tokio::test]
 async fn after_a_kill_the_same_port_is_free_at_once() {
     let mut program = start("127.0.0.1:0").await;

@@ -131,7 +131,7 @@ async fn all(devices: usize, relay: SocketAddr, log: Arc<Log>, stop: Arc<AtomicB
                 // At first they come one after another.
                 let mut named = Some(below(Duration::from_millis(2 * devices as u64)));
                 loop {
-                    let mut arrived = device.persist(address(5, n), relay, named).await;
+                    let mut arrived = device.return_to(address(5, n), relay, named).await;
                     log.push((Instant::now(), arrived.sent_away));
                     named = None;
                     while let Some(frame) = heard(&mut arrived.socket).await {

@@ -124,12 +124,19 @@ impl Device {
         }
     }
 
-    /// Tries until it is in, as links do, after the time that the relay named, if it did.
-    pub async fn persist(&mut self, from: Ipv4Addr, relay: SocketAddr, first: Option<Duration>) -> Arrived {
+    /// Comes for the first time, and tries until it is in, as links do.
+    pub async fn persist(&mut self, from: Ipv4Addr, relay: SocketAddr) -> Arrived {
+        self.persist_from(Backoff::default(), from, relay).await
+    }
+
+    /// Comes back after it was sent away until the time that the relay named, or lost, and tries until it is in, as links do.
+    pub async fn return_to(&mut self, from: Ipv4Addr, relay: SocketAddr, named: Option<Duration>) -> Arrived {
         let mut backoff = Backoff::default();
-        if let Some(named) = first {
-            backoff.wait(Some(named)).await;
-        }
+        backoff.wait(named).await;
+        self.persist_from(backoff, from, relay).await
+    }
+
+    async fn persist_from(&mut self, mut backoff: Backoff, from: Ipv4Addr, relay: SocketAddr) -> Arrived {
         let (mut cut, mut sent_away) = (0, 0);
         loop {
             match self.come(from, relay).await {

@@ -68,7 +68,7 @@ async fn connects(relay: SocketAddr, stop: Arc<AtomicBool>) -> Result<(Vec<Durat
         coming.push(tokio::spawn(async move {
             let begun = Instant::now();
             let mut device = Device::new();
-            let came = timeout(LONGEST, device.persist(address(BLOCK, n), relay, None)).await;
+            let came = timeout(LONGEST, device.persist(address(BLOCK, n), relay)).await;
             (begun.elapsed(), came.map_or(1, |came| 1 + came.cut + came.sent_away))
         }));
         tokio::time::sleep(EVERY).await;
@@ -85,8 +85,8 @@ async fn connects(relay: SocketAddr, stop: Arc<AtomicBool>) -> Result<(Vec<Durat
 /// Two devices that name each other and know that the other is here.
 pub async fn pair(relay: SocketAddr) -> Result<[(Device, Box<Socket>); 2]> {
     let (mut one, mut other) = (Device::new(), Device::new());
-    let mut mine = one.persist(address(BLOCK, 0), relay, None).await.socket;
-    let mut theirs = other.persist(address(BLOCK, 1), relay, None).await.socket;
+    let mut mine = one.persist(address(BLOCK, 0), relay).await.socket;
+    let mut theirs = other.persist(address(BLOCK, 1), relay).await.socket;
     tell(&mut mine, &ToRelay::Peers(vec![other.id()])).await?;
     tell(&mut theirs, &ToRelay::Peers(vec![one.id()])).await?;
     for socket in [&mut mine, &mut theirs] {

@@ -116,7 +116,7 @@ async fn one(n: usize, count: usize, [mut node, then]: [SocketAddr; 2], log: Arc
     let mut device = Device::called(NAME);
     let mut named = Some(below(Duration::from_millis(1_000 * count as u64 / AT_FIRST)));
     loop {
-        let mut arrived = device.persist(from, node, named).await;
+        let mut arrived = device.return_to(from, node, named).await;
         log.arrivals().push(Arrival { at: Instant::now(), sent_away: arrived.sent_away });
         named = None;
         while let Some(frame) = heard(&mut arrived.socket).await {

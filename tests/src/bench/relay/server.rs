@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use happy_tests::process::{Process, free_port, program};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -190,10 +190,11 @@ impl Server {
     }
 
     /// Whether one that was killed has given back all that it had, its sockets among that.
-    pub fn has_ended(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
-        // The state stands behind the name, which is in parentheses (`proc_pid_stat(5)`). Its parent is this process, which has not asked yet.
-        stat.ok().and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'))).unwrap_or(true)
+    pub fn has_ended(&self) -> Result<bool> {
+        let id = Pid::from_raw(self.id().cast_signed()).context("no process has this id")?;
+        // It can be waited for when the last of its threads is gone (`waitid(2)`); that of `main` alone may be earlier. Who waits is `buried`.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(id), look)?.is_some())
     }
 
     /// Waits for the end of one that was killed.

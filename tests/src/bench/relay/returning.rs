@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use happy_tests::load::device::{Device, below, heard};
 use happy_wire::relay::FromRelay;
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 
 use super::server::{NAME, Server};
+use crate::processor;
 
 /// Addresses that they come from, so that none has more sockets than one address may.
 const ADDRESSES: usize = 200;
@@ -22,8 +21,6 @@ const AT_FIRST: u64 = 3_000;
 /// How long all of them may take.
 const LONGEST: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(5);
-/// The crowd gives way to whoever measures on the same core: its own work is no relay's.
-const NICE: i32 = 15;
 
 /// A login: when, and how often the relay had named a time before.
 #[derive(Clone, Copy)]
@@ -58,7 +55,8 @@ impl Crowd {
         let log = Arc::new(Log::default());
         let of = log.clone();
         let thread = std::thread::spawn(move || {
-            setpriority_process(Some(gettid()), NICE)?;
+            // To whoever measures on the same core: the work of the crowd itself is no relay's.
+            processor::give_way()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(live(count, nodes, of))
         });

@@ -11,13 +11,10 @@ use happy_screen::Screen;
 use happy_tests::PATIENCE;
 use happy_tests::process::Home;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 
 use super::run_detached;
+use crate::processor;
 
-/// How far a glass gives way: it stands elsewhere, and its drawing is no work of the machine that is measured. `happy attach` itself does not.
-const NICE: i32 = 15;
 const SIZE: PtySize = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
 
 /// A terminal with `happy attach` in it.
@@ -45,8 +42,9 @@ impl Terminal {
         let shown = Arc::new((Mutex::new(Screen::new(SIZE.cols, SIZE.rows, 0)), Condvar::new()));
         let drawn = Arc::clone(&shown);
         std::thread::spawn(move || {
-            // Where it may not give way, it is only in the way.
-            let _ = setpriority_process(Some(gettid()), NICE);
+            // The glass stands elsewhere, and its drawing is no work of the machine that is measured. `happy attach` itself gives way to nobody. Where
+            // this thread may not, it is only in the way.
+            let _ = processor::give_way();
             let mut buffer = vec![0; 16 * 1024];
             let mut busy_until = Instant::now();
             // Linux says EIO at the end.

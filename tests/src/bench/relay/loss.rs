@@ -25,6 +25,9 @@ const EACH: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Before the node dies.
 const BEFORE: Duration = Duration::from_secs(3);
+/// What other machines on the same host may have of this one's processors meanwhile, in cores. The rest of the benchmark allows more, but one round trip in a
+/// hundred is slower than p99, and a processor that stands still for a few hundredths of the time is all that would be seen.
+const STOLEN_AT_MOST: f64 = 0.02;
 
 pub struct Loss {
     /// From the death of the node until the last one is back, seconds.
@@ -45,10 +48,10 @@ pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
     let bare = Server::start(Kind::Tcp, cores)?;
     let mut crowd = Crowd::connect(crowd, &nodes.one, &nodes.other)?;
     let mut rounds = Rounds::new(&[(&nodes.other, OTHERS), (&bare, BARE)], EACH)?;
+    let watch = Watch::begin(&[nodes.one.id(), nodes.other.id(), nodes.redis.process.id(), bare.id()])?;
     let begun = Instant::now();
     let before = rounds.run(|| begun.elapsed() >= BEFORE)?;
 
-    let watch = Watch::begin(&[nodes.one.id(), nodes.other.id(), nodes.redis.process.id(), bare.id()])?;
     let lost = Instant::now();
     nodes.one.signal(Signal::KILL)?;
     // What the kernel has to do for 10,000 sockets of a process that was killed it does in pieces of up to 12 ms, 0.1 s in all, and on the core that the
@@ -57,7 +60,7 @@ pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
     let died = lost.elapsed();
     let during = rounds.run(|| crowd.is_whole() || lost.elapsed() > LONGEST)?;
     nodes.one.buried()?;
-    let foreign = watch.others()?;
+    let foreign = if watch.stolen()? <= STOLEN_AT_MOST { watch.others()? } else { f64::INFINITY };
     rounds.finish()?;
 
     let arrivals = crowd.returned(|| Ok(()))?;

@@ -64,22 +64,30 @@ pub fn resident(process: u32) -> Result<f64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? * 1024.0)
 }
 
-/// What every processor of the machine did since it started, in seconds: everything but idling.
-fn busy() -> Result<f64> {
+/// What the processors of the machine did since it started.
+fn busy() -> Result<Busy> {
     let text = fs::read_to_string("/proc/stat")?;
     let mut numbers = text.lines().next().context("empty /proc/stat")?.split_whitespace().skip(1);
     let mut next = || numbers.next().and_then(|number| number.parse::<f64>().ok()).context("short /proc/stat");
     let (user, nice, system, _idle, _wait) = (next()?, next()?, next()?, next()?, next()?);
     let (irq, softirq, steal) = (next()?, next()?, next()?);
     let hertz = rustix::param::clock_ticks_per_second() as f64;
-    Ok((user + nice + system + irq + softirq + steal) / hertz)
+    Ok(Busy { all: (user + nice + system + irq + softirq + steal) / hertz, stolen: steal / hertz })
+}
+
+/// Seconds of all processors.
+struct Busy {
+    /// In which they were not idle.
+    all: f64,
+    /// Of those, the ones that other machines on the same host had, while ours wanted them.
+    stolen: f64,
 }
 
 /// Watches what others take while something is measured.
 pub struct Watch {
     ours: Vec<u32>,
     began: Instant,
-    busy: f64,
+    busy: Busy,
     used: f64,
 }
 
@@ -91,8 +99,13 @@ impl Watch {
 
     /// Cores that others took since.
     pub fn others(&self) -> Result<f64> {
-        let theirs = (busy()? - self.busy) - (used(&self.ours)? - self.used);
+        let theirs = (busy()?.all - self.busy.all) - (used(&self.ours)? - self.used);
         Ok((theirs / self.began.elapsed().as_secs_f64()).max(0.0))
+    }
+
+    /// Cores that other machines took since; part of [`Watch::others`].
+    pub fn stolen(&self) -> Result<f64> {
+        Ok((busy()?.stolen - self.busy.stolen) / self.began.elapsed().as_secs_f64())
     }
 }
 

@@ -507,6 +507,7 @@ struct Driver {
     backlog: VecDeque<Event>,
     reserving: Option<Boxed<Result<mpsc::OwnedPermit<Event>, mpsc::error::SendError<()>>>>,
     events: mpsc::Sender<Event>,
+    /// Goes off at the next deadline or before it.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -780,7 +781,9 @@ impl Driver {
             .start
             .checked_add(next)
             .unwrap_or_else(|| self.shared.start + now + Duration::from_secs(86_400));
-        if self.timer.deadline() != deadline {
+        // A time that comes nearer costs a system call, since the runtime wakes its own driver for it, and each frame moves the next deadline to and
+        // fro. So the timer stays where it is while it is early enough, and goes off once for nothing.
+        if deadline < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(deadline);
         }
         !planted::is(Bug::SetsNoTimer) && self.timer.as_mut().poll(cx).is_ready()

@@ -28,6 +28,8 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// What other machines on the same host may have of this one's processors meanwhile, in cores. The rest of the benchmark allows more, but one round trip in a
 /// hundred is slower than p99, and a processor that stands still for a few hundredths of the time is all that would be seen.
 const STOLEN_AT_MOST: f64 = 0.02;
+/// How often such a host is waited for; then what the rest allows has to do, and the figures say so.
+pub const WAITED_FOR: usize = 6;
 
 pub struct Loss {
     /// From the death of the node until the last one is back, seconds.
@@ -40,10 +42,12 @@ pub struct Loss {
     pub bare: [f64; 2],
     /// How many of the crowd were named a time, of each.
     pub sent_away: f64,
+    /// What other machines on the same host had of this one's processors, cores.
+    pub stolen: f64,
 }
 
-/// Measures once; gives also what other processes took meanwhile.
-pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
+/// Measures once; gives also what other processes took meanwhile, which is too much where the host is to be `calm` and is not.
+pub fn measure(cores: Cores, crowd: usize, calm: bool) -> Result<(Loss, f64)> {
     let mut nodes = Nodes::start_with(cores, &["--max-logins", &LOGINS.to_string()])?;
     let bare = Server::start(Kind::Tcp, cores)?;
     let mut crowd = Crowd::connect(crowd, &nodes.one, &nodes.other)?;
@@ -60,7 +64,8 @@ pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
     let died = lost.elapsed();
     let during = rounds.run(|| crowd.is_whole() || lost.elapsed() > LONGEST)?;
     nodes.one.buried()?;
-    let foreign = if watch.stolen()? <= STOLEN_AT_MOST { watch.others()? } else { f64::INFINITY };
+    let (stolen, others) = (watch.stolen()?, watch.others()?);
+    let foreign = if calm && stolen > STOLEN_AT_MOST { f64::INFINITY } else { others };
     rounds.finish()?;
 
     let arrivals = crowd.returned(|| Ok(()))?;
@@ -68,7 +73,14 @@ pub fn measure(cores: Cores, crowd: usize) -> Result<(Loss, f64)> {
     let sent_away = arrivals.iter().map(|arrival| f64::from(arrival.sent_away)).sum::<f64>() / arrivals.len() as f64;
     let p99 = |server: usize| [&before, &during].map(|samples| samples[server].percentile(99));
     Ok((
-        Loss { back: (last - lost).as_secs_f64(), died: died.as_secs_f64(), others: p99(0), bare: p99(1), sent_away },
+        Loss {
+            back: (last - lost).as_secs_f64(),
+            died: died.as_secs_f64(),
+            others: p99(0),
+            bare: p99(1),
+            sent_away,
+            stolen,
+        },
         foreign,
     ))
 }

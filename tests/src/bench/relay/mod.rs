@@ -330,17 +330,19 @@ impl Bench {
 
     fn loss(&mut self) -> Result<()> {
         let crowd = if self.quick { CROWDS[0] } else { loss::CROWD };
-        let (mut back, mut died, mut sent_away, mut p99) =
-            (Vec::new(), Vec::new(), Vec::new(), [const { Vec::new() }; 4]);
-        for _ in 0..self.repeats.min(ROUNDS) {
-            let loss = self.judge.watched("a node dies", || loss::measure(self.cores, crowd))?;
-            back.push(loss.back);
-            died.push(loss.died);
-            sent_away.push(loss.sent_away);
+        let (mut cells, mut p99) = ([const { Vec::new() }; 4], [const { Vec::new() }; 4]);
+        for _ in 0..self.repeats {
+            let mut tries = 0;
+            let loss = self.judge.watched("a node dies", || {
+                tries += 1;
+                loss::measure(self.cores, crowd, tries <= loss::WAITED_FOR)
+            })?;
+            let cell = [loss.back, loss.died, loss.sent_away, loss.stolen];
+            cells.iter_mut().zip(cell).for_each(|(cell, value)| cell.push(value));
             p99.iter_mut().zip([loss.others, loss.bare].concat()).for_each(|(values, value)| values.push(value));
         }
         let [others_before, others, bare_before, bare] = p99.map(median);
-        self.report.loss(crowd, [back, died, sent_away].map(median), [[others_before, others], [bare_before, bare]]);
+        self.report.loss(crowd, cells.map(median), [[others_before, others], [bare_before, bare]]);
         Ok(())
     }
 

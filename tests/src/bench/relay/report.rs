@@ -191,10 +191,11 @@ impl Report {
         self.goal("direct-hop-roundtrip", far / near, "ratio", Bound::AtMost(2.0));
     }
 
-    pub fn loss(&mut self, crowd: usize, [back, died, sent_away]: [f64; 3], [others, bare]: [[f64; 2]; 2]) {
+    pub fn loss(&mut self, crowd: usize, [back, died, sent_away, stolen]: [f64; 4], [others, bare]: [[f64; 2]; 2]) {
         anstream::println!(
             "\na node dies: its {crowd} devices are back at the other one after {back:.2} s, each sent away {sent_away:.2} times; \
-             its sockets were closed after {died:.2} s; from then on the p99 of the others' round trips {:.3} ms, before {:.3}; through bare TCP beside it {:.3}, before {:.3}",
+             its sockets were closed after {died:.2} s; from then on the p99 of the others' round trips {:.3} ms, before {:.3}; through bare TCP beside it {:.3}, before {:.3}; \
+             other machines on the host had {stolen:.3} core meanwhile",
             others[1],
             others[0],
             bare[1],

@@ -162,7 +162,7 @@ pub(crate) struct Link<S: Suite> {
     unknown_there: Option<S::Secret>,
     /// So many Hellos in a row were refused because their secret was not known.
     refused: u8,
-    /// At a responder: the Hellos since a handshake whose secret is not known, as many as it takes.
+    /// At a responder: the Hellos whose secret is not known, as many as it takes, since the peer came, and since one whose secret is known.
     unknown_hellos: Vec<Vec<u8>>,
     /// What the application is to store, with the session that tells which it is.
     to_store: Option<([u8; 16], PairSecrets<S::Secret>)>,
@@ -367,6 +367,8 @@ impl<S: Suite> Link<S> {
     /// The peer can be reached, as far as anybody knows.
     fn come_up<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>) {
         self.here = true;
+        // It may be another life of the peer, which begins again with the secret that is not known.
+        self.unknown_hellos.clear();
         if self.session.is_some() {
             self.probe_from(cx.now, cx.now);
             self.probe(cx);

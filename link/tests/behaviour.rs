@@ -817,6 +817,35 @@ fn a_device_whose_secret_nobody_knows_is_refused_and_reported() {
     }
 }
 
+/// Of a device that dies after its first Hello each of its lives begins with the newer secret, and the machine may have stored only the older.
+#[test]
+fn a_device_that_comes_again_and_again_is_not_taken_for_an_old_copy() {
+    let (mut machine, _) = linked();
+    let phone = NullSuite { device: id(2) };
+    let attempt = |machine: &mut Lone, seed: u64, secret| {
+        let (_, hello) = phone.start(&mut ChaCha8Rng::seed_from_u64(seed), &id(1), &secret, plan(7)).unwrap();
+        machine.deliver(2, &Packet::Hello(&hello).to_vec());
+        // No faster than Hellos are heeded.
+        machine.wait(SECOND * 5);
+        machine.events().contains(&Event::StaleDevice { peer: id(2) })
+    };
+    for life in 0..3 {
+        for seed in 0..3 {
+            assert!(!attempt(&mut machine, 10 * life + seed, 99), "life {life}");
+        }
+        machine.presence(2, false);
+        machine.presence(2, true);
+    }
+    // Nor one that has a secret which is known.
+    for seed in 100..105 {
+        assert!(!attempt(&mut machine, 2 * seed, 99), "attempt {seed}");
+        assert!(!attempt(&mut machine, 2 * seed + 1, SECRETS.current), "attempt {seed}");
+    }
+    for seed in 201..=204 {
+        assert_eq!(attempt(&mut machine, seed + 100, 99), seed == 204, "attempt {seed}");
+    }
+}
+
 #[test]
 fn a_revoked_device_is_told_so_and_gives_up() {
     let mut phone = Lone::phone();

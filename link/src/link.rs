@@ -506,12 +506,12 @@ impl<S: Suite> Link<S> {
     }
 
     fn handle_sealed<R: CryptoRng>(&mut self, cx: &mut Context<'_, S, R>, id: [u8; 16], message: &[u8]) {
-        let up_for = self.up_for(cx.now);
+        let seconds = self.seconds_up(cx.now);
         let Some(session) = self.session.as_mut().filter(|session| session.knows(id)) else {
             return self.handle_unknown_session(cx, id);
         };
         // Its ratchet turns by this clock too, which the timers alone may leave standing.
-        session.expire(up_for.as_secs());
+        session.expire(seconds);
         let had_next = session.has_next();
         match session.open(cx.now, id, message) {
             Ok(frame) => {
@@ -576,9 +576,9 @@ impl<S: Suite> Link<S> {
         self.up_for += self.up_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
     }
 
-    /// How long packets could arrive, in all.
-    fn up_for(&self, now: Duration) -> Duration {
-        self.up_for + self.up_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    /// Of the seconds in which packets could arrive, in all, the number of this one, from 1: at 0 a ratchet takes it that nobody tells it the time.
+    fn seconds_up(&self, now: Duration) -> u64 {
+        (self.up_for + self.up_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))).as_secs() + 1
     }
 
     // Below: sessions begin and end.
@@ -591,8 +591,8 @@ impl<S: Suite> Link<S> {
         numbering: Numbering,
     ) {
         // A new ratchet counts from the time that this link has been up, or it would soon take what it misses for old.
-        let up_for = self.up_for(cx.now);
-        established.cipher.expire(up_for.as_secs());
+        let seconds = self.seconds_up(cx.now);
+        established.cipher.expire(seconds);
         if let Some(session) = self.session.as_mut().filter(|_| established.resumes) {
             session.rekey(established);
             if numbering == Numbering::Initiator {
@@ -750,10 +750,10 @@ impl<S: Suite> Link<S> {
         if self.wants_new_keys_at().is_some_and(|at| at <= cx.now) {
             self.want_new_keys(cx);
         }
-        let up_for = self.up_for(cx.now);
+        let seconds = self.seconds_up(cx.now);
         if let Some(session) = &mut self.session {
             session.retire(cx.now);
-            session.expire(up_for.as_secs());
+            session.expire(seconds);
             session.receive.handle_timeout(cx.now);
             session.send.end_pause(cx.now);
         }

@@ -37,7 +37,8 @@ pub trait Cipher {
     fn open(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError>;
     /// Whether sealing is possible yet: the responder has to open a first message before.
     fn can_seal(&self) -> bool;
-    /// Time has passed: seconds from anywhere, standing still while nothing can arrive. What waits for late messages may be forgotten.
+    /// Time has passed: seconds from 1, standing still while nothing can arrive. What waits for late messages may be forgotten. A link tells it before the
+    /// first message and with each that comes.
     fn expire(&mut self, _now: u64) {}
     /// Packets came in a time that [`Cipher::expire`] was not told of: what waits for time to pass need not wait any longer.
     fn time_stood_still(&mut self) {}

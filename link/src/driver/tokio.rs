@@ -23,7 +23,6 @@ use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
 use happy_wire::Code;
 use happy_wire::enrolment::EnrolmentKey;
 use happy_wire::frame::Class;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use crate::driver::{RelayUrl, Rng, rng};
@@ -488,13 +487,20 @@ impl Handle {
     }
 }
 
-type Socket = WebSocketStream<dial::Stream>;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 enum Connection {
     None,
-    Dialling(Boxed<Result<Socket, DialError>>),
-    Open { socket: Box<Socket>, unflushed: usize },
+    Dialling(Boxed<Result<dial::WebSocket, DialError>>),
+    Open(Box<Open>),
+}
+
+struct Open {
+    socket: dial::WebSocket,
+    /// Bytes of frames that the socket has and the kernel may not.
+    unflushed: usize,
+    /// Nothing is there to be read, and whoever polls the driver is woken when that changes.
+    is_drained: bool,
 }
 
 struct Driver {
@@ -530,6 +536,9 @@ impl Driver {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.lock().waker = Some(cx.waker().clone());
+        if let Connection::Open(open) = &mut self.connection {
+            open.is_drained = false;
+        }
         for _ in 0..ROUNDS {
             let mut moved = self.poll_write(cx);
             moved |= self.poll_events(cx);
@@ -555,17 +564,18 @@ impl Driver {
 
     /// Hands frames to the socket as long as it takes them.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Moved {
-        let Connection::Open { socket, unflushed } = &mut self.connection else { return false };
+        let Connection::Open(open) = &mut self.connection else { return false };
+        let Open { socket, unflushed, .. } = &mut **open;
         let mut moved = false;
         let result = loop {
             if *unflushed >= GATHER {
-                match Pin::new(&mut **socket).poll_flush(cx) {
+                match Pin::new(&mut *socket).poll_flush(cx) {
                     Poll::Pending => break Ok(()),
                     Poll::Ready(Err(error)) => break Err(error),
                     Poll::Ready(Ok(())) => *unflushed = 0,
                 }
             }
-            match Pin::new(&mut **socket).poll_ready(cx) {
+            match Pin::new(&mut *socket).poll_ready(cx) {
                 Poll::Pending => break Ok(()),
                 Poll::Ready(Err(error)) => break Err(error),
                 Poll::Ready(Ok(())) => {}
@@ -574,7 +584,7 @@ impl Driver {
             let Some(frame) = self.shared.lock().endpoint.poll_transmit(now) else {
                 if *unflushed > 0
                     && !planted::is(Bug::NeverFlushes)
-                    && let Poll::Ready(flushed) = Pin::new(&mut **socket).poll_flush(cx)
+                    && let Poll::Ready(flushed) = Pin::new(&mut *socket).poll_flush(cx)
                 {
                     *unflushed = 0;
                     break flushed;
@@ -583,7 +593,7 @@ impl Driver {
             };
             moved = true;
             *unflushed += frame.len();
-            if let Err(error) = Pin::new(&mut **socket).start_send(Message::Binary(frame.into())) {
+            if let Err(error) = Pin::new(&mut *socket).start_send(Message::Binary(frame.into())) {
                 break Err(error);
             }
         };
@@ -670,7 +680,7 @@ impl Driver {
         let now = self.shared.now();
         let must_close = {
             let state = self.shared.lock();
-            let is_open = matches!(self.connection, Connection::Open { .. });
+            let is_open = matches!(self.connection, Connection::Open(_));
             state.endpoint.must_close().or((state.is_late && is_open).then_some(Code::GOODBYE))
         };
         if let Some(code) = must_close {
@@ -679,7 +689,7 @@ impl Driver {
         }
         let dial = self.shared.lock().endpoint.wants_connection(now);
         match &mut self.connection {
-            Connection::Open { .. } => false,
+            Connection::Open(_) => false,
             Connection::Dialling(_) if matches!(dial, Dial::Never(_)) => {
                 self.connection = Connection::None;
                 true
@@ -690,7 +700,7 @@ impl Driver {
                     let mut state = self.shared.lock();
                     state.endpoint.handle_connected(now);
                     state.trouble = None;
-                    self.connection = Connection::Open { socket: Box::new(socket), unflushed: 0 };
+                    self.connection = Connection::Open(Box::new(Open { socket, unflushed: 0, is_drained: false }));
                     true
                 }
                 Poll::Ready(Err(error)) => {
@@ -712,11 +722,11 @@ impl Driver {
     }
 
     fn close(&mut self, code: Code) {
-        if let Connection::Open { mut socket, .. } = std::mem::replace(&mut self.connection, Connection::None) {
+        if let Connection::Open(mut open) = std::mem::replace(&mut self.connection, Connection::None) {
             let frame = CloseFrame { code: code.0.into(), reason: code.explain().into() };
             self.closing = Some(Box::pin(async move {
                 // Politeness only: the relay notices the end of the connection in any case.
-                if timeout(CLOSE_WITHIN, socket.close(Some(frame))).await.is_err() {
+                if timeout(CLOSE_WITHIN, open.socket.close(Some(frame))).await.is_err() {
                     tracing::debug!("the relay took no goodbye");
                 }
             }));
@@ -736,13 +746,16 @@ impl Driver {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Moved {
         for count in 0..READ_BATCH {
-            let Connection::Open { socket, .. } = &mut self.connection else { return count > 0 };
-            if !self.backlog.is_empty() {
+            let Connection::Open(open) = &mut self.connection else { return count > 0 };
+            if open.is_drained || !self.backlog.is_empty() {
                 return count > 0;
             }
             let now = self.shared.now();
-            match Pin::new(&mut **socket).poll_next(cx) {
-                Poll::Pending => return count > 0,
+            match Pin::new(&mut open.socket).poll_next(cx) {
+                Poll::Pending => {
+                    open.is_drained = true;
+                    return count > 0;
+                }
                 Poll::Ready(Some(Ok(Message::Binary(bytes)))) => {
                     self.shared.lock().endpoint.handle_frame(now, &bytes);
                 }

@@ -78,6 +78,8 @@ impl Cipher for NullCipher {
     }
 
     fn expire(&mut self, now: u64) {
+        // A ratchet takes 0 for a clock that nobody winds, and turns with each answer.
+        assert!(now > 0, "a ratchet is told that it is 0 o'clock");
         assert!(now >= self.time, "the clock of a link goes back, from {} s to {now}", self.time);
         self.time = now;
     }

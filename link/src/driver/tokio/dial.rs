@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::tokio::io::{AsyncRead, AsyncWrite};
+use ::tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use ::tokio::net::{TcpSocket, TcpStream, lookup_host};
 use ::tokio::time::timeout;
 use happy_wire::Code;
@@ -30,8 +30,11 @@ const DIAL_WITHIN: Duration = Duration::from_secs(5);
 const ADDRESS_WITHIN: Duration = Duration::from_millis(1500);
 /// What the kernel may hold of ours. More would put urgent frames behind bulk ones again, in a place where nobody can reorder them.
 const SEND_BUFFER: u32 = 128 * 1024;
-/// What is read at once.
+/// What is read from the network at once.
 const READ_BUFFER: usize = 16 * 1024;
+/// What the websocket takes of it at once. It writes zeros over that much room each time it looks for a frame, also when there is none: with the whole
+/// buffer some 50 KiB for a key and its echo, which have two hundred bytes each.
+const READ_PIECE: usize = 1024;
 
 /// Whose certificates are believed.
 #[derive(Clone, Default)]
@@ -122,7 +125,9 @@ impl Connect for Tcp {
 }
 
 /// A connection with or without TLS.
-pub(super) type Stream = Box<dyn ByteStream>;
+type Stream = Box<dyn ByteStream>;
+
+pub(super) type WebSocket = WebSocketStream<BufReader<Stream>>;
 
 pub(super) struct Dialer {
     url: RelayUrl,
@@ -143,11 +148,11 @@ impl Dialer {
         &self.url
     }
 
-    pub(super) async fn dial(&self) -> Result<WebSocketStream<Stream>, DialError> {
+    pub(super) async fn dial(&self) -> Result<WebSocket, DialError> {
         timeout(DIAL_WITHIN, self.dial_unbounded()).await.map_err(|_| DialError::TimedOut)?
     }
 
-    async fn dial_unbounded(&self) -> Result<WebSocketStream<Stream>, DialError> {
+    async fn dial_unbounded(&self) -> Result<WebSocket, DialError> {
         let connecting = self.connect.connect(self.url.host(), self.url.port());
         let stream = connecting.await.map_err(DialError::Network)?;
         let stream: Stream = match &self.tls {
@@ -158,11 +163,12 @@ impl Dialer {
         let mut request = self.url.to_string().into_client_request().map_err(upgrade)?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
+            .read_buffer_size(READ_PIECE)
             .write_buffer_size(GATHER)
             .max_write_buffer_size(4 * GATHER)
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
+        let stream = BufReader::with_capacity(READ_BUFFER, stream);
         let (socket, _) = client_async_with_config(request, stream, Some(config)).await.map_err(upgrade)?;
         Ok(socket)
     }

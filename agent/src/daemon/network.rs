@@ -5,7 +5,9 @@
 //! this machine has opened go to whoever opened them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use happy_crypto::{Bundle, DeviceId, Identity, SignedPrekey};
@@ -80,7 +82,8 @@ struct Shared {
     /// Where keys for relays are kept.
     disk: Home,
     relay_keys: RelayKeys,
-    events: mpsc::Sender<(Origin, Event)>,
+    /// Relays that have been dialled, for [`Events`].
+    dialled: mpsc::Sender<Queue>,
     news: broadcast::Sender<(DeviceId, LinkNews)>,
     state: Mutex<State>,
     to_keep: Mutex<ToKeep>,
@@ -125,6 +128,63 @@ struct Relay {
     failures: u32,
 }
 
+/// What happens on all relays, for the [`router`](super::router), which asks for it by and by. It is asked in the router's own task: each task between a
+/// key and its session is one more that may wake another thread.
+pub struct Events {
+    network: Network,
+    dialled: mpsc::Receiver<Queue>,
+    queues: Vec<Queue>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// What happens on one relay.
+struct Queue {
+    origin: Origin,
+    events: mpsc::Receiver<Event>,
+    verifier: Option<Arc<RelayVerifier>>,
+}
+
+impl Events {
+    /// What the network itself has no use for. Each relay has its turn.
+    pub async fn recv(&mut self) -> (Origin, Event) {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<(Origin, Event)> {
+        while let Poll::Ready(Some(queue)) = self.dialled.poll_recv(cx) {
+            self.queues.push(queue);
+        }
+        let mut waiting = 0;
+        while waiting < self.queues.len() {
+            self.turn %= self.queues.len();
+            let queue = &mut self.queues[self.turn];
+            match queue.events.poll_recv(cx) {
+                Poll::Pending => {
+                    waiting += 1;
+                    self.turn += 1;
+                }
+                // The connection was given up. Another has moved into its place, so all are asked once more.
+                Poll::Ready(None) => {
+                    drop(self.queues.swap_remove(self.turn));
+                    waiting = 0;
+                }
+                Poll::Ready(Some(event)) => {
+                    // Only what turned out to be a relay is remembered, not the page that a hotel puts in between.
+                    if let (Event::RelayUp { .. }, Some(verifier)) = (&event, &queue.verifier) {
+                        verifier.keep();
+                    }
+                    if let Some(event) = self.network.take(&queue.origin, event) {
+                        self.turn += 1;
+                        return Poll::Ready((queue.origin.clone(), event));
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
 impl Network {
     /// Connects to the machine's own relay. Gives the queue of what happens.
     ///
@@ -135,7 +195,7 @@ impl Network {
         identity: Identity,
         prekeys: Vec<SignedPrekey>,
         relay: Origin,
-    ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
+    ) -> Result<(Network, Events), Trouble> {
         Self::start_with(home, identity, prekeys, relay, displaced_pause)
     }
 
@@ -145,15 +205,15 @@ impl Network {
         prekeys: Vec<SignedPrekey>,
         relay: Origin,
         displaced_pause: fn() -> Duration,
-    ) -> Result<(Network, mpsc::Receiver<(Origin, Event)>), Trouble> {
-        let (events, queue) = mpsc::channel(EVENTS);
+    ) -> Result<(Network, Events), Trouble> {
+        let (sender, dialled) = mpsc::channel(MAX_RELAYS);
         let network = Network(Arc::new(Shared {
             identity,
             epoch: epoch(home)?,
             home: relay.clone(),
             disk: home.clone(),
             relay_keys: RelayKeys::open(home)?,
-            events,
+            dialled: sender,
             news: broadcast::channel(NEWS).0,
             state: Mutex::new(State { prekeys, ..State::default() }),
             to_keep: Mutex::default(),
@@ -161,7 +221,7 @@ impl Network {
             displaced_pause,
         }));
         network.connect(&relay)?;
-        Ok((network, queue))
+        Ok((network.clone(), Events { network, dialled, queues: Vec::new(), turn: 0 }))
     }
 
     /// Connects to a relay, unless there is a connection already.
@@ -170,8 +230,9 @@ impl Network {
         if let Some(relay) = state.relays.get(origin) {
             return Ok(relay.handle.clone());
         }
+        let too_many = || Trouble::new("Too many relays are in use.", "Remove machines that are no longer needed.");
         if state.relays.len() >= MAX_RELAYS {
-            return Err(Trouble::new("Too many relays are in use.", "Remove machines that are no longer needed."));
+            return Err(too_many());
         }
         let shared = &self.0;
         let login = match enrolments::key_for(&shared.disk, origin)? {
@@ -179,33 +240,14 @@ impl Network {
             None => Login::Device { epoch: shared.epoch },
         };
         let expected = Expected::Kept(shared.relay_keys.clone());
-        let Dialled { handle, mut events, verifier } =
+        let Dialled { handle, events, verifier } =
             dial(&shared.identity, state.prekeys.clone(), login, origin, expected)?;
-        let relay = Relay {
-            handle: handle.clone(),
-            verifier: verifier.clone(),
-            users: 0,
-            up: false,
-            trouble: None,
-            retry_at: None,
-            failures: 0,
-        };
+        let queue = Queue { origin: origin.clone(), events, verifier: verifier.clone() };
+        // Full only when as many came and went as there may be, before the router had a turn.
+        shared.dialled.try_send(queue).map_err(|_| too_many())?;
+        let relay =
+            Relay { handle: handle.clone(), verifier, users: 0, up: false, trouble: None, retry_at: None, failures: 0 };
         state.relays.insert(origin.clone(), relay);
-        drop(state);
-        let (network, origin) = (self.clone(), origin.clone());
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                // Only what turned out to be a relay is remembered, not the page that a hotel puts in between.
-                if let (Event::RelayUp { .. }, Some(verifier)) = (&event, &verifier) {
-                    verifier.keep();
-                }
-                if let Some(event) = network.take(&origin, event)
-                    && network.0.events.send((origin.clone(), event)).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
         Ok(handle)
     }
 
@@ -853,6 +895,44 @@ mod tests {
         assert_eq!([CallError::TooLarge, CallError::UnknownPeer].map(code), ["too_many", "not_found"]);
     }
 
+    /// Three relays, one of which is given up while nothing happens on the others: both of these are heard of afterwards.
+    #[tokio::test]
+    async fn every_relay_is_heard_also_when_another_was_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("h")).unwrap();
+        home.prepare().unwrap();
+        // Nobody answers there, and nobody has to.
+        let own: Origin = "http://127.0.0.1:9".parse().unwrap();
+        let identity = AccessKey::open(&home.access_key()).unwrap().identity;
+        let (_network, mut events) = Network::start(&home, identity, Vec::new(), own).unwrap();
+        events.dialled.try_recv().unwrap();
+        let peer = DeviceId::from_bytes([7; 32]);
+        for (gone, speaks, turn) in (0..27).map(|case| (case % 3, case / 3 % 3, case / 9)).filter(|(a, b, _)| a != b) {
+            let origin = |index: usize| format!("http://127.0.0.1:{}", index + 1).parse::<Origin>().unwrap();
+            let mut senders = Vec::new();
+            events.queues = (0..3)
+                .map(|index| {
+                    let (sender, events) = mpsc::channel(1);
+                    senders.push(Some(sender));
+                    Queue { origin: origin(index), events, verifier: None }
+                })
+                .collect();
+            events.turn = turn;
+            senders[gone] = None;
+            let hears = tokio::spawn(async move {
+                let heard = events.recv().await;
+                (events, heard)
+            });
+            // It runs until it waits.
+            tokio::task::yield_now().await;
+            senders[speaks].as_ref().unwrap().try_send(Event::Presence { peer, here: true }).unwrap();
+            let (back, (from, event)) = timeout(PATIENCE, hears).await.unwrap().unwrap();
+            assert_eq!(from.to_string(), origin(speaks).to_string(), "{gone} gone, {speaks} speaks, turn {turn}");
+            assert!(matches!(event, Event::Presence { .. }));
+            events = back;
+        }
+    }
+
     #[tokio::test]
     async fn who_missed_an_event_follows_anew_with_the_next_session() {
         let folder = tempfile::tempdir().unwrap();
@@ -964,8 +1044,8 @@ mod tests {
         refusing.abort();
     }
 
-    async fn until(events: &mut mpsc::Receiver<(Origin, Event)>, is: impl Fn(&Event) -> bool) {
-        let found = async { while !is(&events.recv().await.unwrap().1) {} };
+    async fn until(events: &mut Events, is: impl Fn(&Event) -> bool) {
+        let found = async { while !is(&events.recv().await.1) {} };
         timeout(PATIENCE, found).await.unwrap();
     }
 }

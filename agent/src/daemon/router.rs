@@ -6,16 +6,17 @@ use happy_crypto::DeviceId;
 use happy_link::{ChannelName, Event, RefusalReason};
 use happy_pairing::Origin;
 use happy_wire::Code;
-use tokio::sync::mpsc;
 
 use crate::daemon::Daemon;
 use crate::daemon::local::LocalEvent;
+use crate::daemon::network::Events;
 use crate::daemon::records;
 use crate::service::{CallName, Caller};
 
-/// Takes what happens on the links until the network ends.
-pub async fn run(daemon: Arc<Daemon>, mut events: mpsc::Receiver<(Origin, Event)>) {
-    while let Some((origin, event)) = events.recv().await {
+/// Takes what happens on the links.
+pub async fn run(daemon: Arc<Daemon>, mut events: Events) {
+    loop {
+        let (origin, event) = events.recv().await;
         route(&daemon, &origin, event);
     }
 }
@@ -187,6 +188,7 @@ mod tests {
     use happy_rpc::{Attached, Call, CallError, ErrorCode, EventPlace, EventsFollow, Followed, SessionAttach, Told};
     use happy_wire::call::{CallMessage, MAX_OUTSTANDING};
     use happy_wire::terminal;
+    use tokio::sync::mpsc;
     use uuid::Uuid;
 
     use super::*;

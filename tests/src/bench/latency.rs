@@ -14,10 +14,13 @@ pub struct Arguments {
     /// Keys typed on each path.
     #[arg(long, default_value_t = 2_000)]
     keys: usize,
-    /// Milliseconds between keys: a person's pauses, during which every process falls asleep.
+    /// Milliseconds between keys: a person's pauses, during which every process falls asleep. With none, each key follows the echo of the last one.
     #[arg(long, default_value_t = 5)]
     pause: u64,
 }
+
+/// Keys without pauses on one path, before it is the turn of the next one.
+const IN_A_ROW: usize = 50;
 
 /// Keys at the beginning that are not counted: the first ones pay for memory and caches.
 const WARM_UP: usize = 50;
@@ -32,20 +35,27 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let mut websocket = BareWebsocket::open().await?;
 
     let (mut whole, mut bare_pty, mut bare_websocket) = (Sample::default(), Sample::default(), Sample::default());
-    for key in 0..WARM_UP + arguments.keys {
-        let began = Instant::now();
-        phone.type_into(&mut viewer, b"x").await?;
-        let echo = phone.output(&viewer).await?;
-        let took = began.elapsed();
-        ensure!(echo == b"x", "the echo is {echo:?}");
-        // One after the other, so that all three meet the same weather.
-        let (took_pty, took_websocket) = (pty.echo()?, websocket.echo().await?);
-        if key >= WARM_UP {
-            whole.add(took);
-            bare_pty.add(took_pty);
-            bare_websocket.add(took_websocket);
+    let in_a_row = if arguments.pause == 0 { IN_A_ROW } else { 1 };
+    // All in turn, so that all three meet the same weather.
+    for round in 0..(WARM_UP + arguments.keys).div_ceil(in_a_row) {
+        let counts = round * in_a_row >= WARM_UP;
+        for _ in 0..in_a_row {
+            let began = Instant::now();
+            phone.type_into(&mut viewer, b"x").await?;
+            let echo = phone.output(&viewer).await?;
+            let took = began.elapsed();
+            ensure!(echo == b"x", "the echo is {echo:?}");
+            whole.add_if(counts, took);
         }
-        tokio::time::sleep(Duration::from_millis(arguments.pause)).await;
+        for _ in 0..in_a_row {
+            bare_pty.add_if(counts, pty.echo()?);
+        }
+        for _ in 0..in_a_row {
+            bare_websocket.add_if(counts, websocket.echo().await?);
+        }
+        if arguments.pause > 0 {
+            tokio::time::sleep(Duration::from_millis(arguments.pause)).await;
+        }
     }
 
     anstream::println!("echo of one key, loopback, {} keys, {} ms apart", whole.len(), arguments.pause);

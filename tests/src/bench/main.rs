@@ -37,6 +37,10 @@ enum Benchmark {
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Bare(relay::BareArguments),
+    /// Passes on what comes, between its two ends, for `terminal` to start.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Hop,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -50,5 +54,7 @@ async fn main() -> Result<()> {
         Benchmark::Terminal(arguments) => terminal::run(arguments).await,
         #[cfg(target_os = "linux")]
         Benchmark::Bare(arguments) => relay::run_bare(arguments).await,
+        #[cfg(target_os = "linux")]
+        Benchmark::Hop => terminal::hop(),
     }
 }

@@ -14,6 +14,13 @@ impl Sample {
         self.0.push(time);
     }
 
+    /// Adds one, unless it was only to warm up.
+    pub fn add_if(&mut self, counts: bool, time: Duration) {
+        if counts {
+            self.add(time);
+        }
+    }
+
     /// The time that `percent` of the sample stay below, in milliseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();

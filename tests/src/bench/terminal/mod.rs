@@ -1,5 +1,6 @@
 //! A session's terminal, from the key to the glass: echo, floods, attaching, memory. Beside a bare PTY, tmux and ssh in the same run.
 
+mod hops;
 mod peers;
 mod viewers;
 
@@ -16,6 +17,8 @@ use happy_tests::phone::Phone;
 use happy_tests::process::{Home, Relay};
 use uuid::Uuid;
 
+use self::hops::Hops;
+pub use self::hops::hop;
 use self::peers::{Pty, Ssh, Tmux};
 use self::viewers::{Company, Terminal};
 use crate::sample::{Sample, goal, goal_at_least};
@@ -43,16 +46,21 @@ pub struct Arguments {
     watched: u64,
 }
 
-/// Milliseconds between keys: a person's pauses, during which every process falls asleep.
+/// Between keys, where there are pauses: time enough for every process to fall asleep.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Keys without pauses on one path, before it is the turn of the next one.
+const IN_A_ROW: usize = 50;
 /// Keys at the beginning that are not counted: the first ones pay for memory and caches.
 const WARM_UP: usize = 50;
 /// Lines of history of the sessions that are attached to and weighed.
 const LINES: usize = 10_000;
 
-/// The round whose median is held against a bare PTY, and the same without what it takes to wake processors.
-const ALONE: &str = "alone";
-const ALONE_AWAKE: &str = "alone, on processors that are kept awake";
+/// Each key follows the echo of the last one, as in most benchmarks of this kind: the round whose median is held against a bare PTY.
+const ALONE: &str = "alone, one after the other";
+/// Its processors fall asleep between keys and while they wait for each other, and what else runs on this computer pushes everything out of their caches.
+/// Nothing is held against it but the ways beside it.
+const PAUSED: &str = "alone, 5 ms apart";
+const PAUSED_AWAKE: &str = "alone, 5 ms apart, on processors that are kept awake";
 
 /// For as long as this lives, no processor goes into a state that it takes time to wake up from (`/dev/cpu_dma_latency`, as cyclictest does it): a key and
 /// its echo wake ten threads one after the other, a bare PTY four, and of a processor that sleeps, above all one of a virtual machine, each costs some
@@ -84,16 +92,18 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
     let session = phone.create(&["cat"]).await?;
     let mut viewer = phone.attach(session.id).await?;
     let (mut pty, mut tmux, mut ssh) = (Pty::open(&["cat"], &[])?, Tmux::open(folder)?, Ssh::open(folder)?);
+    let mut hops = Hops::open()?;
     let mut goals = Vec::new();
     for beside in [
         ALONE,
-        ALONE_AWAKE,
+        PAUSED,
+        PAUSED_AWAKE,
         "beside a session that floods",
         "beside hostile sessions",
         "beside 20 viewers of different speed",
     ] {
-        let awake = if beside == ALONE_AWAKE { Awake::keep() } else { None };
-        if beside == ALONE_AWAKE && awake.is_none() {
+        let awake = if beside == PAUSED_AWAKE { Awake::keep() } else { None };
+        if beside == PAUSED_AWAKE && awake.is_none() {
             anstream::println!("\nthe processors cannot be kept awake here, which takes root");
             continue;
         }
@@ -103,20 +113,29 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
             "beside 20 viewers of different speed" => Some(Company::of_viewers(home)?),
             _ => None,
         };
-        let (mut whole, mut bare) = (Sample::default(), Sample::default());
-        let (mut of_tmux, mut of_ssh) = (Sample::default(), Sample::default());
-        for key in 0..WARM_UP + arguments.keys {
-            let began = Instant::now();
-            phone.type_into(&mut viewer, b"x").await?;
-            let echo = phone.output(&viewer).await?;
-            let took = began.elapsed();
-            ensure!(echo == b"x", "the echo is {echo:?}");
-            let others = [pty.echo()?, tmux.pty.echo()?, ssh.pty.echo()?];
-            if key >= WARM_UP {
-                whole.add(took);
-                [&mut bare, &mut of_tmux, &mut of_ssh].into_iter().zip(others).for_each(|(all, one)| all.add(one));
+        let [mut whole, mut bare, mut of_hops, mut of_tmux, mut of_ssh] = <[Sample; 5]>::default();
+        let in_a_row = if beside == ALONE { IN_A_ROW } else { 1 };
+        for round in 0..(WARM_UP + arguments.keys).div_ceil(in_a_row) {
+            let counts = round * in_a_row >= WARM_UP;
+            for _ in 0..in_a_row {
+                let began = Instant::now();
+                phone.type_into(&mut viewer, b"x").await?;
+                let echo = phone.output(&viewer).await?;
+                let took = began.elapsed();
+                ensure!(echo == b"x", "the echo is {echo:?}");
+                whole.add_if(counts, took);
             }
-            tokio::time::sleep(PAUSE).await;
+            for (other, sample) in [(&mut pty, &mut bare), (&mut tmux.pty, &mut of_tmux), (&mut ssh.pty, &mut of_ssh)] {
+                for _ in 0..in_a_row {
+                    sample.add_if(counts, other.echo()?);
+                }
+            }
+            for _ in 0..in_a_row {
+                of_hops.add_if(counts, hops.echo()?);
+            }
+            if beside != ALONE {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         drop((flood, company, awake));
         anstream::println!(
@@ -128,6 +147,7 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
         );
         for (name, sample) in [
             ("bare PTY", &bare),
+            ("relay, daemon, holder that do nothing, PTY", &of_hops),
             ("tmux", &of_tmux),
             ("ssh over loopback", &of_ssh),
             ("phone, relay, daemon, holder, PTY (sealed)", &whole),
@@ -135,8 +155,9 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
             anstream::println!("{name:<44}{:>9.3}{:>9.3}", sample.percentile(50), sample.percentile(99));
         }
         goals.push(match beside {
+            PAUSED => continue,
             ALONE => ("terminal-echo-p50-over-bare-pty", whole.percentile(50) - bare.percentile(50), 0.3),
-            ALONE_AWAKE => ("terminal-echo-p50-over-bare-pty-awake", whole.percentile(50) - bare.percentile(50), 0.3),
+            PAUSED_AWAKE => ("terminal-echo-p50-over-bare-pty-awake", whole.percentile(50) - bare.percentile(50), 0.3),
             "beside hostile sessions" => ("terminal-echo-p99-beside-hostile", whole.percentile(99), 10.0),
             "beside a session that floods" => ("terminal-echo-p99-beside-flood", whole.percentile(99), 10.0),
             _ => ("terminal-echo-p99-beside-20-viewers", whole.percentile(99), 10.0),

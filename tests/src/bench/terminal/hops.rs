@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -23,13 +23,13 @@ pub struct Hops {
 
 impl Hops {
     pub fn open() -> Result<Hops> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let name = ptsname(&master, Vec::new())?;
         let slave = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()))?;
         // Its terminal echoes; what it prints itself comes after a line only.
-        let cat = Command::new("cat").stdin(slave.try_clone()?).stdout(slave).spawn()?;
+        let cat = Command::new("cat").stdin(slave.try_clone()?).stdout(slave).stderr(Stdio::null()).spawn()?;
         let (near, relay_left) = tcp()?;
         let (relay_right, daemon_left) = tcp()?;
         let (daemon_right, holder_left) = UnixStream::pair()?;

@@ -347,6 +347,19 @@ impl Phone {
         Ok(self.handle.send(&self.machine, viewer.channel, &input.to_vec()).await?)
     }
 
+    /// Types a key into a session whose terminal echoes, and waits for the echo: how long that took.
+    ///
+    /// # Errors
+    /// When none comes in time, or something else.
+    pub async fn echo(&mut self, viewer: &mut Viewer) -> Result<Duration> {
+        let began = Instant::now();
+        self.type_into(viewer, b"x").await?;
+        let echo = self.output(viewer).await?;
+        let took = began.elapsed();
+        ensure!(echo == b"x", "the echo is {echo:?}");
+        Ok(took)
+    }
+
     /// The next output of a session.
     ///
     /// # Errors

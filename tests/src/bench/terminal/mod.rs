@@ -55,7 +55,7 @@ const WARM_UP: usize = 50;
 /// Lines of history of the sessions that are attached to and weighed.
 const LINES: usize = 10_000;
 
-/// Each key follows the echo of the last one, as in most benchmarks of this kind: the round whose median is held against a bare PTY.
+/// Each key follows the echo of the last one: the round whose median is held against a bare PTY.
 const ALONE: &str = "alone, one after the other";
 /// Its processors fall asleep between keys and while they wait for each other, and what else runs on this computer pushes everything out of their caches.
 /// Nothing is held against it but the ways beside it.
@@ -118,12 +118,7 @@ async fn echo(arguments: &Arguments, home: &Home, phone: &mut Phone, folder: &Pa
         for round in 0..(WARM_UP + arguments.keys).div_ceil(in_a_row) {
             let counts = round * in_a_row >= WARM_UP;
             for _ in 0..in_a_row {
-                let began = Instant::now();
-                phone.type_into(&mut viewer, b"x").await?;
-                let echo = phone.output(&viewer).await?;
-                let took = began.elapsed();
-                ensure!(echo == b"x", "the echo is {echo:?}");
-                whole.add_if(counts, took);
+                whole.add_if(counts, phone.echo(&mut viewer).await?);
             }
             for (other, sample) in [(&mut pty, &mut bare), (&mut tmux.pty, &mut of_tmux), (&mut ssh.pty, &mut of_ssh)] {
                 for _ in 0..in_a_row {
